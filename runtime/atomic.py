@@ -1,0 +1,47 @@
+"""Writing files so that a reader never sees half of one.
+
+A file (or a folder, for Core ML packages) is written beside its destination under a temporary name
+and renamed at the end. Whatever stops the writing, an exception, Ctrl-C or a full disk, removes the
+temporary one and leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.errors import UserError
+
+
+@contextmanager
+def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``destination`` and move it there when the block succeeds.
+
+    Args:
+        destination: The file or folder to create or replace. Its parent is created if missing.
+
+    Raises:
+        UserError: If the folder cannot be written or the disk is full.
+    """
+    destination = Path(destination)
+    temporary: Path | None = None
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent)
+        temporary = Path(folder) / destination.name
+        yield temporary
+        if destination.is_dir() and not destination.is_symlink():
+            shutil.rmtree(destination)
+        os.replace(temporary, destination)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{destination}: cannot be written ({reason}); choose another folder or free some space"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary.parent, ignore_errors=True)

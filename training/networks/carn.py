@@ -1,0 +1,210 @@
+"""CARN and CARN-M, cascading residual networks for super-resolution.
+
+Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
+Network", ECCV 2018. One network serves several scales: entry, body and exit are shared, and each
+scale has an upsampler of its own. Every convolution has a bias and keeps PyTorch's default
+initialization, U(±1/√fan_in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+RGB_MEANS = (0.4488, 0.4371, 0.4040)
+"""Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
+
+
+@dataclass(frozen=True)
+class CarnConfig:
+    """The shape of a CARN.
+
+    Attributes:
+        channels: Width of the body.
+        blocks: Cascading blocks.
+        units: Residual blocks in each cascading block.
+        groups: Groups of the 3×3 convolutions of body and upsamplers (1 is a plain convolution).
+        efficient: Use the residual-E block (two grouped 3×3 and a 1×1) for the plain one.
+        recursive: Use one residual block ``units`` times in each cascading block.
+        scales: The upscaling factors that have an upsampler, each 2, 3 or 4.
+    """
+
+    channels: int = 64
+    blocks: int = 3
+    units: int = 3
+    groups: int = 1
+    efficient: bool = False
+    recursive: bool = False
+    scales: tuple[int, ...] = (2, 3, 4)
+
+    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.channels % self.groups:
+            raise ValueError(
+                f"channels={self.channels} cannot be divided into groups={self.groups}; "
+                "choose a number of groups that divides the channels"
+            )
+        if not self.scales or not set(self.scales) <= {2, 3, 4}:
+            raise ValueError(f"scales={self.scales}: expected some of 2, 3 and 4")
+
+
+class GroupedConv2d(nn.Conv2d):
+    """A 3×3 convolution in groups that can train as a dense one with a block-diagonal kernel.
+
+    Where grouped kernels are slow to train (CPUs with AMX, CUDA), the dense kernel with zeros off
+    its diagonal blocks gives the same outputs and gradients faster. The parameters stay grouped.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, groups=groups)
+        self.masked_dense = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and self.masked_dense):
+            return super().forward(input)
+        return F.conv2d(input, self.dense_weight(), self.bias, padding=1)
+
+    def dense_weight(self) -> Tensor:
+        """Return the block-diagonal kernel, out × in × 3 × 3."""
+        kernels = self.weight.unflatten(0, (self.groups, -1))
+        diagonal = torch.eye(self.groups, dtype=kernels.dtype, device=kernels.device)
+        dense = torch.einsum("goihw,gd->godihw", kernels, diagonal)
+        return dense.reshape(self.out_channels, self.in_channels, 3, 3)
+
+
+class ResidualBlock(nn.Module):
+    """conv–ReLU–conv, plus the input, ReLU."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            GroupedConv2d(channels, channels, groups),
+            nn.ReLU(),
+            GroupedConv2d(channels, channels, groups),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + x)
+
+
+class EfficientResidualBlock(nn.Module):
+    """Residual-E: grouped conv–ReLU–grouped conv–ReLU–1×1, plus the input, ReLU."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            GroupedConv2d(channels, channels, groups),
+            nn.ReLU(),
+            GroupedConv2d(channels, channels, groups),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + x)
+
+
+class Cascade(nn.Module):
+    """Stages in a row, each fed by a 1×1 convolution over the input and all outputs so far.
+
+    CARN uses it twice, over residual blocks (locally) and over cascading blocks (globally).
+    A stage that stands several times in ``stages`` shares its parameters.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], channels: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(dict.fromkeys(stages))
+        self.repeats = len(stages) // len(self.stages)
+        self.fusions = nn.ModuleList(
+            nn.Conv2d(channels * (index + 2), channels, 1) for index in range(len(stages))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, current = [x], x
+        stages = [stage for stage in self.stages for _ in range(self.repeats)]
+        for stage, fusion in zip(stages, self.fusions, strict=True):
+            outputs.append(stage(current))
+            current = F.relu(fusion(torch.cat(outputs, dim=1)))
+        return current
+
+
+def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
+    """Return conv–ReLU–shuffle for ×2 and ×3, and twice the ×2 stage for ×4."""
+    factors = (2, 2) if scale == 4 else (scale,)
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers += [
+            GroupedConv2d(channels, channels * factor**2, groups),
+            nn.ReLU(),
+            nn.PixelShuffle(factor),
+        ]
+    return nn.Sequential(*layers)
+
+
+class Carn(nn.Module):
+    """CARN (ECCV 2018, Fig. 2) or CARN-M (Sec. 3.3), as ``config`` says."""
+
+    means: Tensor
+
+    def __init__(self, config: CarnConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, groups = config.channels, config.groups
+        self.register_buffer("means", torch.tensor(RGB_MEANS).view(1, 3, 1, 1), persistent=False)
+        self.entry = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = Cascade([self._cascading_block() for _ in range(config.blocks)], channels)
+        self.upsamplers = nn.ModuleDict(
+            {f"x{scale}": upsampler(channels, scale, groups) for scale in config.scales}
+        )
+        self.exit = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, picture: Tensor, scale: int) -> Tensor:
+        """Restore pictures.
+
+        Args:
+            picture: N × 3 × H × W, RGB in [0, 1].
+            scale: Upscaling factor, one of ``config.scales``.
+
+        Returns:
+            N × 3 × scale·H × scale·W, RGB, not clamped.
+        """
+        features = self.body(self.entry(picture - self.means))
+        return self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
+
+    def train_masked_dense(self, enabled: bool) -> None:
+        """Choose whether grouped convolutions train as masked dense ones."""
+        for module in self.modules():
+            if isinstance(module, GroupedConv2d) and module.groups > 1:
+                module.masked_dense = enabled
+
+    def _cascading_block(self) -> Cascade:
+        config = self.config
+        block = EfficientResidualBlock if config.efficient else ResidualBlock
+        count = 1 if config.recursive else config.units
+        units = [block(config.channels, config.groups) for _ in range(count)]
+        return Cascade(units * (config.units // count), config.channels)
+
+
+class AtScale(nn.Module):
+    """A multi-scale network reduced to one scale: the module that is exported and measured."""
+
+    def __init__(self, network: Carn, scale: int) -> None:
+        super().__init__()
+        self.means: Tensor
+        self.register_buffer("means", network.means, persistent=False)
+        self.entry = network.entry
+        self.body = network.body
+        self.upsampler = network.upsamplers[f"x{scale}"]
+        self.exit = network.exit
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore N × 3 × H × W pictures in [0, 1] at the one scale."""
+        features = self.body(self.entry(image - self.means))
+        return self.exit(self.upsampler(features)) + self.means

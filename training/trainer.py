@@ -1,0 +1,237 @@
+"""The training loop: Adam on random patches, an average of the weights, exact resume.
+
+Everything random in step ``n`` is drawn from ``(seed, n)``, so that a run that was killed and
+resumed from its checkpoint ends with the weights of one that never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.tensorboard.writer import SummaryWriter
+from tqdm import tqdm
+
+from runtime.errors import UserError
+from training.checkpoint import load_tensors, save_tensors
+from training.networks.carn import Carn
+from training.pictures import PatchSource, Picture, picture_paths, read_all
+from training.recipe import Recipe
+from training.validation import validate
+
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
+_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+@dataclass
+class Run:
+    """A training run at some step: the network, its average and its optimizer.
+
+    Attributes:
+        recipe: What is trained and how.
+        network: The network under training.
+        average: Exponential moving average of the network's parameters; what is published.
+        optimizer: Adam over the network's parameters.
+        step: Steps done.
+        seconds: Time spent in those steps.
+    """
+
+    recipe: Recipe
+    network: Carn
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Adam
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
+        """Initialize a network from the recipe's seed."""
+        torch.manual_seed(recipe.seed)
+        network = Carn(recipe.network).to(device, memory_format=torch.channels_last).train()
+        network.train_masked_dense(recipe.masked_dense)
+        options = recipe.optimizer
+        optimizer = torch.optim.Adam(
+            network.parameters(), options.learning_rate, options.betas, fused=True
+        )
+        average = {name: value.detach().clone() for name, value in network.named_parameters()}
+        return cls(recipe, network, average, optimizer)
+
+    def save(self, path: Path) -> None:
+        """Write everything that a resumed run needs."""
+        tensors = {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.network.named_parameters():
+            tensors[f"network.{name}"] = parameter
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        metadata = {
+            "step": str(self.step),
+            "seconds": repr(self.seconds),
+            "recipe": self.recipe.model_dump_json(),
+        }
+        save_tensors(path, tensors, metadata)
+
+    @classmethod
+    def resume(cls, path: Path, recipe: Recipe, device: str = "cpu") -> Run:
+        """Continue from a checkpoint of the same network.
+
+        The recipe may have changed in anything but the network, so that a run can be lengthened.
+
+        Raises:
+            UserError: If the checkpoint is damaged or belongs to another network.
+        """
+        tensors, metadata = load_tensors(path)
+        run = cls.fresh(recipe, device)
+        trained = json.loads(metadata.get("recipe", "{}")).get("network")
+        if trained != json.loads(recipe.model_dump_json())["network"]:
+            raise UserError(
+                f"{path}: was trained with another network than recipe '{recipe.name}' describes; "
+                "choose another --out or restore the recipe"
+            )
+        with torch.no_grad():
+            for name, parameter in run.network.named_parameters():
+                parameter.copy_(tensors[f"network.{name}"])
+                run.average[name].copy_(tensors[f"average.{name}"])
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    if (saved := tensors.get(f"adam.{key}.{name}")) is not None:
+                        like = parameter if saved.ndim else saved
+                        run.optimizer.state[parameter][key] = torch.empty_like(like).copy_(saved)
+        run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
+        return run
+
+    def averaged_network(self) -> Carn:
+        """Return a copy of the network with the averaged parameters, ready to evaluate."""
+        network = Carn(self.recipe.network)
+        network.load_state_dict({name: value.cpu() for name, value in self.average.items()})
+        return network.eval()
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of ``step`` (from 0)."""
+    options = recipe.optimizer
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / options.warmup
+    if options.schedule == "halving":
+        return float(options.learning_rate * 0.5 ** (step // options.halve_every))
+    if options.schedule == "trapezoid":
+        fall = min(1.0, (recipe.steps - step) / options.decay)
+    else:
+        progress = (step - options.warmup) / max(1, recipe.steps - options.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+    floor = options.final_fraction
+    return options.learning_rate * (floor + (1 - floor) * fall)
+
+
+def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Picture, Picture]:
+    """Draw the scale and the patches of ``step``; the same step always draws the same."""
+    random = np.random.default_rng((recipe.seed, step))
+    scales = recipe.network.scales
+    weights = np.array([recipe.scale_weights.get(scale, 1.0) for scale in scales])
+    scale = int(random.choice(scales, p=weights / weights.sum()))
+    stage = recipe.stage_at(step)
+    low, high = source.batch(random, scale, stage.patch, stage.batch)
+    return scale, low, high
+
+
+def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
+    """Take one optimizer step on a batch of uint8 patches and return its loss."""
+    recipe, options = run.recipe, run.recipe.optimizer
+    parameters = list(run.network.parameters())
+    device = parameters[0].device
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, run.step)
+    run.optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        restored = run.network(_to_tensor(low, device), scale)
+    loss = _LOSSES[recipe.loss](restored.float(), _to_tensor(high, device))
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+    # The upsamplers of the other scales had no gradient: Adam leaves them, and their moments, be.
+    run.optimizer.step()
+    run.step += 1
+    decay = min(options.ema, run.step / (run.step + 10))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(run.average.values()), parameters, 1 - decay)
+    return loss.detach()
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    progress: bool = True,
+    device: str = "cpu",
+) -> Path:
+    """Train until the recipe's last step, resuming from ``folder`` if it holds a checkpoint.
+
+    Args:
+        recipe: What to train.
+        data: The folder with the recipe's train and valid folders.
+        folder: Where checkpoint, weights and TensorBoard logs go.
+        progress: Show a progress bar with the remaining time.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The file with the averaged weights.
+    """
+    checkpoint = folder / CHECKPOINT
+    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
+    run = run or Run.fresh(recipe, device)
+    source = PatchSource.from_pictures(
+        read_all(picture_paths(data / recipe.train_folder)), recipe.network.scales
+    )
+    held_out = read_all(picture_paths(data / recipe.valid_folder))
+    log = SummaryWriter(str(folder), purge_step=run.step)
+    bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
+    losses: list[Tensor] = []
+    try:
+        while run.step < recipe.steps:
+            start = time.perf_counter()
+            losses.append(train_step(run, *draw_batch(recipe, source, run.step)))
+            run.seconds += time.perf_counter() - start
+            bar.update()
+            if run.step % 100 == 0:
+                loss = torch.stack(losses).mean().item()
+                losses.clear()
+                log.add_scalar("loss", loss, run.step)
+                bar.set_postfix(loss=f"{loss:.4f}")
+            if run.step % recipe.validate_every == 0 or run.step == recipe.steps:
+                _log_validation(run, held_out, log, bar)
+            if run.step % recipe.checkpoint_every == 0:
+                run.save(checkpoint)
+    finally:
+        run.save(checkpoint)
+        log.close()
+        bar.close()
+    save_weights(run, folder / WEIGHTS)
+    return folder / WEIGHTS
+
+
+def save_weights(run: Run, path: Path) -> None:
+    """Write the averaged weights with the recipe and the training record."""
+    record: dict[str, Any] = {"steps": run.step, "hours": round(run.seconds / 3600, 2)}
+    metadata = {"recipe": run.recipe.model_dump_json(), "training": json.dumps(record)}
+    save_tensors(path, run.average, metadata)
+
+
+def _log_validation(run: Run, pictures: list[Picture], log: SummaryWriter, bar: Any) -> None:
+    network = run.averaged_network()
+    for scale in run.recipe.network.scales:
+        score = validate(network, pictures, scale)
+        log.add_scalar(f"psnr_y/x{scale}", score, run.step)
+        log.add_scalar(f"psnr_y_by_seconds/x{scale}", score, int(run.seconds))
+        bar.write(f"step {run.step}: x{scale} {score:.3f} dB")
+
+
+def _to_tensor(patches: Picture, device: torch.device) -> Tensor:
+    """Turn N × H × W × 3 uint8 into N × 3 × H × W float in [0, 1], channels last in memory."""
+    return torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float().div(255)
