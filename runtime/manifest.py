@@ -1,0 +1,241 @@
+"""manifest.json: what travels with the artifacts and proves them.
+
+The manifest names every file of a bundle with its SHA-256, its input and output, the halo that
+tiling needs, the rewrites and the scales that made it, where the weights come from, and what was
+measured. Writing and reading go through the same frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from runtime.atomic import replacing
+from runtime.errors import UserError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+Format = Literal["onnx", "tflite", "coreml"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of an artifact.
+
+    Attributes:
+        name: Tensor name.
+        layout: ``NCHW`` or ``NHWC``.
+        dtype: ``float32``, ``float16``, ``int8`` or ``uint8``.
+        shape: Its four extents; None where the app may choose.
+        minimum: Value of black, before quantization.
+        maximum: Value of white, before quantization.
+        scale: Quantization scale of an integer tensor.
+        zero_point: Quantization zero point of an integer tensor.
+    """
+
+    name: str
+    layout: Literal["NCHW", "NHWC"]
+    dtype: str
+    shape: tuple[int | None, ...]
+    minimum: float = 0.0
+    maximum: float = 1.0
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of an artifact.
+
+    Attributes:
+        max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
+        psnr_y: PSNR-Y in dB on the evaluation pictures.
+        ssim_y: SSIM-Y on the evaluation pictures.
+        psnr_loss: dB lost against the source network on the same pictures.
+        latency_median_ms: Median latency of one inference.
+        latency_iqr_ms: Its interquartile range.
+    """
+
+    max_abs_diff: float | None = None
+    psnr_y: float | None = None
+    ssim_y: float | None = None
+    psnr_loss: float | None = None
+    latency_median_ms: float | None = None
+    latency_iqr_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The pictures that decided the scales: file names and one hash over their contents."""
+
+    pictures: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported file (for Core ML, a folder).
+
+    Attributes:
+        file: Name beside the manifest.
+        format: ``onnx``, ``tflite`` or ``coreml``.
+        precision: ``float32``, ``float16`` or ``int8``.
+        sha256: Of the file; of a folder, over its sorted relative paths and contents.
+        bytes: Size.
+        input: The picture tensor.
+        output: The restored tensor.
+        profile: Target profile that chose the rewrites.
+        rewrites: Names of the rewrites applied, in order.
+        multadds: Multiply-accumulates of the network at a 1280×720 output.
+        operators: How often each operator occurs in the file.
+        calibration: The pictures behind int8 scales.
+        measured: What was measured.
+    """
+
+    file: str
+    format: Format
+    precision: Precision
+    sha256: str
+    bytes: int
+    input: TensorInfo
+    output: TensorInfo
+    profile: str
+    rewrites: tuple[str, ...]
+    multadds: int
+    operators: dict[str, int]
+    calibration: Calibration | None = None
+    measured: Measured = field(default_factory=Measured)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle of artifacts made from one network at one scale.
+
+    Attributes:
+        model: Model name.
+        scale: Upscaling factor.
+        halo: Input pixels around a tile that its output depends on.
+        weights_sha256: Of the trained weights.
+        training: The training record of the weights.
+        tools: Versions of the libraries that wrote the bundle.
+        artifacts: The files.
+        schema: Version of this schema.
+    """
+
+    model: str
+    scale: int
+    halo: int
+    weights_sha256: str
+    training: dict[str, Any]
+    tools: dict[str, str]
+    artifacts: tuple[Artifact, ...]
+    schema: int = SCHEMA
+
+    def artifact(self, file: str) -> Artifact | None:
+        """Return the entry of ``file``, or None."""
+        return next((entry for entry in self.artifacts if entry.file == file), None)
+
+    def write(self, folder: Path) -> Path:
+        """Write ``manifest.json`` into ``folder`` atomically and return its path."""
+        path = folder / MANIFEST
+        with replacing(path) as temporary:
+            text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read ``manifest.json`` of ``folder``; None if there is none.
+
+    Raises:
+        UserError: If it is damaged or of another schema version.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); export the bundle again") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise UserError(
+            f"{path}: schema {found!r} found, {SCHEMA} expected; export the bundle again with this "
+            "version of reslite"
+        )
+    try:
+        manifest: Manifest = _parse(Manifest, content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); export the bundle again") from error
+    return manifest
+
+
+def verify(path: Path, artifact: Artifact) -> None:
+    """Check that the file is the one the manifest describes.
+
+    Raises:
+        UserError: If its SHA-256 differs.
+    """
+    if sha256_of(path) != artifact.sha256:
+        raise UserError(
+            f"{path.name}: SHA-256 differs from {MANIFEST}; export it again or pass --no-verify"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's relative paths and contents in order."""
+    digest = hashlib.sha256()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if file.is_dir():
+            continue
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _parse(kind: Any, value: Any) -> Any:
+    """Build ``kind`` (a dataclass, container or plain type) from parsed JSON, checking types."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        unknown = set(value) - set(hints)
+        if unknown:
+            raise ValueError(f"unknown key {sorted(unknown)[0]!r} in {kind.__name__}")
+        return kind(**{key: _parse(hints[key], item) for key, item in value.items()})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _parse(next(one for one in arguments if one is not type(None)), value)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{value!r} is none of {arguments}")
+        return value
+    if origin is tuple:
+        return tuple(_parse(arguments[0], item) for item in value)
+    if origin is dict:
+        return {key: _parse(arguments[1], item) for key, item in value.items()}
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value
