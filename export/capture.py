@@ -1,0 +1,161 @@
+"""From a torch module to the graph.
+
+``torch.export`` traces the module with symbolic height and width, torch's ONNX exporter decomposes
+it into ONNX operators (opset 18), and this module reads those into the closed vocabulary. What
+does not fit is an error that names the module it came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from export.errors import CannotLower
+from export.graph import Array, Attribute, Graph, Node
+
+_INPUT, _OUTPUT = "image", "restored_image"
+
+
+def capture(module: nn.Module) -> Graph:
+    """Trace ``module`` and return it as a graph.
+
+    Args:
+        module: Takes N × 3 × H × W pictures in [0, 1] and returns restored ones.
+
+    Raises:
+        CannotLower: If the module uses an operator outside the vocabulary.
+    """
+    model = _trace(module.eval())
+    constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
+    nodes = tuple(_read_node(node, constants) for node in model.graph)
+    used = {name for node in nodes for name in node.inputs}
+    return Graph(nodes, {k: v for k, v in constants.items() if k in used}, _INPUT, _OUTPUT)
+
+
+def _trace(module: nn.Module) -> ir.Model:
+    size = {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(1, 3, 12, 10),),
+            dynamo=True,
+            opset_version=18,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            dynamic_shapes=({**size},),
+            verbose=False,
+        )
+    if program is None:
+        raise CannotLower(f"{type(module).__name__}: torch's exporter returned no program")
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """Silence the exporter's progress and its advice about packages we do not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _array(value: ir.Value) -> Array:
+    if value.const_value is None:
+        raise CannotLower(f"{value.name}: a constant without data")
+    return np.ascontiguousarray(value.const_value.numpy(), dtype=np.float32)
+
+
+def _read_node(node: ir.Node, constants: Mapping[str, Array]) -> Node:
+    place = _module_path(node)
+    reader = _READERS.get(node.op_type)
+    if reader is None:
+        known = ", ".join(sorted(_READERS))
+        raise CannotLower(
+            f"{place}: ONNX operator '{node.op_type}' is outside the vocabulary ({known}); "
+            "rewrite the module with those"
+        )
+    inputs = tuple(str(value.name) for value in node.inputs if value is not None)
+    outputs = tuple(str(value.name) for value in node.outputs)
+    attributes, count = reader(node, place, [constants.get(name) for name in inputs])
+    return Node(node.op_type, place, inputs[:count], outputs, attributes)
+
+
+# A reader returns the node's attributes and how many of its inputs are operands.
+_Reading = tuple[dict[str, Attribute], int | None]
+_Reader = Callable[[ir.Node, str, list[Array | None]], _Reading]
+
+
+def _plain(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    return {}, None
+
+
+def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    weight = inputs[1] if len(inputs) == 3 else None
+    if weight is None:
+        raise CannotLower(f"{place}: a convolution needs constant weights and a bias")
+    attributes = node.attributes
+    half = weight.shape[-1] // 2
+    expected = {"pads": [half] * 4, "strides": [1, 1], "dilations": [1, 1]}
+    found = {key: list(attributes.get_ints(key, expected[key])) for key in expected}
+    if found != expected or weight.shape[-1] % 2 == 0 or weight.shape[-2] != weight.shape[-1]:
+        raise CannotLower(
+            f"{place}: expected a square odd kernel with stride 1, dilation 1 and padding "
+            f"{half}; found kernel {weight.shape[-2:]} with {found}"
+        )
+    return {"groups": attributes.get_int("group", 1)}, None
+
+
+def _depth_to_space(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    block = node.attributes.get_int("blocksize")
+    return {"block": block, "mode": node.attributes.get_string("mode", "DCR")}, None
+
+
+def _concat(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    if node.attributes.get_int("axis") not in {1, -3}:
+        raise CannotLower(f"{place}: only channels can be concatenated")
+    return {}, None
+
+
+def _leaky_relu(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    return {"slope": node.attributes.get_float("alpha", 0.01)}, None
+
+
+def _clip(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    if len(inputs) != 3 or inputs[1] is None or inputs[2] is None:
+        raise CannotLower(f"{place}: Clip needs two constant bounds")
+    return {"minimum": float(inputs[1]), "maximum": float(inputs[2])}, 1
+
+
+_READERS: Mapping[str, _Reader] = {
+    "Conv": _conv,
+    "Relu": _plain,
+    "LeakyRelu": _leaky_relu,
+    "Clip": _clip,
+    "Sigmoid": _plain,
+    "Add": _plain,
+    "Sub": _plain,
+    "Mul": _plain,
+    "Concat": _concat,
+    "DepthToSpace": _depth_to_space,
+    "GlobalAveragePool": _plain,
+}
+
+
+def _module_path(node: ir.Node) -> str:
+    """Return the innermost module of the network that made ``node``, for messages."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+    paths = [part.strip(" '\"[]") for part in scopes.split(",")]
+    return next((path for path in reversed(paths[:-1]) if path), node.name or node.op_type)

@@ -1,0 +1,9 @@
+"""What can go wrong between a network and its file."""
+
+from __future__ import annotations
+
+from runtime.errors import UserError
+
+
+class CannotLower(UserError):
+    """A graph holds something that a rewrite or a writer cannot express; the message says what."""

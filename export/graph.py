@@ -1,0 +1,233 @@
+"""The graph: one small closed vocabulary between every network and every file format.
+
+A graph is immutable. Rewrites are functions from graph to graph, writers walk its nodes in order,
+and the simulator runs it. Activations are N × C × H × W with N = 1 and symbolic height and width;
+every convolution has stride 1, a bias and zero padding that keeps the size.
+
+Values that a rewrite adds are named ``<origin>/<suffix>``, after the value of the captured graph
+they stand for; this is how one table of scales fits every lowered form of a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import CannotLower
+
+Array = NDArray[np.float32]
+Attribute = int | float | str | tuple[int, ...]
+
+OPERATORS: Mapping[str, frozenset[str]] = {
+    "Conv": frozenset({"groups"}),
+    "ConvTranspose": frozenset({"stride", "groups"}),
+    "Relu": frozenset(),
+    "LeakyRelu": frozenset({"slope"}),
+    "Clip": frozenset({"minimum", "maximum"}),
+    "Sigmoid": frozenset(),
+    "Add": frozenset(),
+    "Sub": frozenset(),
+    "Mul": frozenset(),
+    "Concat": frozenset(),
+    "Split": frozenset({"sizes"}),
+    "DepthToSpace": frozenset({"block", "mode"}),
+    "GlobalAveragePool": frozenset(),
+    "Requantize": frozenset(),
+}
+"""The operators and their attributes.
+
+``Conv`` and ``ConvTranspose`` take (value, weight, bias); a ConvTranspose's kernel is as large as
+its stride and its weight is input × output/groups × k × k. ``Concat`` and ``Split`` work on
+channels. ``DepthToSpace`` has mode ``CRD`` (PyTorch's) or ``DCR`` (TFLite's). ``Requantize`` is
+the identity on real numbers: it marks where an 8-bit value changes its scale.
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: Its operator, a key of ``OPERATORS``.
+        name: The module of the network it comes from, for messages.
+        inputs: Names of values or constants.
+        outputs: Names of the values it makes.
+        attributes: As ``OPERATORS`` lists them.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.op not in OPERATORS:
+            raise CannotLower(
+                f"{self.name}: operator '{self.op}' is not supported; reslite exports "
+                f"{', '.join(sorted(OPERATORS))}"
+            )
+        if set(self.attributes) != OPERATORS[self.op]:
+            raise CannotLower(
+                f"{self.name}: {self.op} has attributes {sorted(self.attributes)}; expected "
+                f"{sorted(OPERATORS[self.op])}"
+            )
+
+    @property
+    def output(self) -> str:
+        """The only value this node makes."""
+        (output,) = self.outputs
+        return output
+
+    def integer(self, attribute: str) -> int:
+        """Return an attribute that is a whole number."""
+        value = self.attributes[attribute]
+        if not isinstance(value, int):
+            raise TypeError(f"{self.name}: {attribute}={value!r} is no whole number")
+        return value
+
+    def number(self, attribute: str) -> float:
+        """Return an attribute that is a real number."""
+        value = self.attributes[attribute]
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{self.name}: {attribute}={value!r} is no number")
+        return float(value)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return the channel counts a Split makes."""
+        value = self.attributes["sizes"]
+        if not isinstance(value, tuple):
+            raise TypeError(f"{self.name}: sizes={value!r} is no tuple")
+        return value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in the order they run, and the constants they read.
+
+    Attributes:
+        nodes: Topologically ordered.
+        constants: Weights (out × in/groups × k × k), biases (out), and per-channel constants
+            (1 × C × 1 × 1), float32, by name. Nodes that share a name share the array.
+        input: Name of the picture, 1 × 3 × H × W in [0, 1].
+        output: Name of the restored picture.
+    """
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    input: str = "image"
+    output: str = "restored_image"
+
+    def producer(self, value: str) -> Node | None:
+        """Return the node that makes ``value``, or None for the input and constants."""
+        return next((node for node in self.nodes if value in node.outputs), None)
+
+    def consumers(self, value: str) -> list[Node]:
+        """Return the nodes that read ``value``, in order."""
+        return [node for node in self.nodes if value in node.inputs]
+
+    def sole_consumer(self, value: str) -> Node | None:
+        """Return the node that alone reads ``value``; None if several do or it is the output."""
+        consumers = self.consumers(value)
+        return consumers[0] if len(consumers) == 1 and value != self.output else None
+
+    def fused_relu(self, node: Node) -> Node | None:
+        """Return the Relu that ``node`` (Conv, Add, Sub) can apply itself, or None."""
+        if node.op not in {"Conv", "Add", "Sub"}:
+            return None
+        consumer = self.sole_consumer(node.output)
+        return consumer if consumer is not None and consumer.op == "Relu" else None
+
+    def is_constant(self, name: str) -> bool:
+        """Tell whether ``name`` is a constant and not an activation."""
+        return name in self.constants
+
+    def with_nodes(self, nodes: Iterator[Node] | list[Node], **constants: Array) -> Graph:
+        """Return a graph of other nodes, with constants added and unused ones dropped."""
+        kept = tuple(nodes)
+        used = {name for node in kept for name in node.inputs}
+        merged = {**self.constants, **constants}
+        return dataclasses.replace(
+            self,
+            nodes=kept,
+            constants={name: array for name, array in merged.items() if name in used},
+        )
+
+    def operators(self) -> dict[str, int]:
+        """Return how often each operator occurs."""
+        return dict(sorted(Counter(node.op for node in self.nodes).items()))
+
+    def channels(self) -> dict[str, int]:
+        """Return the number of channels of every activation."""
+        found = {self.input: 3}
+        for node in self.nodes:
+            for output, count in zip(node.outputs, self._output_channels(node, found), strict=True):
+                found[output] = count
+        return found
+
+    def resolutions(self) -> dict[str, int]:
+        """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
+        found = {self.input: 1}
+        for node in self.nodes:
+            resolution = max(found[name] for name in node.inputs if name in found)
+            if node.op == "DepthToSpace":
+                resolution *= node.integer("block")
+            elif node.op == "ConvTranspose":
+                resolution *= node.integer("stride")
+            elif node.op == "GlobalAveragePool":
+                resolution = 0
+            found.update(dict.fromkeys(node.outputs, resolution))
+        return found
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor from input to output."""
+        return self.resolutions()[self.output]
+
+    def halo(self) -> int:
+        """Return how many input pixels beyond its own each output pixel depends on.
+
+        Raises:
+            CannotLower: If a node pools over the whole picture, whose halo has no end.
+        """
+        reach = {self.output: 0}
+        for node in reversed(self.nodes):
+            needed = max(reach.get(output, 0) for output in node.outputs)
+            if node.op == "Conv":
+                needed += self.constants[node.inputs[1]].shape[-1] // 2
+            elif node.op == "DepthToSpace":
+                needed = -(-needed // node.integer("block"))
+            elif node.op == "ConvTranspose":
+                needed = -(-needed // node.integer("stride"))
+            elif node.op == "GlobalAveragePool":
+                raise CannotLower(f"{node.name}: global pooling reaches over the whole picture")
+            for name in node.inputs:
+                if not self.is_constant(name):
+                    reach[name] = max(reach.get(name, 0), needed)
+        return reach[self.input]
+
+    def _output_channels(self, node: Node, known: Mapping[str, int]) -> tuple[int, ...]:
+        first = known.get(node.inputs[0], 0)
+        match node.op:
+            case "Conv":
+                return (self.constants[node.inputs[1]].shape[0],)
+            case "ConvTranspose":
+                return (self.constants[node.inputs[1]].shape[1] * node.integer("groups"),)
+            case "Concat":
+                return (sum(known[name] for name in node.inputs),)
+            case "Split":
+                return node.sizes()
+            case "DepthToSpace":
+                return (first // node.integer("block") ** 2,)
+            case _:
+                return (max(known.get(name, 1) for name in node.inputs),)
+
+
+def origin(value: str) -> str:
+    """Return the value of the captured graph that ``value`` stands for."""
+    return value.partition("/")[0]

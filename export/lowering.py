@@ -1,0 +1,338 @@
+"""Exact rewrites: each a pure function from graph to graph that changes no output.
+
+``REWRITES`` names them; a target profile (``export/profiles.py``) says which ones a file gets, and
+the manifest lists them. Every rewrite is proven by a test that runs the graph before and after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from export.errors import CannotLower
+from export.graph import Array, Graph, Node
+
+# Element-wise operators that commute with a permutation of channels.
+_CHANNELWISE = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Requantize"})
+
+
+def fold_output_shift(graph: Graph) -> Graph:
+    """Fold the addition of a constant per channel into the bias of the convolution before it."""
+    shifts = {
+        node.inputs[0]: node
+        for node in graph.nodes
+        if node.op == "Add"
+        and len(node.inputs) == 2
+        and graph.is_constant(node.inputs[1])
+        and graph.constants[node.inputs[1]].shape[-2:] == (1, 1)
+        and (producer := graph.producer(node.inputs[0])) is not None
+        and producer.op == "Conv"
+        and graph.sole_consumer(node.inputs[0]) is node
+    }
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node in shifts.values():
+                continue
+            shift = shifts.get(node.outputs[0])
+            if shift is None:
+                yield node
+                continue
+            value, weight, bias = node.inputs
+            name = f"{bias}+{shift.inputs[1]}"
+            added[name] = graph.constants[bias] + graph.constants[shift.inputs[1]].reshape(-1)
+            yield dataclasses.replace(node, inputs=(value, weight, name), outputs=shift.outputs)
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def carry_mean_as_channel(graph: Graph) -> Graph:
+    """Replace the subtraction of the mean colour by a fourth input channel of ones.
+
+    An 8-bit picture minus a mean does not fit 8 bits at the picture's own scale, so quantizing the
+    difference loses accuracy before the first layer. A 1×1 convolution that copies the picture and
+    appends ones keeps every pixel exact; the next convolution applies the means through its
+    kernel for that channel. Zero padding pads the ones too, so borders stay exact as well.
+    """
+    subtraction = next(
+        (n for n in graph.nodes if n.op == "Sub" and n.inputs[0] == graph.input), None
+    )
+    if subtraction is None:
+        return graph
+    entries = graph.consumers(subtraction.output)
+    if any(node.op != "Conv" or node.integer("groups") != 1 for node in entries):
+        raise CannotLower(f"{subtraction.name}: the mean is not subtracted before a convolution")
+    means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
+    copied = f"{graph.input}/ones"
+    copy = Node(
+        "Conv",
+        subtraction.name,
+        (graph.input, "append_ones.weight", "append_ones.bias"),
+        (copied,),
+        {"groups": 1},
+    )
+    added = {
+        "append_ones.weight": np.eye(4, 3, dtype=np.float32).reshape(4, 3, 1, 1),
+        "append_ones.bias": np.array([0, 0, 0, 1], np.float32),
+    }
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node is subtraction:
+                yield copy
+            elif node in entries:
+                weight = graph.constants[node.inputs[1]]
+                name = f"{node.inputs[1]}/ones"
+                ones = -(weight * means).sum(axis=1, keepdims=True)
+                added[name] = np.concatenate([weight, ones], axis=1)
+                yield dataclasses.replace(node, inputs=(copied, name, node.inputs[2]))
+            else:
+                yield node
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def make_convolutions_dense(graph: Graph) -> Graph:
+    """Turn grouped convolutions into plain ones with block-diagonal kernels.
+
+    More MultAdds, all of them by zero, but many kernels for grouped convolutions are slower still.
+    """
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node.op != "Conv" or node.integer("groups") == 1:
+                yield node
+                continue
+            value, weight, bias = node.inputs
+            name = f"{weight}/dense"
+            added[name] = block_diagonal(graph.constants[weight], node.integer("groups"))
+            yield dataclasses.replace(node, inputs=(value, name, bias), attributes={"groups": 1})
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def block_diagonal(weight: Array, groups: int) -> Array:
+    """Return the dense kernel (out × in × k × k) of a grouped one (out × in/groups × k × k)."""
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    dense = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), np.float32)
+    for group in range(groups):
+        rows = slice(group * outputs, (group + 1) * outputs)
+        dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+    return dense
+
+
+def split_shuffled_convolutions(graph: Graph) -> Graph:
+    """Split each grouped convolution that feeds a shuffle into one branch per group.
+
+    Channels of such a convolution may not cross its groups, so that its shuffle cannot be put in
+    DCR order; each branch, an ungrouped convolution with a shuffle of its own, can.
+    """
+    added: dict[str, Array] = {}
+    nodes = list(graph.nodes)
+    for shuffle in [node for node in graph.nodes if node.op == "DepthToSpace"]:
+        chain = _chain_from_convolution(graph, shuffle)
+        conv, groups = chain[0], chain[0].integer("groups")
+        if groups == 1:
+            continue
+        branches, constants = _branches(graph, chain, groups)
+        added.update(constants)
+        start = nodes.index(conv)
+        nodes = [node for node in nodes if node not in chain]
+        nodes[start:start] = branches
+    return graph.with_nodes(nodes, **added)
+
+
+def use_dcr_shuffles(graph: Graph) -> Graph:
+    """Permute the convolution before every CRD shuffle so that the shuffle becomes DCR.
+
+    PyTorch's PixelShuffle reads channel c·r² + i·r + j for output pixel (i, j), ONNX's ``CRD``;
+    TFLite and most NPUs read (i·r + j)·C + c, ``DCR``. Element-wise operators commute with it.
+
+    Raises:
+        CannotLower: If a shuffle is fed by anything else, or by a grouped convolution.
+    """
+    added: dict[str, Array] = {}
+    replaced: dict[str, Node] = {}
+    for shuffle in graph.nodes:
+        if shuffle.op != "DepthToSpace" or shuffle.attributes["mode"] == "DCR":
+            continue
+        conv, block = _chain_from_convolution(graph, shuffle)[0], shuffle.integer("block")
+        if conv.integer("groups") != 1:
+            raise CannotLower(
+                f"{conv.name}: a convolution in {conv.integer('groups')} groups feeds a shuffle; "
+                "make it dense or split it first"
+            )
+        names = [f"{name}/dcr" for name in conv.inputs[1:]]
+        for old, new in zip(conv.inputs[1:], names, strict=True):
+            array = graph.constants[old]
+            added[new] = array[dcr_order(array.shape[0] // block**2, block)]
+        replaced[conv.output] = dataclasses.replace(conv, inputs=(conv.inputs[0], *names))
+        replaced[shuffle.output] = dataclasses.replace(
+            shuffle, attributes={"block": block, "mode": "DCR"}
+        )
+    return graph.with_nodes([replaced.get(n.outputs[0], n) for n in graph.nodes], **added)
+
+
+def dcr_order(channels: int, block: int) -> np.ndarray:
+    """Return the permutation that turns CRD-ordered channels into DCR order.
+
+    Args:
+        channels: Output channels C after the shuffle.
+        block: Upscaling factor r of the shuffle.
+
+    Returns:
+        Integer array of length C·r²; element k is the CRD channel that belongs at k.
+    """
+    return np.arange(channels * block * block).reshape(channels, block * block).T.ravel()
+
+
+def use_transposed_convolutions(graph: Graph) -> Graph:
+    """Turn every CRD shuffle into a transposed convolution with a kernel of zeros and ones.
+
+    For NPUs without a depth-to-space operator (Arm Ethos-U).
+    """
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        channels = graph.channels()
+        for node in graph.nodes:
+            if node.op != "DepthToSpace":
+                yield node
+                continue
+            if node.attributes["mode"] != "CRD":
+                raise CannotLower(f"{node.name}: only CRD shuffles become transposed convolutions")
+            block, outputs = node.integer("block"), channels[node.output]
+            names = (f"{node.output}/shuffle.weight", f"{node.output}/shuffle.bias")
+            # Input channel c·r² + i·r + j writes output channel c at (i, j) of its r × r block.
+            added[names[0]] = np.einsum(
+                "cd,ij->cidj", np.eye(outputs, dtype=np.float32), np.eye(block**2, dtype=np.float32)
+            ).reshape(outputs * block**2, outputs, block, block)
+            added[names[1]] = np.zeros(outputs, np.float32)
+            yield Node(
+                "ConvTranspose",
+                node.name,
+                (node.inputs[0], *names),
+                node.outputs,
+                {"stride": block, "groups": 1},
+            )
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def sum_pointwise_branches(graph: Graph) -> Graph:
+    """Replace a 1×1 convolution over a concatenation by a sum of 1×1 convolutions.
+
+    Saves the copy that concatenation makes; worth it in float32 only, because every partial sum
+    of an 8-bit graph would have to be rounded.
+    """
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        channels = graph.channels()
+        for node in graph.nodes:
+            if node.op == "Concat" and _pointwise_after(graph, node) is not None:
+                continue
+            concat = graph.producer(node.inputs[0]) if node.op == "Conv" else None
+            if concat is None or concat.op != "Concat" or _pointwise_after(graph, concat) != node:
+                yield node
+                continue
+            parts, constants = _partial_sums(graph, concat, node, channels)
+            added.update(constants)
+            yield from parts
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
+    function.__name__: function
+    for function in (
+        fold_output_shift,
+        carry_mean_as_channel,
+        make_convolutions_dense,
+        split_shuffled_convolutions,
+        use_dcr_shuffles,
+        use_transposed_convolutions,
+        sum_pointwise_branches,
+    )
+}
+
+
+def lower(graph: Graph, rewrites: Sequence[str]) -> Graph:
+    """Apply the named rewrites in order."""
+    for name in rewrites:
+        graph = REWRITES[name](graph)
+    return graph
+
+
+def _chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
+    """Return the nodes from the convolution that feeds ``shuffle`` up to the shuffle itself."""
+    chain = [shuffle]
+    while chain[0].op in _CHANNELWISE or chain[0] is shuffle:
+        producer = graph.producer(chain[0].inputs[0])
+        if producer is None or graph.sole_consumer(producer.outputs[0]) is not chain[0]:
+            break
+        chain.insert(0, producer)
+    if chain[0].op != "Conv":
+        raise CannotLower(
+            f"{shuffle.name}: a shuffle must be fed by a convolution of its own; "
+            f"found {chain[0].op}"
+        )
+    return chain
+
+
+def _branches(
+    graph: Graph, chain: Sequence[Node], groups: int
+) -> tuple[list[Node], dict[str, Array]]:
+    """Return Split, one copy of ``chain`` per group, and Concat, with their constants."""
+    conv, shuffle = chain[0], chain[-1]
+    source, weight, bias = conv.inputs
+    kernels, biases = graph.constants[weight], graph.constants[bias]
+    pieces = tuple(f"{source}/{conv.output}.{group}" for group in range(groups))
+    nodes = [Node("Split", conv.name, (source,), pieces, {"sizes": (kernels.shape[1],) * groups})]
+    constants: dict[str, Array] = {}
+    for group, piece in enumerate(pieces):
+        names = (f"{weight}/{group}", f"{bias}/{group}")
+        rows = slice(group * kernels.shape[0] // groups, (group + 1) * kernels.shape[0] // groups)
+        constants[names[0]], constants[names[1]] = kernels[rows], biases[rows]
+        current = piece
+        for link in chain:
+            inputs = (current, *names) if link is conv else (current,)
+            current = f"{link.output}/{group}"
+            attributes = {"groups": 1} if link is conv else link.attributes
+            nodes.append(Node(link.op, link.name, inputs, (current,), attributes))
+    shuffled = tuple(f"{shuffle.output}/{group}" for group in range(groups))
+    nodes.append(Node("Concat", shuffle.name, shuffled, shuffle.outputs))
+    return nodes, constants
+
+
+def _pointwise_after(graph: Graph, concat: Node) -> Node | None:
+    node = graph.sole_consumer(concat.output)
+    if node is None or node.op != "Conv" or node.integer("groups") != 1:
+        return None
+    return node if graph.constants[node.inputs[1]].shape[-1] == 1 else None
+
+
+def _partial_sums(
+    graph: Graph, concat: Node, conv: Node, channels: Mapping[str, int]
+) -> tuple[list[Node], dict[str, Array]]:
+    weight, bias = conv.inputs[1:]
+    kernels = graph.constants[weight]
+    constants = {f"{bias}/zero": np.zeros(kernels.shape[0], np.float32)}
+    nodes: list[Node] = []
+    total, start = "", 0
+    for index, value in enumerate(concat.inputs):
+        stop = start + channels[value]
+        constants[f"{weight}/{index}"] = np.ascontiguousarray(kernels[:, start:stop])
+        last = index == len(concat.inputs) - 1
+        part = f"{conv.output}/part{index}"
+        operands = (value, f"{weight}/{index}", f"{bias}/zero" if index else bias)
+        nodes.append(Node("Conv", conv.name, operands, (part,), {"groups": 1}))
+        if index:
+            result = conv.output if last else f"{conv.output}/sum{index}"
+            nodes.append(Node("Add", conv.name, (total, part), (result,)))
+        total, start = (nodes[-1].output, stop)
+    return nodes, constants

@@ -1,0 +1,94 @@
+"""Target profiles: which rewrites a file for one kind of machine gets. Data, not code.
+
+The choices come from measurements (docs/profiles.md); the order of the rewrites matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runtime.errors import UserError
+from runtime.manifest import Format, Precision
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A target.
+
+    Attributes:
+        name: For the command line and the manifest.
+        format: The file format it reads.
+        rewrites_float: Rewrites of float32 and float16 files, in order.
+        rewrites_int8: Rewrites of int8 files, in order.
+    """
+
+    name: str
+    format: Format
+    rewrites_float: tuple[str, ...]
+    rewrites_int8: tuple[str, ...]
+
+    def rewrites(self, precision: Precision) -> tuple[str, ...]:
+        """Return the rewrites for files of ``precision``."""
+        return self.rewrites_int8 if precision == "int8" else self.rewrites_float
+
+
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="litert-cpu",
+            format="tflite",
+            rewrites_float=("fold_output_shift", "split_shuffled_convolutions", "use_dcr_shuffles"),
+            rewrites_int8=(
+                "fold_output_shift",
+                "carry_mean_as_channel",
+                "make_convolutions_dense",
+                "use_dcr_shuffles",
+            ),
+        ),
+        Profile(
+            name="ort-cpu",
+            format="onnx",
+            rewrites_float=("fold_output_shift",),
+            rewrites_int8=(
+                "fold_output_shift",
+                "carry_mean_as_channel",
+                "make_convolutions_dense",
+            ),
+        ),
+        Profile(
+            name="coreml-ane",
+            format="coreml",
+            rewrites_float=("fold_output_shift",),
+            rewrites_int8=("fold_output_shift", "carry_mean_as_channel"),
+        ),
+        Profile(
+            name="ethos-u",
+            format="tflite",
+            rewrites_float=("fold_output_shift", "use_transposed_convolutions"),
+            rewrites_int8=(
+                "fold_output_shift",
+                "carry_mean_as_channel",
+                "use_transposed_convolutions",
+            ),
+        ),
+    )
+}
+
+DEFAULT_PROFILES: Mapping[Format, str] = {
+    "tflite": "litert-cpu",
+    "onnx": "ort-cpu",
+    "coreml": "coreml-ane",
+}
+
+
+def profile_named(name: str) -> Profile:
+    """Return the profile ``name``.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if name not in PROFILES:
+        raise UserError(f"{name}: no such target profile; choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

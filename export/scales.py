@@ -1,0 +1,167 @@
+"""The one table of scales, and the integers every int8 file holds.
+
+Quantization is decided once, by ``quantize``; the simulator and the three writers all take their
+numbers from here, so that they cannot disagree. Weights are symmetric int8 in [−127, 127] with one
+scale per output channel, activations 8-bit with one scale and zero point per tensor, biases int32
+with the scale of the weights times that of the input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph import Array, Graph, Node, origin
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.manifest import Calibration
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Scale and zero point of an 8-bit activation: real = scale · (q − zero_point).
+
+    Attributes:
+        scale: Size of one quantum.
+        zero_point: The int8 value of real zero, in [−128, 127]. As uint8 it is 128 more.
+    """
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> Quantization:
+        """Return the quantization whose 256 values span [low, high] and hit zero exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32(max(high - low, 1e-8) / 255))
+        return cls(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+
+PIXELS = Quantization(float(np.float32(1 / 255)), -128)
+"""Of the picture and the restored picture: one quantum is one of the 256 levels of a pixel."""
+
+
+@dataclass(frozen=True)
+class ScaleTable:
+    """The quantization of every activation, by the name it has in the captured graph.
+
+    Attributes:
+        model: Model the table was made for.
+        scale: Its upscaling factor.
+        weights_sha256: Of the weights it was made for.
+        method: How ranges were chosen, for people.
+        activations: By value name; input and output are always ``PIXELS``.
+        requantized: Inputs of concatenations that change their scale, as (value, Concat output)
+            pairs; concatenations that are not named share one scale with all their inputs.
+        calibration: The pictures behind the numbers.
+    """
+
+    model: str
+    scale: int
+    weights_sha256: str
+    method: str
+    activations: Mapping[str, Quantization]
+    requantized: tuple[tuple[str, str], ...]
+    calibration: Calibration
+
+    def of(self, value: str) -> Quantization:
+        """Return the quantization of ``value``, which may be named after a rewrite."""
+        found = self.activations.get(origin(value))
+        if found is None:
+            raise UserError(
+                f"scales of {self.model} ×{self.scale} do not cover '{value}'; "
+                "they belong to another network: run 'reslite quantize' again"
+            )
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write the table as readable JSON."""
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def read_scale_table(path: Path) -> ScaleTable:
+    """Read a table written by ``ScaleTable.write``.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        calibration = content.pop("calibration")
+        activations = content.pop("activations")
+        requantized = content.pop("requantized")
+        return ScaleTable(
+            activations={name: Quantization(**pair) for name, pair in activations.items()},
+            requantized=tuple((value, concat) for value, concat in requantized),
+            calibration=Calibration(tuple(calibration["pictures"]), calibration["sha256"]),
+            **content,
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such table of scales; run 'reslite quantize' first") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a table of scales ({error}); make it anew") from error
+
+
+def output_axis(node: Node) -> int:
+    """Return the axis of a kernel that counts output channels."""
+    return 1 if node.op == "ConvTranspose" else 0
+
+
+def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
+    """Return one scale per output channel, so that the largest weight becomes ±127."""
+    others = tuple(index for index in range(kernel.ndim) if index != axis)
+    return np.maximum(np.abs(kernel).max(axis=others) / 127, 1e-9).astype(np.float32)
+
+
+def quantized_weight(kernel: Array, axis: int = 0) -> NDArray[np.int8]:
+    """Return the int8 kernel that belongs to ``weight_scales``."""
+    shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
+    scaled = kernel / weight_scales(kernel, axis).reshape(shape)
+    return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
+
+
+def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[np.float64]:
+    """Return the scales of a bias: those of the weights times that of the input."""
+    return weight_scales(kernel, axis).astype(np.float64) * source.scale
+
+
+def quantized_bias(
+    bias: Array, kernel: Array, source: Quantization, axis: int = 0
+) -> NDArray[np.int32]:
+    """Return the int32 bias, saturated where a channel of tiny weights has a large bias."""
+    limit = 2.0**31 - 1
+    rounded = np.rint(bias / bias_scales(kernel, source, axis))
+    return np.clip(rounded, -limit, limit).astype(np.int32)
+
+
+def with_requantization(graph: Graph, table: ScaleTable) -> Graph:
+    """Insert the ``Requantize`` nodes that ``table`` asks for.
+
+    A value that enters several concatenations of one scale is requantized once.
+    """
+    wanted = set(table.requantized)
+    nodes: list[Node] = []
+    made: dict[tuple[str, Quantization], str] = {}
+    for node in graph.nodes:
+        if node.op != "Concat":
+            nodes.append(node)
+            continue
+        target = table.of(node.output)
+        inputs = []
+        for value in node.inputs:
+            if (origin(value), origin(node.output)) not in wanted:
+                inputs.append(value)
+                continue
+            key = (value, target)
+            if key not in made:
+                made[key] = f"{node.output}/from.{value}"
+                nodes.append(Node("Requantize", node.name, (value,), (made[key],)))
+            inputs.append(made[key])
+        nodes.append(Node("Concat", node.name, tuple(inputs), node.outputs))
+    return graph.with_nodes(nodes)
