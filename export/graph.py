@@ -211,6 +211,26 @@ class Graph:
                     reach[name] = max(reach.get(name, 0), needed)
         return reach[self.input]
 
+    def layer_multadds(self, width: int, height: int) -> list[tuple[Node, int]]:
+        """Return each convolution with its multiply-accumulates at an output of that size.
+
+        The input is the output's size divided by the scale as real numbers, as the papers count:
+        a 1280×720 output of a ×3 network has an input of 426⅔ × 240.
+        """
+        resolutions, scale = self.resolutions(), self.scale
+        rows = []
+        for node in self.nodes:
+            if node.op in {"Conv", "ConvTranspose"}:
+                # A ConvTranspose meets each of its weights once per input pixel, a Conv once per
+                # pixel of its output, which is as large as its input.
+                pixels = width * height * resolutions[node.inputs[0]] ** 2 / scale**2
+                rows.append((node, round(pixels * self.constants[node.inputs[1]].size)))
+        return rows
+
+    def multadds(self, width: int, height: int) -> int:
+        """Return the multiply-accumulates of all convolutions at an output of that size."""
+        return sum(count for _, count in self.layer_multadds(width, height))
+
     def _output_channels(self, node: Node, known: Mapping[str, int]) -> tuple[int, ...]:
         first = known.get(node.inputs[0], 0)
         match node.op:

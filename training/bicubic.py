@@ -8,6 +8,8 @@ Kernel: Keys, "Cubic convolution interpolation", 1981, with a = −0.5.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +58,7 @@ def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def _resize_rows(picture: NDArray[np.generic], rows: int) -> NDArray[np.float64]:
+def _resize_rows(picture: NDArray[Any], rows: int) -> NDArray[np.float64]:
     weights, sources = _contributions(picture.shape[0], rows)
     result = np.zeros((rows, *picture.shape[1:]))
     for tap in range(weights.shape[1]):

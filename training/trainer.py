@@ -57,7 +57,8 @@ class Run:
     def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
         """Initialize a network from the recipe's seed."""
         torch.manual_seed(recipe.seed)
-        network = Carn(recipe.network).to(device, memory_format=torch.channels_last).train()
+        network = Carn(recipe.network).to(device).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.train_masked_dense(recipe.masked_dense)
         options = recipe.optimizer
         optimizer = torch.optim.Adam(
@@ -145,7 +146,7 @@ def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Pic
 def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
     """Take one optimizer step on a batch of uint8 patches and return its loss."""
     recipe, options = run.recipe, run.recipe.optimizer
-    parameters = list(run.network.parameters())
+    parameters: list[Tensor] = list(run.network.parameters())
     device = parameters[0].device
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(recipe, run.step)

@@ -19,7 +19,8 @@ def restore(network: Carn, picture: Picture, scale: int) -> Picture:
     tensor = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float().div(255)
     with torch.inference_mode():
         restored = network(tensor, scale)[0].clamp(0, 1).mul(255).round()
-    return restored.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+    pixels: Picture = restored.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+    return pixels
 
 
 def validate(network: Carn, pictures: Sequence[Picture], scale: int) -> float:

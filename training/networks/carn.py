@@ -67,13 +67,14 @@ class GroupedConv2d(nn.Conv2d):
         self.masked_dense = False
 
     def forward(self, input: Tensor) -> Tensor:
+        """Convolve N × C × H × W features, keeping their size."""
         if not (self.training and self.masked_dense):
             return super().forward(input)
         return F.conv2d(input, self.dense_weight(), self.bias, padding=1)
 
     def dense_weight(self) -> Tensor:
         """Return the block-diagonal kernel, out × in × 3 × 3."""
-        kernels = self.weight.unflatten(0, (self.groups, -1))
+        kernels = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
         diagonal = torch.eye(self.groups, dtype=kernels.dtype, device=kernels.device)
         dense = torch.einsum("goihw,gd->godihw", kernels, diagonal)
         return dense.reshape(self.out_channels, self.in_channels, 3, 3)
@@ -91,6 +92,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine N × C × H × W features."""
         return F.relu(self.body(x) + x)
 
 
@@ -108,6 +110,7 @@ class EfficientResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine N × C × H × W features."""
         return F.relu(self.body(x) + x)
 
 
@@ -127,6 +130,7 @@ class Cascade(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine N × C × H × W features."""
         outputs, current = [x], x
         stages = [stage for stage in self.stages for _ in range(self.repeats)]
         for stage, fusion in zip(stages, self.fusions, strict=True):
@@ -176,7 +180,8 @@ class Carn(nn.Module):
             N × 3 × scale·H × scale·W, RGB, not clamped.
         """
         features = self.body(self.entry(picture - self.means))
-        return self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
+        restored: Tensor = self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
+        return restored
 
     def train_masked_dense(self, enabled: bool) -> None:
         """Choose whether grouped convolutions train as masked dense ones."""
@@ -207,4 +212,5 @@ class AtScale(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Restore N × 3 × H × W pictures in [0, 1] at the one scale."""
         features = self.body(self.entry(image - self.means))
-        return self.exit(self.upsampler(features)) + self.means
+        restored: Tensor = self.exit(self.upsampler(features)) + self.means
+        return restored

@@ -1,0 +1,73 @@
+"""Parity: the difference between a file's outputs and those of the network it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from torch import nn
+
+from runtime.errors import UserError
+from runtime.manifest import Precision
+from runtime.sessions import Session
+
+Restore = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From a picture, H × W × 3 in [0, 1], to the restored one, clamped or not."""
+
+TOLERANCE: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-3, "int8": 2.01 / 255}
+"""Largest difference allowed: floats from the network, int8 from its simulation (2 quanta)."""
+
+PARITY_SIZES = ((37, 51), (8, 8), (1, 1))
+
+
+class ParityError(UserError):
+    """A file does not compute what its source computes."""
+
+
+def parity_pictures(fixed_size: tuple[int, int] | None) -> list[NDArray[np.float32]]:
+    """Return seeded pictures: smooth colours with noise, at odd sizes or at the fixed one."""
+    random = np.random.default_rng(7)
+    pictures = []
+    for height, width in [fixed_size] if fixed_size else PARITY_SIZES:
+        ramps = np.linspace(0, 1, height)[:, None, None] * np.linspace(0.2, 1, width)[:, None]
+        noise = random.random((height, width, 3))
+        pictures.append((0.7 * ramps + 0.3 * noise).astype(np.float32))
+    return pictures
+
+
+def restore_with(module: nn.Module) -> Restore:
+    """Return a function that restores one picture with a torch module."""
+
+    def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            tensor = torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
+            restored: NDArray[np.float32] = module(tensor)[0].permute(1, 2, 0).numpy()
+            return restored
+
+    return restore
+
+
+def largest_difference(
+    session: Session, reference: Restore, pictures: Sequence[NDArray[np.float32]]
+) -> float:
+    """Return the largest absolute difference between the outputs, both clamped to [0, 1]."""
+    return max(
+        float(np.abs(np.clip(session.run(p), 0, 1) - np.clip(reference(p), 0, 1)).max())
+        for p in pictures
+    )
+
+
+def check_parity(name: str, precision: Precision, difference: float) -> None:
+    """Raise if ``difference`` is above what ``precision`` allows.
+
+    Raises:
+        ParityError: With the difference found and the one allowed.
+    """
+    if not difference <= TOLERANCE[precision]:
+        raise ParityError(
+            f"{name}: differs from its source by {difference:.3g}, at most "
+            f"{TOLERANCE[precision]:.3g} is allowed; please report this network"
+        )

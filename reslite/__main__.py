@@ -1,0 +1,125 @@
+"""The command line: one lazy group of verbs, and errors a person can act on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from reslite.packages import ShadowedPackage, check_packages
+
+VERBS = (
+    "models",
+    "train",
+    "evaluate",
+    "export",
+    "quantize",
+    "ship",
+    "restore",
+    "bench",
+    "gate",
+)
+_ALIASES = {"upscale": "restore"}
+_EXTRAS = {
+    "torch": "export",
+    "safetensors": "export",
+    "pydantic": "export",
+    "yaml": "export",
+    "tensorboard": "train",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "coremltools": "export",
+    "flatbuffers": "export",
+    "jinja2": "bench",
+    "matplotlib": "bench",
+    "psutil": "bench",
+    "skimage": "demo",
+    "openvino": "openvino",
+    "ethosu": "npu",
+}
+
+
+class _Verbs(click.Group):
+    """Verbs are modules of ``reslite.commands``, imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = _ALIASES.get(cmd_name, cmd_name)
+        if name not in VERBS:
+            return None
+        command = import_module(f"reslite.commands.{name}").command
+        return command if isinstance(command, click.Command) else None
+
+
+@click.command(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: reslite ship carn-m --scale 4 --out dist/",
+)
+@click.version_option(package_name="reslite")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Image restoration from training to the phone, with measured proof."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 the caller's mistake."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        check_packages()
+        outcome = cli.main(arguments, prog_name="reslite", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; finished work is kept, the same command goes on from there", 2)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_explained(error))
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return the message and the exit code of an error."""
+    if isinstance(error, ShadowedPackage):
+        return str(error), 2
+    # Only now is it certain that this 'runtime' is ours.
+    from runtime.errors import UserError
+
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(package)
+        if extra is not None:
+            return f"this needs {package}: pip install 'reslite[{extra}]'", 2
+    return f"{type(error).__name__}: {error} (run 'reslite --debug …' for the traceback)", 1
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"reslite: {message}", err=True)
+    return code
+
+
+def run() -> None:
+    """Entry point of the ``reslite`` script."""
+    code = main()
+    # A reader that went away (reslite models | head) is no error worth a traceback at exit.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

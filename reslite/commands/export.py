@@ -1,0 +1,110 @@
+"""``reslite export``: ONNX, TFLite and Core ML files of a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from runtime.manifest import Format, Precision
+
+FORMATS = ("onnx", "tflite", "coreml")
+PRECISIONS = ("float32", "float16", "int8")
+
+
+class Size(click.ParamType):
+    """A height and a width such as 180x320."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse ``value`` or refuse it."""
+        if isinstance(value, tuple):
+            return cast("tuple[int, int]", value)
+        found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", str(value))
+        if found is None:
+            self.fail(f"{value}: expected height x width, for example 180x320", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+@click.command(
+    "export", epilog="Example: reslite export carn-m --scale 4 --format tflite --precision int8"
+)
+@click.argument("model")
+@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=FORMATS,
+    show_default="all",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=PRECISIONS,
+    show_default="all",
+)
+@click.option("--size", type=Size(), help="Fix the input to this height x width.")
+@click.option("--float-io", is_flag=True, help="int8 TFLite: float32 input and output.")
+@click.option("--profile", help="Target profile [default: the format's own].")
+@click.option(
+    "--scales", type=click.Path(path_type=Path), help="Table of scales from reslite quantize."
+)
+@click.option("--out", type=click.Path(path_type=Path), default="dist", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
+def command(
+    model: str,
+    scale: int,
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    size: tuple[int, int] | None,
+    float_io: bool,
+    profile: str | None,
+    scales: Path | None,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Export MODEL, a shipped one by name or a .safetensors file, and prove each file.
+
+    Every file is run and compared with the network it was made from; manifest.json says what it
+    is. Core ML packages are written everywhere and run on macOS only.
+    """
+    from export.bundle import Source, Variant, bundle_of
+    from export.profiles import profile_named
+    from export.scales import read_scale_table
+    from quantize import load_scales
+    from quantize.simulator import simulated
+    from training.catalogue import find_model
+
+    if profile is not None:
+        formats = (profile_named(profile).format,)
+    found = find_model(model)
+    source = Source.of(found, scale)
+    table = None
+    if "int8" in precisions:
+        table = read_scale_table(scales) if scales else load_scales(found.name, scale)
+    variants = [
+        Variant(
+            cast("Format", kind),
+            cast("Precision", precision),
+            float_io and kind == "tflite" and precision == "int8",
+            size,
+            profile,
+        )
+        for kind in formats
+        for precision in precisions
+    ]
+    manifest = bundle_of(source, variants, out, table, simulated, overwrite, click.echo)
+    for artifact in manifest.artifacts:
+        difference = artifact.measured.max_abs_diff
+        proof = "not run here" if difference is None else f"max. difference {difference:.1e}"
+        click.echo(f"{artifact.file:<40} {artifact.bytes / 1e3:>8.0f} kB  {proof}")

@@ -1,0 +1,71 @@
+"""``reslite models``: which networks there are, what they cost and how well they do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from training.catalogue import Model
+
+
+@click.command("models", epilog="Example: reslite models --json")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+def command(name: str | None, as_json: bool) -> None:
+    """List the trained networks; with a NAME, print everything known of that one."""
+    from training.catalogue import find_model, list_models
+
+    models = [find_model(name)] if name else list_models()
+    rows = [_row(model) for model in models]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif name:
+        click.echo(_card(models[0], rows[0]))
+    else:
+        click.echo(_table(rows))
+
+
+def _row(model: Model) -> dict[str, Any]:
+    from benchmarks.multadds import network_cost
+    from training.networks.carn import AtScale, Carn
+
+    network = Carn(model.recipe.network)
+    costs = {str(scale): network_cost(AtScale(network, scale), scale) for scale in model.scales}
+    return {
+        "name": model.name,
+        "scales": list(model.scales),
+        "parameters": {
+            **{scale: cost.parameters for scale, cost in costs.items()},
+            "all": sum(parameter.numel() for parameter in network.parameters()),
+        },
+        "multadds_720p": {scale: cost.multadds for scale, cost in costs.items()},
+        "psnr_y": model.training.get("psnr_y", {}),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'model':<10} {'scale':>5} {'parameters':>11} {'MultAdds':>9}  PSNR-Y (dB)"]
+    for row in rows:
+        for scale in map(str, row["scales"]):
+            scores = "  ".join(
+                f"{name} {by_scale[scale]:.2f}"
+                for name, by_scale in row["psnr_y"].items()
+                if scale in by_scale
+            )
+            lines.append(
+                f"{row['name']:<10} {'×' + scale:>5} {row['parameters'][scale]:>11,} "
+                f"{row['multadds_720p'][scale] / 1e9:>7.1f} G  {scores}"
+            )
+    lines.append("MultAdds are at a 1280×720 output.")
+    return "\n".join(lines)
+
+
+def _card(model: Model, row: dict[str, Any]) -> str:
+    import yaml
+
+    facts = {**row, "training": model.training, "recipe": model.recipe.model_dump(mode="json")}
+    facts["training"].pop("psnr_y", None)
+    return yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip()

@@ -1,0 +1,55 @@
+"""``reslite restore``: pictures in, restored pictures out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "restore", epilog="Example: reslite restore photo.png --model dist/carn_m_x4_int8.tflite"
+)
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", "-m", required=True, help="An artifact, or a model's name with --scale.")
+@click.option("--scale", type=int, help="Upscaling factor of a model given by name.")
+@click.option("--precision", default="float32", show_default=True, help="Of a model given by name.")
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="A picture file for one picture, else a folder [default: PICTURE_x4.png beside it].",
+)
+@click.option("--tile", type=click.IntRange(min=8), help="Side of the tiles in pixels.")
+@click.option("--ensemble", is_flag=True, help="Average over 8 orientations: better, 8× slower.")
+@click.option("--runtime", "runtime_name", help="Run .onnx files with this runtime: openvino.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--overwrite", is_flag=True, help="Replace existing pictures.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
+def command(
+    pictures: tuple[Path, ...],
+    model: str,
+    scale: int | None,
+    precision: str,
+    out: Path | None,
+    tile: int | None,
+    ensemble: bool,
+    runtime_name: str | None,
+    threads: int | None,
+    overwrite: bool,
+    no_verify: bool,
+) -> int:
+    """Restore PICTURES: files, or folders of them. Large ones are restored in tiles."""
+    from reslite.loading import open_model
+    from runtime.restoration import destinations, restore_all
+
+    with open_model(model, scale, precision, not no_verify, runtime_name, threads) as session:
+        jobs = destinations(pictures, out, session.scale)
+        report = restore_all(session, jobs, tile=tile, ensemble=ensemble, overwrite=overwrite)
+    for line in report.failures:
+        click.echo(f"reslite: {line}", err=True)
+    if len(report.finished) == 1:
+        click.echo(f"{report.finished[0]}")
+    else:
+        click.echo(f"{len(report.finished)} restored, {len(report.failures)} failed")
+    return 2 if report.failures else 0

@@ -1,0 +1,44 @@
+"""``reslite train``: train a network from a recipe, or go on where a run stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("train", epilog="Example: reslite train carn-m --data pictures/ --out runs/carn-m")
+@click.argument("recipe")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder with the recipe's train and valid folders [default: RESLITE_DATA].",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: runs/RECIPE].")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+def command(
+    recipe: str, data: Path | None, out: Path | None, device: str, threads: int | None
+) -> None:
+    """Train RECIPE, a shipped one by name or a YAML file.
+
+    The run folder gets checkpoints, TensorBoard logs and, at the end, weights.safetensors. Running
+    the same command again resumes from the last checkpoint and ends with the same weights.
+    """
+    import torch
+
+    from runtime.errors import UserError
+    from training.pictures import data_folder
+    from training.recipe import load_recipe
+    from training.trainer import train
+
+    chosen = load_recipe(recipe)
+    data = data or data_folder()
+    if data is None:
+        raise UserError("no training pictures: pass --data DIR or set RESLITE_DATA")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    weights = train(chosen, data, out or Path("runs") / chosen.name, device=device)
+    click.echo(f"trained weights: {weights}")

@@ -1,0 +1,93 @@
+"""Opening a model by name or by file, ready to restore pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runtime
+from runtime.errors import UserError
+from runtime.tiling import restore_tiled
+
+if TYPE_CHECKING:
+    from runtime.manifest import Precision
+    from runtime.sessions import Session
+
+ARTIFACT_SUFFIXES = frozenset({".tflite", ".onnx", ".mlpackage"})
+PRECISIONS = ("float32", "float16", "int8")
+
+
+class Restorer:
+    """Restores pictures in memory with an open session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor."""
+        return self.session.scale
+
+    def restore(self, picture: NDArray[Any], tile: int | None = None) -> NDArray[Any]:
+        """Restore an H × W × 3 picture, uint8 or uint16 in, the same type out.
+
+        Args:
+            picture: RGB.
+            tile: Side of the tiles in pixels; None lets the size of the picture decide.
+        """
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype not in (np.uint8, np.uint16):
+            raise UserError(
+                f"a picture is H × W × 3 of uint8 or uint16; found {picture.dtype} {picture.shape}"
+            )
+        return restore_tiled(self.session, picture, tile)
+
+
+def open_model(
+    model: str,
+    scale: int | None = None,
+    precision: str = "float32",
+    verify: bool = True,
+    runtime_name: str | None = None,
+    threads: int | None = None,
+) -> Session:
+    """Open an artifact by path, or a shipped model by name.
+
+    A name is exported to TFLite once and kept in the user's cache folder.
+
+    Raises:
+        UserError: If nothing fits; the message says what would.
+    """
+    path = Path(model)
+    if path.suffix in ARTIFACT_SUFFIXES:
+        return runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)
+    if scale is None:
+        raise UserError(f"{model}: a model needs --scale (reslite models lists them)")
+    if precision not in PRECISIONS:
+        raise UserError(f"{precision}: no such precision; choose one of {', '.join(PRECISIONS)}")
+    exported = _cached_export(model, scale, cast("Precision", precision))
+    return runtime.open(exported, verify=verify, runtime=runtime_name, threads=threads)
+
+
+def cache_folder() -> Path:
+    """Return the folder for files exported on demand."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "reslite"
+
+
+def _cached_export(model: str, scale: int, precision: Precision) -> Path:
+    from export.bundle import Source, Variant, bundle_of
+    from quantize import load_scales
+    from training.catalogue import file_stem, find_model
+
+    found = find_model(model)
+    folder = cache_folder() / f"{file_stem(found.name, scale)}_{found.sha256[:12]}"
+    variant = Variant("tflite", precision)
+    path = folder / variant.file_name(found.name, scale)
+    if not path.exists():
+        table = load_scales(found.name, scale) if precision == "int8" else None
+        bundle_of(Source.of(found, scale), [variant], folder, table)
+    return path

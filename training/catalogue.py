@@ -1,0 +1,122 @@
+"""The trained networks that ship with reslite, and loading of any weights it trained.
+
+A weights file is a ``.safetensors`` whose metadata holds the recipe (from which the network is
+rebuilt) and the training record: data, steps, hours, machine and measured scores.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from runtime.errors import UserError
+from runtime.manifest import sha256_of
+from training.checkpoint import load_tensors
+from training.networks.carn import AtScale, Carn
+from training.recipe import Recipe, nearest, parse_recipe
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with trained weights on disk.
+
+    Attributes:
+        name: For the command line, for example ``carn-m``.
+        path: The weights.
+        recipe: How they were trained, and the shape of the network.
+        training: The training record: steps, hours, data, machine, scores.
+    """
+
+    name: str
+    path: Path
+    recipe: Recipe
+    training: dict[str, Any]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Upscaling factors the network was trained for."""
+        return self.recipe.network.scales
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights file."""
+        return sha256_of(self.path)
+
+    def network(self) -> Carn:
+        """Load the network with its weights, in evaluation mode."""
+        network = Carn(self.recipe.network)
+        tensors, _ = load_tensors(self.path)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.path}: the weights do not fit the network of their recipe; train again"
+            ) from error
+        return network.eval()
+
+    def at_scale(self, scale: int) -> AtScale:
+        """Load the network reduced to one scale.
+
+        Raises:
+            UserError: If the network has no such scale.
+        """
+        if scale not in self.scales:
+            known = ", ".join(f"{known}" for known in self.scales)
+            raise UserError(f"{self.name}: scale {scale} was not trained; choose one of {known}")
+        return AtScale(self.network(), scale).eval()
+
+
+def list_models() -> list[Model]:
+    """Return the models that ship with reslite, by name."""
+    return [_read_model(path) for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))]
+
+
+def find_model(name_or_path: str) -> Model:
+    """Return a shipped model by name, or one from a ``.safetensors`` file.
+
+    Raises:
+        UserError: If there is neither; the nearest name is suggested.
+    """
+    path = Path(name_or_path)
+    if path.suffix and path.suffix != ".safetensors" and path.exists():
+        raise UserError(
+            f"{path}: weights are .safetensors; a {path.suffix} file cannot be trusted or is an "
+            "artifact, not a network"
+        )
+    if path.suffix == ".safetensors":
+        return _read_model(path)
+    for model in list_models():
+        if model.name == name_or_path:
+            return model
+    names = [model.name for model in list_models()]
+    raise UserError(
+        f"{name_or_path}: no such model; expected a .safetensors file or one of "
+        f"{', '.join(names)}{nearest(name_or_path, names)}"
+    )
+
+
+def file_stem(model: str, scale: int) -> str:
+    """Return what the names of a model's files begin with, for example ``carn_m_x4``."""
+    return f"{model.replace('-', '_')}_x{scale}"
+
+
+def _read_model(path: Path) -> Model:
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a safetensors file, or damaged; train or copy it again"
+        ) from error
+    if "recipe" not in metadata:
+        raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
+    recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
+    return Model(recipe.name, path, recipe, json.loads(metadata.get("training", "{}")))
