@@ -1,0 +1,103 @@
+"""Steps per second of training, one way against another, interleaved on this machine.
+
+Answers three questions: does reading hold up the step (real batches against one kept in memory),
+what do bf16 and channels_last bring over a plain float32 loop, and do grouped convolutions train
+faster as they are or as masked dense ones here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.pictures import PatchSource, picture_paths, read_all
+from training.recipe import Recipe
+from training.trainer import Run, draw_batch, train_step
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Speed of one way to train.
+
+    Attributes:
+        name: Which way.
+        steps_per_second: Median over the rounds.
+        ratio: Median over the rounds of its speed against that of the first way in the same round.
+    """
+
+    name: str
+    steps_per_second: float
+    ratio: float
+
+
+def training_speed(
+    recipe: Recipe, data: Path, rounds: int = 5, steps: int = 8, pictures: int = 40
+) -> list[TrainingSpeed]:
+    """Measure the ways to take a step of ``recipe``; the recipe's own way comes first.
+
+    Args:
+        recipe: What is trained.
+        data: Folder with the recipe's training pictures.
+        rounds: Rounds in which every way runs once.
+        steps: Optimizer steps of one run.
+        pictures: Training pictures to read; patches are drawn from these.
+    """
+    paths = picture_paths(data / recipe.train_folder)[:pictures]
+    source = PatchSource.from_pictures(read_all(paths), recipe.network.scales)
+    ways = _ways(recipe, source)
+    for take_step in ways.values():
+        _time(take_step, steps)
+    timings: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, take_step in ways.items():
+            timings[name].append(_time(take_step, steps))
+    first = next(iter(timings.values()))
+    return [
+        TrainingSpeed(
+            name,
+            steps / statistics.median(seconds),
+            statistics.median(a / b for a, b in zip(first, seconds, strict=True)),
+        )
+        for name, seconds in timings.items()
+    ]
+
+
+def _ways(recipe: Recipe, source: PatchSource) -> Mapping[str, Callable[[int], object]]:
+    kept = {
+        scale: (low, high)
+        for scale, low, high in (draw_batch(recipe, source, step) for step in range(64))
+    }
+
+    def reading(run: Run) -> Callable[[int], object]:
+        return lambda step: train_step(run, *draw_batch(run.recipe, source, step))
+
+    def fixed(run: Run) -> Callable[[int], object]:
+        # The scales follow the recipe's draw, so that both ways compute the same amount.
+        scales = [draw_batch(recipe, source, step)[0] for step in range(64)]
+        return lambda step: train_step(run, scales[step], *kept[scales[step]])
+
+    plain = recipe.model_copy(update={"precision": "float32", "masked_dense": False})
+    plain_run = Run.fresh(plain)
+    plain_run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    ways = {
+        "the recipe": reading(Run.fresh(recipe)),
+        "one batch kept in memory": fixed(Run.fresh(recipe)),
+        "plain float32 loop": reading(plain_run),
+    }
+    if recipe.network.groups > 1:
+        other = recipe.model_copy(update={"masked_dense": not recipe.masked_dense})
+        name = "grouped convolutions" if recipe.masked_dense else "masked dense convolutions"
+        ways[name] = reading(Run.fresh(other))
+    return ways
+
+
+def _time(take_step: Callable[[int], object], steps: int) -> float:
+    start = time.perf_counter()
+    for step in range(steps):
+        take_step(step)
+    return time.perf_counter() - start

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from training import bicubic
+from training.pictures import picture_paths, read_rgb
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_reductions_of_set5_equal_matlabs_to_the_bit(standard_data: Path, scale: int) -> None:
+    for path in picture_paths(standard_data / "set5" / "HR"):
+        expected = read_rgb(standard_data / "set5" / f"LRx{scale}" / path.name)
+        reduced = bicubic.reduce(bicubic.crop_to_multiple(read_rgb(path), scale), scale)
+        np.testing.assert_array_equal(reduced, expected, err_msg=path.name)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_interior_agrees_with_torchs_antialiased_bicubic(
+    astronaut: NDArray[np.uint8], scale: int
+) -> None:
+    # Middle greys only: MATLAB clips between rows and columns, torch does not.
+    picture = bicubic.crop_to_multiple(astronaut // 2 + 64, scale)
+    size = (picture.shape[0] // scale, picture.shape[1] // scale)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+    expected = torch.nn.functional.interpolate(tensor, size, mode="bicubic", antialias=True)
+    expected = expected[0].permute(1, 2, 0).numpy()
+
+    reduced = bicubic.reduce(picture, scale)
+
+    # Two roundings, after rows and columns; only borders are extended differently.
+    assert np.abs(reduced - expected)[4:-4, 4:-4].max() <= 1.01
+
+
+@given(value=st.integers(0, 255), height=st.integers(1, 40), width=st.integers(1, 40))
+def test_a_flat_picture_stays_flat_at_any_size(value: int, height: int, width: int) -> None:
+    flat = np.full((12, 8, 3), value, np.uint8)
+    resized = bicubic.resize(flat, height, width)
+    assert resized.shape == (height, width, 3)
+    assert (resized == value).all()
+
+
+def test_resizing_to_the_same_size_changes_nothing(astronaut: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(bicubic.resize(astronaut, 512, 512), astronaut)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_reduction_commutes_with_mirroring(astronaut: NDArray[np.uint8], scale: int) -> None:
+    picture = bicubic.crop_to_multiple(astronaut, scale)[:60, :60]
+    mirrored = bicubic.reduce(picture[:, ::-1], scale)[:, ::-1]
+    difference = mirrored.astype(int) - bicubic.reduce(picture, scale)
+    assert np.abs(difference).max() <= 1  # a tie may round the other way
+
+
+def test_a_picture_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="no multiple of 3"):
+        bicubic.reduce(np.zeros((10, 9, 3), np.uint8), 3)

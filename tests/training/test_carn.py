@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.networks.carn import AtScale, Carn, CarnConfig, GroupedConv2d
+from training.recipe import load_recipe
+
+# Ahn et al. 2018 and its thesis: parameters at ×2 / ×3 / ×4 and of the multi-scale network.
+PARAMETERS = {
+    "carn": ((964_163, 1_148_803, 1_111_875), 1_591_939),
+    "carn-m": ((257_027, 303_427, 294_147), 414_787),
+}
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_the_published_ones(name: str) -> None:
+    network = Carn(load_recipe(name).network)
+    single, together = PARAMETERS[name]
+    assert tuple(_parameters(AtScale(network, scale)) for scale in (2, 3, 4)) == single
+    assert _parameters(network) == together
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_output_is_scale_times_larger_at_any_size(scale: int) -> None:
+    network = Carn(CarnConfig(channels=8, groups=4, efficient=True)).eval()
+    for height, width in ((1, 1), (5, 7)):
+        restored = network(torch.rand(2, 3, height, width), scale)
+        assert restored.shape == (2, 3, scale * height, scale * width)
+
+
+def test_one_scale_computes_what_the_whole_network_does() -> None:
+    network = Carn(CarnConfig(channels=8)).eval()
+    picture = torch.rand(1, 3, 6, 5)
+    for scale in (2, 3, 4):
+        assert torch.equal(AtScale(network, scale)(picture), network(picture, scale))
+
+
+def test_recursion_uses_one_block_three_times() -> None:
+    plain = Carn(CarnConfig(channels=8, efficient=True))
+    recursive = Carn(CarnConfig(channels=8, efficient=True, recursive=True))
+    block = plain.body.stages[0].stages[0]  # type: ignore[union-attr, index]
+    assert _parameters(plain) - _parameters(recursive) == 3 * 2 * _parameters(block)  # type: ignore[arg-type]
+
+
+def test_the_means_are_subtracted_and_added_back() -> None:
+    network = Carn(CarnConfig(channels=8)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    restored = network(torch.rand(1, 3, 4, 4), 2)
+    expected = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1).expand_as(restored)
+    torch.testing.assert_close(restored, expected)
+
+
+@settings(deadline=None, max_examples=15)
+@given(groups=st.sampled_from([1, 2, 4, 8]), factor=st.integers(1, 4), seed=st.integers(0, 99))
+def test_masked_dense_training_has_the_outputs_and_gradients_of_groups(
+    groups: int, factor: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    convolution = GroupedConv2d(8, 8 * factor, groups).double().train()
+    x = torch.rand(2, 8, 5, 6, dtype=torch.double)
+    results = []
+    for masked in (False, True):
+        convolution.masked_dense = masked
+        convolution.zero_grad()
+        output = convolution(x)
+        output.square().sum().backward()
+        assert convolution.weight.grad is not None
+        results.append((output.detach(), convolution.weight.grad.clone()))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"groups": 5}, "cannot be divided"), ({"scales": (5,)}, "expected some of 2, 3 and 4")],
+)
+def test_impossible_shapes_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CarnConfig(**arguments)  # type: ignore[arg-type]

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.errors import UserError
+from training.pictures import data_folder, picture_paths, read_rgb
+
+
+def test_the_data_folder_is_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESLITE_DATA", str(tmp_path))
+    assert data_folder() == tmp_path.resolve()
+    monkeypatch.setenv("RESLITE_DATA", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no such folder"):
+        data_folder()
+    monkeypatch.delenv("RESLITE_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert data_folder() is None
+
+
+def test_only_pictures_are_listed_in_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a.WEBP", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in picture_paths(tmp_path)] == ["a.WEBP", "b.png"]
+    with pytest.raises(UserError, match="no such folder"):
+        picture_paths(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        picture_paths(tmp_path / "empty")
+
+
+def test_grey_is_spread_over_three_channels(tmp_path: Path) -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))

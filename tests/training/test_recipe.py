@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runtime.errors import UserError
+from training.recipe import Recipe, load_recipe, recipe_names
+from training.trainer import learning_rate
+
+
+def _with(tmp_path: Path, **changes: object) -> str:
+    content = load_recipe("carn-m").model_dump(mode="json") | changes
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"los": "l1"}, "unknown key 'los'; did you mean 'loss'"),
+        ({"optimizer": {"learningrate": 1, "clip_norm": 1}}, "did you mean 'learning_rate'"),
+        ({"network": {"chanels": 64}}, "did you mean 'channels'"),
+        ({"stages": [{"steps": 1, "patch": 24, "batches": 8}]}, "did you mean 'batch'"),
+        ({"stages": []}, "stages"),
+        ({"loss": "l3"}, "loss: Input should be 'l1' or 'l2' \\(found 'l3'\\)"),
+        ({"network": {"groups": 7}}, "cannot be divided"),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(_with(tmp_path, **changes))
+
+
+def test_a_missing_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'carn-m'"):
+        load_recipe("carn_m")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list", "\x00"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load_recipe(str(path))
+
+
+def _recipe(**optimizer: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "test",
+            "network": {},
+            "stages": [
+                {"steps": 60, "patch": 8, "batch": 1},
+                {"steps": 40, "patch": 16, "batch": 2},
+            ],
+            "optimizer": {"learning_rate": 1.0, "clip_norm": 1.0, "warmup": 10} | optimizer,
+        }
+    )
+
+
+def test_stages_follow_each_other() -> None:
+    recipe = _recipe()
+    assert recipe.steps == 100
+    assert [recipe.stage_at(step).patch for step in (0, 59, 60, 99, 100)] == [8, 8, 16, 16, 16]
+
+
+def test_the_trapezoid_warms_up_stays_and_falls() -> None:
+    recipe = _recipe(schedule="trapezoid", decay=50, final_fraction=0.1)
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10:50] == [1.0] * 40
+    assert rates[75] == pytest.approx(0.1 + 0.9 * 0.5)
+    assert rates[99] == pytest.approx(0.1 + 0.9 * 0.02)
+
+
+def test_cosine_and_halving_follow_their_formulas() -> None:
+    cosine = _recipe(schedule="cosine", final_fraction=0.0)
+    assert learning_rate(cosine, 55) == pytest.approx(0.5)
+    halving = _recipe(schedule="halving", halve_every=30)
+    assert [learning_rate(halving, step) for step in (29, 30, 60, 99)] == [1.0, 0.5, 0.25, 0.125]

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.errors import UserError
+from training.catalogue import find_model
+from training.checkpoint import load_tensors
+from training.pictures import PatchSource, picture_paths, read_all
+from training.recipe import Recipe, load_recipe
+from training.trainer import CHECKPOINT, WEIGHTS, Run, draw_batch, train, train_step
+from training.validation import validate
+
+
+def _command(recipe: Path, data: Path, out: Path) -> list[str]:
+    options = ["--data", str(data), "--out", str(out), "--threads", "1"]
+    return [sys.executable, "-m", "reslite", "train", str(recipe), *options]
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / WEIGHTS)[0]
+
+
+@pytest.mark.slow
+def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+) -> None:
+    subprocess.run(_command(tiny_recipe, tiny_data, tmp_path / "whole"), check=True)
+
+    killed = subprocess.Popen(_command(tiny_recipe, tiny_data, tmp_path / "killed"))
+    while not (tmp_path / "killed" / CHECKPOINT).exists():
+        assert killed.poll() is None, "training ended before its first checkpoint"
+        time.sleep(0.001)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / WEIGHTS).exists(), "the run was over before it was killed"
+    subprocess.run(_command(tiny_recipe, tiny_data, tmp_path / "killed"), check=True)
+
+    whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+) -> None:
+    command = _command(tiny_recipe, tiny_data, tmp_path / "run")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / CHECKPOINT).exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert 4 <= int(load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"]) < 40
+
+
+def _source(recipe: Recipe, data: Path) -> PatchSource:
+    pictures = read_all(picture_paths(data / "train"))
+    return PatchSource.from_pictures(pictures, recipe.network.scales)
+
+
+def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "plain",
+            "network": {"channels": 16, "blocks": 1, "units": 1, "scales": [2]},
+            "stages": [{"steps": 150, "patch": 12, "batch": 4}],
+            "optimizer": {"learning_rate": 0.005, "clip_norm": 1.0, "warmup": 5, "ema": 0.9},
+        }
+    )
+    held_out = read_all(picture_paths(tiny_data / "valid"))
+    before = validate(Run.fresh(recipe).averaged_network(), held_out, 2)
+
+    weights = train(recipe, tiny_data, tmp_path, progress=False)
+
+    model = find_model(str(weights))
+    assert model.training["steps"] == 150
+    assert validate(model.network(), held_out, 2) > before + 2
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
+    tiny_recipe: Path, tiny_data: Path
+) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    source = _source(recipe, tiny_data)
+    scales = set()
+    for step in range(12):
+        scale, low, high = draw_batch(recipe, source, step)
+        again = draw_batch(recipe, source, step)
+        assert scale == again[0]
+        np.testing.assert_array_equal(high, again[2])
+        assert high.shape[1] == scale * low.shape[1]
+        # The average of each high-resolution block is near the pixel it was reduced to.
+        blocks = high.reshape(2, 8, scale, 8, scale, 3).mean((2, 4))
+        assert np.abs(blocks - low).mean() < 3
+        scales.add(scale)
+    assert scales == {2, 3, 4}
+    first, second = (draw_batch(recipe, source, step)[1] for step in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_scale_weights_choose_the_scale(tiny_recipe: Path, tiny_data: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    only_three = recipe.model_copy(update={"scale_weights": {2: 0.0, 3: 1.0, 4: 0.0}})
+    source = _source(recipe, tiny_data)
+    assert {draw_batch(only_three, source, step)[0] for step in range(5)} == {3}
+
+
+def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
+    tiny_recipe: Path, tiny_data: Path
+) -> None:
+    recipe = load_recipe(str(tiny_recipe)).model_copy(update={"precision": "float32"})
+    run = Run.fresh(recipe)
+    source = _source(recipe, tiny_data)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    step = next(s for s in range(50) if draw_batch(recipe, source, s)[0] == 3)
+    train_step(run, *draw_batch(recipe, source, step))
+    changed = {n for n, value in run.network.state_dict().items() if not value.equal(before[n])}
+    assert any(name.startswith("upsamplers.x3") for name in changed)
+    assert not any(name.startswith(("upsamplers.x2", "upsamplers.x4")) for name in changed)
+    for name, parameter in run.network.named_parameters():
+        expected = torch.lerp(before[name], parameter.detach(), 1 - 1 / 11)
+        torch.testing.assert_close(run.average[name], expected)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    Run.fresh(recipe).save(tmp_path / CHECKPOINT)
+    other = recipe.model_copy(update={"network": load_recipe("carn").network})
+    with pytest.raises(UserError, match="another network"):
+        Run.resume(tmp_path / CHECKPOINT, other)
+
+
+def test_pickles_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    pickle = tmp_path / "network.pth"
+    torch.save({"weight": torch.zeros(1)}, pickle)
+    with pytest.raises(UserError, match="pickles"):
+        load_tensors(pickle)
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00")
+    with pytest.raises(UserError, match="not a safetensors file"):
+        load_tensors(tmp_path / "cut.safetensors")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_tensors(tmp_path / "none.safetensors")
+
+
+def test_the_recipe_travels_with_the_weights(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+) -> None:
+    weights = train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path, progress=False)
+    metadata = load_tensors(weights)[1]
+    assert Recipe.model_validate_json(metadata["recipe"]) == load_recipe(str(tiny_recipe))
+    assert json.loads(metadata["training"])["steps"] == 40
