@@ -29,11 +29,14 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _row(model: Model) -> dict[str, Any]:
-    from benchmarks.multadds import network_cost
+    from benchmarks.multadds import layers_of_module, total
     from training.networks.carn import AtScale, Carn
 
     network = Carn(model.recipe.network)
-    costs = {str(scale): network_cost(AtScale(network, scale), scale) for scale in model.scales}
+    costs = {
+        str(scale): total(layers_of_module(AtScale(network, scale), scale))
+        for scale in model.scales
+    }
     return {
         "name": model.name,
         "scales": list(model.scales),

@@ -1,0 +1,113 @@
+"""``reslite bench``: latency of exported files, NPU estimates, training speed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reslite.commands.export import Size
+
+if TYPE_CHECKING:
+    from benchmarks.latency import Contender
+
+
+@click.command(
+    "bench",
+    epilog="Example: reslite bench dist/*.tflite --reference dist/carn_m_x4_float32.tflite",
+)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--reference", type=click.Path(path_type=Path), help="Compare with this file.")
+@click.option("--size", type=Size(), help="Input height x width [default: of a 720p output].")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
+@click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
+@click.option("--npu", metavar="NAME", help="Estimate on an Arm NPU, for example ethos-u65-256.")
+@click.option("--training", metavar="RECIPE", help="Measure training steps per second instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+def command(
+    files: tuple[Path, ...],
+    reference: Path | None,
+    size: tuple[int, int] | None,
+    rounds: int,
+    threads: int | None,
+    openvino: bool,
+    npu: str | None,
+    training: str | None,
+    as_json: bool,
+) -> None:
+    """Time FILES on this CPU in interleaved rounds, or estimate them on an NPU.
+
+    Medians and ratios are what to compare: nothing else should run on the machine meanwhile.
+    """
+    from runtime.errors import UserError
+
+    if training is not None:
+        _print_training_speed(training, threads, as_json)
+        return
+    if not files:
+        raise UserError("no files to measure; name exported .tflite or .onnx files")
+    if npu is not None:
+        _print_npu(files, npu, as_json)
+        return
+    from benchmarks.latency import latency_table, measure_latency
+
+    chosen = (*files, reference) if reference is not None and reference not in files else files
+    report = measure_latency(
+        [contender for file in chosen for contender in _contenders(file, openvino)],
+        reference=str(reference) if reference is not None else None,
+        rounds=rounds,
+        threads=threads,
+        size=size,
+        progress=True,
+    )
+    click.echo(json.dumps(dataclasses.asdict(report)) if as_json else latency_table(report))
+
+
+def _contenders(file: Path, openvino: bool) -> list[Contender]:
+    from benchmarks.latency import Contender
+    from runtime.manifest import read_manifest
+
+    manifest = read_manifest(file.parent)
+    entry = manifest.artifact(file.name) if manifest else None
+    multadds = entry.multadds if entry else None
+    found = [Contender(str(file), file, None, multadds)]
+    if openvino and file.suffix == ".onnx":
+        found.append(Contender(f"{file} (openvino)", file, "openvino", multadds))
+    return found
+
+
+def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
+    from benchmarks.npu import estimate, estimate_table
+
+    estimates = [estimate(file, npu) for file in files]
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in estimates]))
+        return
+    for one in estimates:
+        click.echo(estimate_table(one))
+
+
+def _print_training_speed(recipe: str, threads: int | None, as_json: bool) -> None:
+    import torch
+
+    from benchmarks.tables import text_table
+    from benchmarks.training_speed import training_speed
+    from runtime.errors import UserError
+    from training.pictures import data_folder
+    from training.recipe import load_recipe
+
+    data = data_folder()
+    if data is None:
+        raise UserError("training speed is measured on real pictures: set RESLITE_DATA")
+    if threads:
+        torch.set_num_threads(threads)
+    rows = training_speed(load_recipe(recipe), data)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
+        return
+    cells = [[row.name, f"{row.steps_per_second:.2f}", f"{row.ratio:.2f}×"] for row in rows]
+    click.echo(text_table(["training", "steps/s", "speed"], cells))
