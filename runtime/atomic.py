@@ -34,9 +34,7 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
         folder = tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent)
         temporary = Path(folder) / destination.name
         yield temporary
-        if destination.is_dir() and not destination.is_symlink():
-            shutil.rmtree(destination)
-        os.replace(temporary, destination)
+        _move(temporary, destination)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -45,3 +43,17 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary.parent, ignore_errors=True)
+
+
+def _move(temporary: Path, destination: Path) -> None:
+    """Rename; a folder makes way for a folder only, and comes back if the renaming fails."""
+    if not (temporary.is_dir() and destination.is_dir()) or destination.is_symlink():
+        temporary.replace(destination)
+        return
+    former = temporary.with_name(f"{temporary.name}.former")
+    destination.rename(former)
+    try:
+        temporary.rename(destination)
+    except BaseException:
+        former.rename(destination)
+        raise

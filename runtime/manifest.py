@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -213,7 +212,8 @@ def size_of(path: Path) -> int:
 
 def _parse(kind: Any, value: Any) -> Any:
     """Build ``kind`` (a dataclass, container or plain type) from parsed JSON, checking types."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        _require(dict, value)
         hints = get_type_hints(kind)
         unknown = set(value) - set(hints)
         if unknown:
@@ -231,11 +231,17 @@ def _parse(kind: Any, value: Any) -> Any:
             raise ValueError(f"{value!r} is none of {arguments}")
         return value
     if origin is tuple:
+        _require(list, value)
         return tuple(_parse(arguments[0], item) for item in value)
     if origin is dict:
+        _require(dict, value)
         return {key: _parse(arguments[1], item) for key, item in value.items()}
-    if kind is float and isinstance(value, int):
+    if kind is float and type(value) is int:
         return float(value)
+    _require(kind, value)
+    return value
+
+
+def _require(kind: type, value: Any) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{value!r} is no {kind.__name__}")
-    return value

@@ -1,18 +1,256 @@
-"""Reading and writing picture files (placeholder while training starts)."""
+"""Reading and writing picture files: PNG, JPEG, WebP and TIFF.
+
+What a person would notice is kept: grey stays grey, transparency, 16 bits per sample, the colour
+profile, and the orientation that EXIF asks for. CMYK becomes RGB.
+"""
 
 from __future__ import annotations
+
+import io
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from runtime import sixteen_bit
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.png import write_png
+from runtime.samples import BAND_ROWS, Samples, bands, with_padding
+from runtime.tiff import LARGEST_TIFF, write_tiff
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_LARGEST = 178_000_000  # pixels; beyond, a small file may well be meant to fill the memory
+_QUALITY = 95  # of JPEG and WebP
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
+_ORIENTATION = 0x0112  # EXIF tag
+_GREY_MODES = ("1", "L", "LA", "La")
+_OPAQUE_MODES = ("P", "RGB", "RGBX", "YCbCr", "CMYK", "1", "L")
+_ALPHA_MODES = ("PA", "RGBA", "RGBa", "LA", "La")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class PictureFile:
-    pixels: np.ndarray
+    """A picture as its file holds it.
+
+    Attributes:
+        pixels: H × W × 3, RGB, uint8 or uint16; three equal channels if grey.
+        alpha: H × W × 1 of the same type, or None where all is opaque.
+        grey: Whether the file is grey and is to be written so.
+        icc: Colour profile of the pixels; None stands for sRGB.
+    """
+
+    pixels: Samples
+    alpha: Samples | None = None
+    grey: bool = False
+    icc: bytes | None = None
 
 
-def read_picture(path: Path) -> PictureFile:
-    return PictureFile(np.array(Image.open(path).convert("RGB")))
+def read_picture(path: str | os.PathLike[str]) -> PictureFile:
+    """Read a picture, upright.
+
+    Args:
+        path: A PNG, JPEG, WebP or TIFF file, known by its content.
+
+    Raises:
+        UserError: If it is missing, empty, damaged, no picture, animated, larger than 178
+            megapixels, or of a pixel format that cannot be read exactly.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: is empty; fetch the file again")
+        with warnings.catch_warnings():
+            # The limit is checked below, with a message that says what to do.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                _refuse_unfit(path, image)
+                return _decoded(path, image)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; correct the path") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{path}: is no PNG, JPEG, WebP or TIFF picture, or a damaged one; convert it or fetch "
+            "it again"
+        ) from error
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read; change its permissions") from error
+    except Exception as error:  # decoders meet arbitrary bytes, and raise whatever they trip over
+        raise UserError(f"{path}: damaged or truncated ({error}); fetch the file again") from error
+
+
+def write_picture(path: str | os.PathLike[str], picture: PictureFile) -> None:
+    """Write a picture in the format of the suffix; JPEG and WebP with quality 95.
+
+    Args:
+        path: The file to create or replace, atomically.
+        picture: What to write.
+
+    Raises:
+        UserError: If the format cannot hold the picture, or the file cannot be written.
+    """
+    path = Path(path)
+    check_format(path, picture)
+    with replacing(path) as temporary:
+        encode_picture(temporary, picture)
+
+
+def check_format(path: Path, picture: PictureFile, scale: int = 1) -> None:
+    """Check that a file of this suffix can hold the picture once enlarged, before any work.
+
+    Raises:
+        UserError: If the suffix is unknown, or its format has no transparency, no 16-bit samples
+            or no pictures as large.
+    """
+    kind = picture_format(path)
+    if kind == "JPEG" and picture.alpha is not None:
+        raise UserError(f"{path}: JPEG has no transparency; choose .png, .webp or .tif")
+    if kind in ("JPEG", "WEBP") and picture.pixels.dtype == np.uint16:
+        raise UserError(f"{path}: {kind} has 8 bits per sample, not 16; choose .png or .tif")
+    height, width = (scale * extent for extent in picture.pixels.shape[:2])
+    samples = (1 if picture.grey else 3) + (picture.alpha is not None)
+    size = height * width * samples * picture.pixels.dtype.itemsize
+    if max(height, width) > _LONGEST_SIDE[kind] or (kind == "TIFF" and size > LARGEST_TIFF):
+        raise UserError(f"{path}: {width}×{height} pixels are too many for {kind}; choose .png")
+
+
+def picture_format(path: Path) -> str:
+    """Return the format that a file's suffix stands for: PNG, JPEG, WEBP or TIFF.
+
+    Raises:
+        UserError: If the suffix is none of ``PICTURE_SUFFIXES``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        known = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise UserError(f"{path}: unknown picture suffix '{suffix}'; choose one of {known}")
+    return {"jpg": "JPEG", "tif": "TIFF"}.get(suffix[1:4], suffix[1:].upper())
+
+
+def encode_picture(path: Path, picture: PictureFile) -> None:
+    """Write a picture that ``check_format`` has passed to a new file, not atomically."""
+    pixels = picture.pixels[..., :1] if picture.grey else picture.pixels
+    kind = picture_format(path)
+    if kind in ("PNG", "TIFF"):
+        write = write_png if kind == "PNG" else write_tiff
+        with path.open("wb") as stream:
+            write(stream, pixels, picture.alpha, picture.icc)
+        return
+    subsampling = {"subsampling": "4:4:4"} if kind == "JPEG" else {}
+    image = _as_image(pixels, picture.alpha)
+    image.save(path, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling)
+
+
+def _refuse_unfit(path: Path, image: ImageFile) -> None:
+    if image.width * image.height > _LARGEST:
+        raise _too_large(path)
+    # Phones add a second picture (depth, brightness) to JPEG files; the first is the photograph.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise UserError(
+            f"{path}: holds {frames} pictures (animation or pages); "
+            "save the one to restore as a file of its own"
+        )
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"{path}: has more than {_LARGEST // 10**6} megapixels; cut it into smaller pictures"
+    )
+
+
+def _decoded(path: Path, image: ImageFile) -> PictureFile:
+    icc = image.info.get("icc_profile") or None
+    if sixteen_bit.has_sixteen_bits(image):
+        samples: Samples = _with_transparent_colour(sixteen_bit.read_samples(image, path), image)
+    else:
+        if image.mode not in _OPAQUE_MODES + _ALPHA_MODES:
+            raise UserError(
+                f"{path}: pixel format {image.mode} cannot be read; save it as 8- or 16-bit RGB"
+            )
+        if image.mode == "CMYK":
+            samples, icc = _eight_bit_samples(_rgb_from_cmyk(image)), None
+        else:
+            samples = _eight_bit_samples(image)
+    samples = _upright(samples, image.getexif().get(_ORIENTATION, 1))
+    colours = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3, alpha being the even one
+    pixels, grey = samples[..., :colours], colours == 1
+    alpha = samples[..., colours:] if colours < samples.shape[2] else None
+    return PictureFile(np.repeat(pixels, 3, axis=2) if grey else pixels, alpha, grey, icc)
+
+
+def _rgb_from_cmyk(image: Image.Image) -> Image.Image:
+    """Convert through the embedded profile; without a sound one, by subtraction."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+            if converted is not None:
+                return converted
+        except ImageCms.PyCMSError:
+            pass
+    return image.convert("RGB")
+
+
+def _eight_bit_samples(image: Image.Image) -> NDArray[np.uint8]:
+    has_alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
+    mode = ("L" if image.mode in _GREY_MODES else "RGB") + ("A" if has_alpha else "")
+    if image.mode != mode:
+        image = image.convert(mode)
+    image.load()
+    samples = np.empty((image.height, image.width, len(mode)), np.uint8)
+    for top in range(0, image.height, BAND_ROWS):
+        bottom = min(top + BAND_ROWS, image.height)
+        band = np.asarray(image.crop((0, top, image.width, bottom)))
+        samples[top:bottom] = band.reshape(bottom - top, image.width, len(mode))
+    return samples
+
+
+def _with_transparent_colour(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
+    """Turn the one colour that a PNG may name transparent into an alpha channel."""
+    colour: Any = image.info.get("transparency")
+    if colour is None:
+        return samples
+    transparent = np.all(samples == np.asarray(colour, np.uint16), axis=2, keepdims=True)
+    alpha = np.where(transparent, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return np.concatenate([samples, alpha], axis=2)
+
+
+def _upright(samples: Samples, orientation: int) -> Samples:
+    """Apply an EXIF orientation (TIFF 6.0, tag 274), 1 to 8; any other value means 1."""
+    if orientation in (2, 4, 5, 7):
+        samples = samples[:, ::-1]
+    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    return np.rot90(samples, turns)
+
+
+def _as_image(pixels: Samples, alpha: Samples | None) -> Image.Image:
+    """Make a Pillow image of 8-bit samples, without a copy where their memory allows it."""
+    height, width, colours = pixels.shape
+    memory = with_padding(pixels)
+    if memory is not None and alpha is None:
+        return Image.frombuffer("RGBX", (width, height), memory, "raw", "RGBX", 0, 1)
+    mode = ("L" if colours == 1 else "RGB") + ("" if alpha is None else "A")
+    image = Image.new(mode, (width, height))
+    for number, band in enumerate(bands(pixels, alpha)):
+        image.paste(
+            Image.fromarray(band.squeeze(2) if mode == "L" else band), (0, number * BAND_ROWS)
+        )
+    return image

@@ -1,0 +1,272 @@
+"""Restoring picture files: one, several, or whole folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.picture_files import (
+    PICTURE_SUFFIXES,
+    PictureFile,
+    check_format,
+    encode_picture,
+    picture_format,
+    read_picture,
+)
+from runtime.samples import Samples, empty_padded
+from runtime.sessions import Session
+from runtime.tiling import restore_tiled
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to restore and where to write it."""
+
+    source: Path
+    destination: Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of several pictures.
+
+    Attributes:
+        finished: Files written.
+        skipped: Files that were there already and were left as they are.
+        failures: For each picture that could not be restored one line that names it.
+    """
+
+    finished: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+    failures: tuple[str, ...]
+
+
+def restore_picture(
+    session: Session,
+    picture: PictureFile,
+    tile: int | None = None,
+    ensemble: bool = False,
+    *,
+    progress: bool = False,
+) -> PictureFile:
+    """Restore the colours of a picture and, with a pass of its own, its transparency.
+
+    Args:
+        session: The opened artifact.
+        picture: The picture. If grey, the result is the mean of the three restored channels.
+        tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
+        ensemble: Whether to average eight orientations (eight times slower).
+        progress: Whether to draw bars of tiles if stderr is a terminal.
+
+    Returns:
+        A picture ``session.scale`` times as high and wide, of the same type and colour profile.
+
+    Raises:
+        UserError: If the artifact cannot restore a picture of this size.
+    """
+
+    def restored(samples: Samples, out: Samples | None = None) -> Samples:
+        return restore_tiled(session, samples, tile, ensemble=ensemble, progress=progress, out=out)
+
+    height, width = (session.scale * extent for extent in picture.pixels.shape[:2])
+    if picture.grey:
+        pixels = np.repeat(restored(picture.pixels[..., :1]), 3, axis=2)
+    else:
+        eight_bit = picture.pixels.dtype == np.uint8
+        pixels = restored(picture.pixels, empty_padded(height, width) if eight_bit else None)
+    alpha = picture.alpha
+    if alpha is not None and alpha.min() == alpha.max():
+        # A plane without structure has nothing to restore and could only gain errors.
+        alpha = np.full((height, width, 1), alpha.flat[0])
+    elif alpha is not None:
+        alpha = restored(alpha)
+    return PictureFile(pixels, alpha, picture.grey, picture.icc)
+
+
+def restore_file(
+    session: Session,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    overwrite: bool = False,
+    tile: int | None = None,
+    ensemble: bool = False,
+    *,
+    progress: bool = True,
+) -> None:
+    """Restore one picture file.
+
+    Args:
+        session: The opened artifact.
+        source: A PNG, JPEG, WebP or TIFF picture.
+        destination: The file to write; its suffix chooses the format.
+        overwrite: Whether an existing destination may be replaced.
+        tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
+        ensemble: Whether to average eight orientations (eight times slower).
+        progress: Whether to draw a bar of tiles if stderr is a terminal.
+
+    Raises:
+        UserError: If the destination exists, cannot be written or cannot hold the picture, or the
+            source cannot be read. Nothing is left half written, Ctrl-C included.
+    """
+    source, destination = Path(source), Path(destination)
+    picture_format(destination)
+    if destination.exists() and not overwrite:
+        raise _exists_already(destination)
+    picture = read_picture(source)
+    check_format(destination, picture, session.scale)
+    # The destination is opened first: a folder that cannot be written should not cost the work.
+    try:
+        with replacing(destination) as temporary:
+            restored = restore_picture(session, picture, tile, ensemble, progress=progress)
+            del picture  # an encoder may need as much memory again
+            encode_picture(temporary, restored)
+    except MemoryError as error:
+        raise UserError(
+            f"{source}: not enough memory for the restored picture; cut it into smaller ones"
+        ) from error
+
+
+def restore_folder(
+    session: Session,
+    folder: str | os.PathLike[str],
+    out_folder: str | os.PathLike[str],
+    overwrite: bool = False,
+    tile: int | None = None,
+    ensemble: bool = False,
+    *,
+    progress: bool = True,
+) -> Report:
+    """Restore every picture directly in a folder, under the same names in another.
+
+    The arguments, the report and the errors are those of :func:`destinations` and
+    :func:`restore_all`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a folder of pictures")
+    jobs = destinations([folder], Path(out_folder), session.scale)
+    return restore_all(
+        session, jobs, overwrite=overwrite, tile=tile, ensemble=ensemble, progress=progress
+    )
+
+
+def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list[Job]:
+    """Decide where each restored picture goes.
+
+    Args:
+        pictures: Picture files, and folders that stand for the pictures directly in them.
+        out: For a single picture file, a file or a folder; otherwise a folder, in which the
+            pictures keep their names. None writes ``NAME_x4.png`` beside a file and the pictures
+            of a folder into ``FOLDER_x4``.
+        scale: Upscaling factor, for the names.
+
+    Raises:
+        UserError: If a folder is missing or holds no pictures, if ``out`` cannot be the place for
+            them, if two pictures would have one destination, or if one would replace its original.
+    """
+    single_file = len(pictures) == 1 and not pictures[0].is_dir()
+    if out is not None and single_file and not out.is_dir() and out.suffix:
+        picture_format(out)
+        return [Job(pictures[0], out)]
+    if out is not None and (out.is_file() or (not out.is_dir() and _is_picture(out))):
+        raise UserError(f"{out}: is a file, expected a folder for the restored pictures")
+    jobs: list[Job] = []
+    for path in pictures:
+        if path.is_dir():
+            folder = out or path.resolve().with_name(f"{path.resolve().name}_x{scale}")
+            jobs += [Job(source, folder / source.name) for source in _pictures_in(path)]
+        elif out is None:
+            jobs.append(Job(path, path.with_name(f"{path.stem}_x{scale}.png")))
+        else:
+            jobs.append(Job(path, out / path.name))
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def restore_all(
+    session: Session,
+    jobs: Sequence[Job],
+    *,
+    overwrite: bool = False,
+    tile: int | None = None,
+    ensemble: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Restore several pictures; one that fails is reported and the others are finished.
+
+    Pictures that are there already are skipped, so that a call that was interrupted can be
+    repeated.
+
+    Args:
+        session: The opened artifact.
+        jobs: What to restore, from :func:`destinations`.
+        overwrite: Whether existing files may be replaced.
+        tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
+        ensemble: Whether to average eight orientations (eight times slower).
+        progress: Whether to draw a bar if stderr is a terminal: of pictures, or for a single
+            picture of its tiles.
+
+    Raises:
+        UserError: If every picture is there already.
+    """
+    skipped = [job.destination for job in jobs if job.destination.exists() and not overwrite]
+    if skipped and len(skipped) == len(jobs):
+        raise _exists_already(*skipped)
+    pending = [job for job in jobs if job.destination not in skipped]
+    alone = len(pending) == 1
+    finished: list[Path] = []
+    failures: list[str] = []
+    hidden = None if progress and not alone else True
+    for job in tqdm(pending, unit="picture", disable=hidden):
+        try:
+            restore_file(
+                session,
+                job.source,
+                job.destination,
+                overwrite,
+                tile,
+                ensemble,
+                progress=progress and alone,
+            )
+            finished.append(job.destination)
+        except UserError as error:
+            failures.append(str(error))
+    return Report(tuple(finished), tuple(skipped), tuple(failures))
+
+
+def _exists_already(*paths: Path) -> UserError:
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return UserError(f"{paths[0]}{others}: there already; pass --overwrite to replace")
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    pictures = sorted(one for one in folder.iterdir() if _is_picture(one) and one.is_file())
+    if not pictures:
+        known = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise UserError(f"{folder}: holds no pictures ({known}); choose another folder")
+    return pictures
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        destination = job.destination.resolve()
+        if destination == job.source.resolve():
+            raise UserError(f"{job.source}: would replace its original; choose another folder")
+        if destination in taken:
+            raise UserError(
+                f"{taken[destination]} and {job.source}: both would become {job.destination}; "
+                "restore them into different folders"
+            )
+        taken[destination] = job.source

@@ -1,0 +1,218 @@
+"""Restoring a picture in tiles, with the same result as restoring it whole.
+
+An output pixel depends on the input pixels within the halo (the radius of the receptive field)
+around it. A tile is therefore read with a halo on each side and only what was restored from the
+full halo is kept. At the picture's edge there is none to read: the window ends there, and the
+network pads with zeros exactly as it does for the whole picture. All windows are of one size, so
+that the runtime plans its memory once.
+
+An artifact of fixed size takes windows of exactly that size. A picture smaller than the window is
+continued by reflection at its bottom and right; within a halo of those two edges the result then
+differs from the whole picture's, where the network pads with zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from runtime import ensemble as self_ensemble
+from runtime.errors import UserError
+from runtime.sessions import FloatPicture, Session
+
+_DEFAULT_TILE = 128
+# A picture of so many pixels (256 × 256) is restored whole unless a tile size is asked for.
+_SMALL = 65_536
+# So many without a halo, where tiling is impossible and memory grows with the picture.
+_LARGEST_UNTILED = 2_000_000
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a tile reads and keeps along one axis, in input pixels.
+
+    Attributes:
+        start: First pixel of the window.
+        stop: One past its last pixel.
+        keep_start: First pixel whose restoration is kept.
+        keep_stop: One past the last.
+    """
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    def window(self) -> slice:
+        """Return the part of the picture to read."""
+        return slice(self.start, self.stop)
+
+    def kept(self, scale: int) -> slice:
+        """Return where the kept part lies in the result."""
+        return slice(self.keep_start * scale, self.keep_stop * scale)
+
+    def kept_of_window(self, scale: int) -> slice:
+        """Return where the kept part lies in the restored window."""
+        return slice((self.keep_start - self.start) * scale, (self.keep_stop - self.start) * scale)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window to read and the region of it to keep."""
+
+    rows: Span
+    columns: Span
+
+
+def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
+    """Cut a picture into tiles of ``tile`` kept pixels, or more at the picture's edges.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        tile: Pixels kept along each side of a tile in the picture's midst.
+        halo: Pixels read around them.
+
+    Returns:
+        Tiles in reading order. Each reads min(height, tile + 2·halo) × min(width, tile + 2·halo)
+        pixels; the kept parts cover the picture exactly once, and every kept pixel has ``halo``
+        pixels or the picture's edge on each side.
+
+    Raises:
+        UserError: If the tile has no pixels.
+    """
+    if tile < 1:
+        raise UserError(f"a tile of {tile} pixels was requested; choose 1 or more, 128 for example")
+    return _plan(height, width, (tile + 2 * halo, tile + 2 * halo), halo)
+
+
+def restore_tiled(
+    session: Session,
+    image: NDArray[Any],
+    tile: int | None = None,
+    *,
+    ensemble: bool = False,
+    progress: bool = False,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Restore a picture in tiles; memory beyond the two pictures is that of one tile.
+
+    Args:
+        session: Restores a float picture.
+        image: H × W × 3, or H × W × 1 for a grey picture, which is shown to the network as three
+            equal channels whose mean is taken afterwards; uint8 or uint16.
+        tile: Pixels kept per tile side; None restores a small picture whole and others in tiles
+            of 128.
+        ensemble: Whether to average each tile over its eight orientations.
+        progress: Whether to draw a bar when there are several tiles and stderr is a terminal.
+        out: Array to write to; None makes a new one.
+
+    Returns:
+        scale·H × scale·W × channels in the same type, clamped and rounded half to even.
+
+    Raises:
+        UserError: If the picture is too large for an artifact whose halo is unknown, or a tile
+            size does not fit the artifact.
+    """
+    height, width, channels = image.shape
+    white = float(np.iinfo(image.dtype).max)
+    scale = session.scale
+    tiles = _tiles_for(session, height, width, tile)
+    if ensemble and session.fixed_size and session.fixed_size[0] != session.fixed_size[1]:
+        raise UserError(
+            "the self-ensemble turns the picture and needs a square input; this artifact's is "
+            f"fixed at {session.fixed_size[0]}×{session.fixed_size[1]}: restore without it"
+        )
+    restore = partial(self_ensemble.restore, session.run) if ensemble else session.run
+    if out is None:
+        out = np.empty((scale * height, scale * width, channels), image.dtype)
+    hidden = None if progress and len(tiles) > 1 else True
+    for one in tqdm(tiles, unit="tile", leave=False, disable=hidden):
+        window = image[one.rows.window(), one.columns.window()]
+        restored = restore(_as_input(window, white, session.fixed_size))
+        kept = restored[one.rows.kept_of_window(scale), one.columns.kept_of_window(scale)]
+        if channels == 1:
+            kept = kept.mean(axis=2, keepdims=True)
+        out[one.rows.kept(scale), one.columns.kept(scale)] = np.rint(
+            np.clip(kept, 0, 1) * np.float32(white)
+        )
+    return out
+
+
+def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> list[Tile]:
+    whole = _plan(height, width, (height, width), 0)
+    if session.fixed_size:
+        if tile is not None:
+            raise UserError(
+                f"tiles of {tile} pixels were requested, but this artifact's input is fixed at "
+                f"{session.fixed_size[0]}×{session.fixed_size[1]}; leave --tile out"
+            )
+        if height <= session.fixed_size[0] and width <= session.fixed_size[1]:
+            return whole
+        return _fixed_tiles(session.fixed_size, session.halo, height, width)
+    if session.halo is None:
+        if tile is not None or height * width > _LARGEST_UNTILED:
+            raise UserError(
+                f"tiling a picture of {width}×{height} needs the artifact's halo, which "
+                "manifest.json beside it gives; put the artifact back into its bundle"
+            )
+        return whole
+    if tile is None and height * width <= _SMALL:
+        return whole
+    return plan_tiles(height, width, _DEFAULT_TILE if tile is None else tile, session.halo)
+
+
+def _fixed_tiles(size: tuple[int, int], halo: int | None, height: int, width: int) -> list[Tile]:
+    if halo is None:
+        raise UserError(
+            f"a picture of {width}×{height} needs tiles, this artifact's input being fixed at "
+            f"{size[0]}×{size[1]}, and the halo, which manifest.json beside it gives; put the "
+            "artifact back into its bundle"
+        )
+    # An axis with one window needs no halo inside it.
+    if any(
+        extent > window <= 2 * halo for extent, window in zip((height, width), size, strict=True)
+    ):
+        raise UserError(
+            f"this artifact's input is fixed at {size[0]}×{size[1]}, which its halo of {halo} "
+            f"pixels fills; export it at {2 * halo + 64}×{2 * halo + 64} or without a fixed size"
+        )
+    return _plan(height, width, size, halo)
+
+
+def _plan(height: int, width: int, window: tuple[int, int], halo: int) -> list[Tile]:
+    rows = _spans(height, window[0], halo)
+    columns = _spans(width, window[1], halo)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+def _spans(extent: int, window: int, halo: int) -> list[Span]:
+    """Cover ``extent`` with windows; the last is shifted inwards to end at the edge."""
+    if window >= extent:
+        return [Span(0, extent, 0, extent)]
+    spans = []
+    kept = 0
+    while kept < extent:
+        start = min(max(0, kept - halo), extent - window)
+        stop = start + window
+        keep_stop = extent if stop == extent else stop - halo
+        spans.append(Span(start, stop, kept, keep_stop))
+        kept = keep_stop
+    return spans
+
+
+def _as_input(
+    window: NDArray[Any], white: float, fixed_size: tuple[int, int] | None
+) -> FloatPicture:
+    image = window.astype(np.float32) / np.float32(white)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    if fixed_size and image.shape[:2] != fixed_size:
+        below, right = fixed_size[0] - image.shape[0], fixed_size[1] - image.shape[1]
+        image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
+    return image
