@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from runtime.manifest import Manifest
-from runtime.sessions import FloatPicture, Session, check_picture_tensors, first_line
+from runtime.sessions import FloatPicture, Session, check_picture_tensors
 
 _TYPES = (np.float32, np.float16, np.int8, np.uint8)
 

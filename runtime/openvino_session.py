@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from runtime.manifest import Manifest
 from runtime.sessions import (
     FloatPicture,
     Session,
     check_picture_tensors,
-    first_line,
     from_planes,
     to_planes,
 )

@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile
 
 from runtime import sixteen_bit
 from runtime.atomic import replacing
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from runtime.png import write_png
 from runtime.samples import BAND_ROWS, Samples, bands, with_padding
 from runtime.tiff import LARGEST_TIFF, write_tiff
@@ -66,6 +66,8 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, expected a picture file")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty; fetch the file again")
         with warnings.catch_warnings():
@@ -88,7 +90,9 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
     except PermissionError as error:
         raise UserError(f"{path}: may not be read; change its permissions") from error
     except Exception as error:  # decoders meet arbitrary bytes, and raise whatever they trip over
-        raise UserError(f"{path}: damaged or truncated ({error}); fetch the file again") from error
+        raise UserError(
+            f"{path}: damaged or truncated ({first_line(error)}); fetch the file again"
+        ) from error
 
 
 def write_picture(path: str | os.PathLike[str], picture: PictureFile) -> None:
@@ -204,7 +208,7 @@ def _rgb_from_cmyk(image: Image.Image) -> Image.Image:
             )
             if converted is not None:
                 return converted
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             pass
     return image.convert("RGB")
 

@@ -216,12 +216,6 @@ def from_planes(tensor: NDArray[Any]) -> FloatPicture:
     return np.array(tensor[0].transpose(1, 2, 0), np.float32)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign library's error message, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
 def _runtime_for(path: Path, requested: str | None) -> str:
     suffix = path.suffix.lower()
     fitting = _RUNTIMES.get(suffix)
