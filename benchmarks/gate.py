@@ -1,0 +1,360 @@
+"""The gate: every artifact of a bundle against figures that were committed on purpose.
+
+``snapshot`` measures a bundle, ``compare`` holds it against ``baseline.json``, ``deviation_table``
+says what differs. A figure that became better fails as well: the baseline is what the README and
+the users rely on, and it moves only by ``reslite gate --update``.
+
+PSNR and SSIM hardly move when one weight tensor of a quantized network is 1 % off or one scale
+5 %, and neither does the largest difference from the source: another rounding hides in the
+rounding. What moves is which way every pixel was rounded. The baseline therefore holds the values
+of some restored pixels too, and the mean change of these is the most sensitive of the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer
+from benchmarks.tables import text_table
+from export.parity import Restore
+from runtime import sessions
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.manifest import Artifact, Format, Precision, read_manifest, size_of
+from training.pictures import Picture
+
+BASELINE = Path(__file__).parent / "baseline.json"
+UPDATE_COMMAND = "reslite gate --update"
+
+PSNR_TOLERANCE = 0.02
+SSIM_TOLERANCE = 0.0005
+SIZE_TOLERANCE = 0.01
+"""Part of the expected bytes: versions of the writing libraries differ by names and padding."""
+
+DIFFERENCE_TOLERANCE: Mapping[Precision, float] = {
+    "float32": 1e-5,
+    "float16": 1e-3,
+    "int8": 2.01 / 255,
+}
+"""Of the largest difference from the source: an extreme value, which other machines, whose float
+sums are rounded in another order, move by as much as they may differ from the source (float), or
+by two quanta (int8)."""
+
+CHANGE_TOLERANCE: Mapping[Precision, float] = {"float32": 0.002, "float16": 0.05, "int8": 0.03}
+"""Of the mean change of the sampled pixels since the baseline, in quanta of 1/255. Integer files
+restore the same pixels on every machine with the same kernels: 3 in 100 may be one quantum off."""
+
+_SAMPLES = 64
+# Crops of 192 × 192, left and top of each: reduced by any of 2, 3 and 4 without a remainder.
+_CROP = 192
+_CROPS = (
+    ("astronaut", 150, 0),
+    ("astronaut", 0, 300),
+    ("coffee", 200, 100),
+    ("chelsea", 100, 60),
+)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What an artifact makes of the gate's pictures.
+
+    Attributes:
+        psnr_y: Mean PSNR-Y in dB.
+        ssim_y: Mean SSIM-Y.
+        max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
+        samples: Restored pixels at fixed places, in quanta of 1/255.
+    """
+
+    psnr_y: float
+    ssim_y: float
+    max_abs_diff: float
+    samples: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The figures of one artifact.
+
+    Attributes:
+        file: Its name.
+        format: ``onnx``, ``tflite`` or ``coreml``.
+        precision: ``float32``, ``float16`` or ``int8``.
+        bytes: Size.
+        multadds: MultAdds of its network at a 1280 × 720 output.
+        operators: How often each operator occurs.
+        quality: What it makes of the pictures; None where it cannot run (Core ML on Linux).
+    """
+
+    file: str
+    format: Format
+    precision: Precision
+    bytes: int
+    multadds: int
+    operators: dict[str, int]
+    quality: Quality | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The figures of a bundle.
+
+    Attributes:
+        model: Model name.
+        scale: Upscaling factor.
+        weights_sha256: Of the trained weights.
+        pictures: What the quality was measured on.
+        artifacts: The entries, by file name.
+    """
+
+    model: str
+    scale: int
+    weights_sha256: str
+    pictures: tuple[str, ...]
+    artifacts: tuple[Entry, ...]
+
+    def write(self, path: Path = BASELINE) -> None:
+        """Write the snapshot as the baseline, lists of numbers on one line each."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        text = re.sub(r"\[([^][{}\"]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_snapshot(path: Path = BASELINE) -> Snapshot:
+    """Read a snapshot written by ``Snapshot.write``.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        pictures = tuple(content.pop("pictures"))
+        artifacts = tuple(_read_entry(entry) for entry in content.pop("artifacts"))
+        return Snapshot(pictures=pictures, artifacts=artifacts, **content)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no baseline; make one with '{UPDATE_COMMAND}'") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged ({error}); restore it or make it anew with '{UPDATE_COMMAND}'"
+        ) from error
+
+
+def gate_pictures(scale: int) -> list[Pair]:
+    """Return the gate's pictures: crops of those that ship with scikit-image, and reductions.
+
+    Raises:
+        UserError: If scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise UserError(
+            "the gate's pictures ship with scikit-image; run pip install 'reslite[demo]'"
+        ) from error
+    pairs = []
+    for name, left, top in _CROPS:
+        picture: Picture = getattr(data, name)()
+        crop = picture[top : top + _CROP, left : left + _CROP]
+        pairs.append(Pair.reduced(f"{name} {left},{top}", crop, scale))
+    return pairs
+
+
+def snapshot(
+    folder: Path, source: Restore, pairs: Sequence[Pair], threads: int | None = None
+) -> Snapshot:
+    """Measure every artifact of a bundle.
+
+    Args:
+        folder: The bundle, with its manifest.
+        source: The network it was made from (see ``export.parity.restore_with``).
+        pairs: The pictures (see ``gate_pictures``).
+        threads: CPU threads; None for every available core.
+
+    Raises:
+        UserError: If the folder holds no bundle, or an artifact is damaged.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder}: holds no manifest.json; 'reslite ship' makes a bundle")
+    entries = []
+    for artifact in manifest.artifacts:
+        path = folder / artifact.file
+        quality = None
+        if _can_run(artifact):
+            with sessions.open(path, threads=threads) as session:
+                quality = _quality(session, source, pairs)
+        entries.append(
+            Entry(
+                file=artifact.file,
+                format=artifact.format,
+                precision=artifact.precision,
+                bytes=size_of(path),
+                multadds=artifact.multadds,
+                operators=artifact.operators,
+                quality=quality,
+            )
+        )
+    return Snapshot(
+        model=manifest.model,
+        scale=manifest.scale,
+        weights_sha256=manifest.weights_sha256,
+        pictures=tuple(pair.name for pair in pairs),
+        artifacts=tuple(entries),
+    )
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A figure that is not what the baseline says, ready to print.
+
+    Attributes:
+        artifact: File name.
+        quantity: Which figure.
+        expected: The baseline's.
+        found: The one measured now.
+        tolerance: What would have been accepted.
+    """
+
+    artifact: str
+    quantity: str
+    expected: str
+    found: str
+    tolerance: str
+
+
+def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
+    """Return every figure of ``found`` that deviates from the baseline, in either direction.
+
+    Raises:
+        UserError: If the two are of different models, scales or pictures.
+    """
+    for quantity in ("model", "scale", "pictures"):
+        ours, theirs = getattr(found, quantity), getattr(baseline, quantity)
+        if ours != theirs:
+            raise UserError(
+                f"the baseline is of {quantity} {theirs}, found {ours}; compare like with like or "
+                f"run '{UPDATE_COMMAND}'"
+            )
+    deviations = []
+    if found.weights_sha256 != baseline.weights_sha256:
+        expected, ours_now = baseline.weights_sha256[:12], found.weights_sha256[:12]
+        deviations.append(Deviation(found.model, "weights SHA-256", expected, ours_now, "exact"))
+    ours = {entry.file: entry for entry in found.artifacts}
+    theirs = {entry.file: entry for entry in baseline.artifacts}
+    for file in sorted({*ours, *theirs}):
+        if file not in ours:
+            deviations.append(Deviation(file, "artifact", "present", "missing", "exact"))
+        elif file not in theirs:
+            deviations.append(Deviation(file, "artifact", "absent", "additional", "exact"))
+        else:
+            deviations += _compare_entries(ours[file], theirs[file])
+    return deviations
+
+
+def deviation_table(deviations: Sequence[Deviation]) -> str:
+    """Return the deviations as a table, and the command that accepts them."""
+    rows = [dataclasses.astuple(deviation) for deviation in deviations]
+    header = ("artifact", "quantity", "expected", "found", "tolerance")
+    return (
+        f"{text_table(header, rows)}\n"
+        f"If this is intended, accept it as the new baseline: {UPDATE_COMMAND}"
+    )
+
+
+def _can_run(artifact: Artifact) -> bool:
+    return artifact.format != "coreml" or platform.system() == "Darwin"
+
+
+def _quality(session: sessions.Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
+    restore = session_restorer(session)
+    scores = score(restore, pairs, session.scale)
+    if scores.ssim_y is None:
+        raise UserError("the gate's pictures are too small for SSIM; use larger ones")
+    return Quality(
+        psnr_y=round(scores.psnr_y, 5),
+        ssim_y=round(scores.ssim_y, 7),
+        max_abs_diff=max_abs_diff(session, source, [pair.low for pair in pairs]),
+        samples=tuple(value for pair in pairs for value in _sampled(session, pair.low)),
+    )
+
+
+def _sampled(session: sessions.Session, picture: Picture) -> list[float]:
+    """Return restored values of ``picture``, evenly spread over it and its channels."""
+    size = session.fixed_size or picture.shape[:2]
+    restored = session.run(picture[: size[0], : size[1]].astype(np.float32) / np.float32(255))
+    places = np.linspace(0, restored.size - 1, _SAMPLES).astype(int)
+    return [round(float(value) * 255, 3) for value in restored.ravel()[places]]
+
+
+def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:
+    file = found.file
+    deviations = []
+    if abs(found.bytes - expected.bytes) > SIZE_TOLERANCE * expected.bytes:
+        deviations.append(
+            Deviation(
+                file, "bytes", str(expected.bytes), str(found.bytes), f"±{SIZE_TOLERANCE:.0%}"
+            )
+        )
+    exact = {
+        "format": (expected.format, found.format),
+        "precision": (expected.precision, found.precision),
+        "MultAdds": (expected.multadds, found.multadds),
+        **{
+            f"operator {name}": (expected.operators.get(name, 0), found.operators.get(name, 0))
+            for name in sorted({*expected.operators, *found.operators})
+        },
+    }
+    deviations += [
+        Deviation(file, quantity, str(ours), str(theirs), "exact")
+        for quantity, (ours, theirs) in exact.items()
+        if ours != theirs
+    ]
+    if found.quality is not None and expected.quality is not None:
+        deviations += _compare_quality(file, found.precision, found.quality, expected.quality)
+    return deviations
+
+
+def _compare_quality(
+    file: str, precision: Precision, found: Quality, expected: Quality
+) -> list[Deviation]:
+    figures = (
+        ("PSNR-Y dB", expected.psnr_y, found.psnr_y, PSNR_TOLERANCE, ".3f"),
+        ("SSIM-Y", expected.ssim_y, found.ssim_y, SSIM_TOLERANCE, ".5f"),
+        (
+            "difference from source",
+            expected.max_abs_diff,
+            found.max_abs_diff,
+            DIFFERENCE_TOLERANCE[precision],
+            ".2e",
+        ),
+        (
+            "mean change of restored pixels",
+            0.0,
+            float(np.abs(np.subtract(found.samples, expected.samples)).mean()),
+            CHANGE_TOLERANCE[precision],
+            ".3f",
+        ),
+    )
+    # A figure that is not a number is not within any tolerance.
+    return [
+        Deviation(file, quantity, format(ours, form), format(theirs, form), f"±{tolerance:.3g}")
+        for quantity, ours, theirs, tolerance, form in figures
+        if not abs(theirs - ours) <= tolerance
+    ]
+
+
+def _read_entry(content: dict[str, Any]) -> Entry:
+    quality = content.pop("quality")
+    if quality is not None:
+        quality = Quality(**{**quality, "samples": tuple(quality["samples"])})
+    return Entry(quality=quality, **content)

@@ -1,0 +1,345 @@
+"""Latency and memory of a set of artifacts on this machine's CPU.
+
+The artifacts are timed in turn, round after round (A B C A B C …), so that whatever the machine
+does meanwhile hits all of them alike; ratios are taken within each round. Every artifact runs in a
+fresh process (``benchmarks.worker``). A latency is that of one inference, without reading, writing
+or converting pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.environment import Environment, read_environment
+from benchmarks.tables import text_table
+from benchmarks.worker import HD, Settings
+from runtime.errors import UserError
+from runtime.manifest import Manifest
+from runtime.sessions import available_cores
+
+NEEDS_MACOS = "not run (needs macOS)"
+
+# The threads of a runtime spin for a moment after an inference; the next artifact waits for that.
+_SETTLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An artifact to time.
+
+    Attributes:
+        name: What the results call it.
+        path: The file, or the folder of a Core ML package.
+        runtime: Runtime to use, or None for the usual one of its format.
+        multadds: MultAdds of its network at a 1280 × 720 output, if known.
+    """
+
+    name: str
+    path: Path
+    runtime: str | None = None
+    multadds: int | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle half of a sample.
+
+    Attributes:
+        median: Half of the values are below.
+        lower: The first quartile.
+        upper: The third quartile.
+    """
+
+    median: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return median and quartiles, interpolated linearly."""
+        lower, median, upper = np.percentile(values, [25, 50, 75])
+        return cls(float(median), float(lower), float(upper))
+
+    @property
+    def iqr(self) -> float:
+        """The interquartile range."""
+        return self.upper - self.lower
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of one artifact; only name and reason if it could not run here.
+
+    Attributes:
+        name: The contender's.
+        runtime: Runtime, version and device that executed it.
+        size: Height and width of the input.
+        milliseconds: Of one inference.
+        samples_ms: Every timed inference, in order.
+        multadds_per_second: Effective rate: MultAdds of the network, whatever the artifact really
+            executes, at this size, by the median latency.
+        peak_memory_bytes: Of the whole process.
+        speedup: How many times faster than the reference, from the ratio within each round.
+        not_run: Why there are no figures.
+    """
+
+    name: str
+    runtime: str | None = None
+    size: tuple[int, int] | None = None
+    milliseconds: Spread | None = None
+    samples_ms: tuple[float, ...] = ()
+    multadds_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    speedup: Spread | None = None
+    not_run: str | None = None
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """Latencies from one interleaved run.
+
+    Attributes:
+        environment: The machine, read before the run.
+        threads: CPU threads each artifact was given.
+        rounds: Timed inferences of each.
+        warmup: Inferences of each before those.
+        reference: What ``speedup`` compares with; None if nothing.
+        rows: In the order of the contenders.
+    """
+
+    environment: Environment
+    threads: int
+    rounds: int
+    warmup: int
+    reference: str | None
+    rows: tuple[Latency, ...]
+
+    def row(self, name: str) -> Latency | None:
+        """Return the row of contender ``name``, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def contenders_of(folder: Path, manifest: Manifest, openvino: bool = False) -> list[Contender]:
+    """Return the artifacts of a bundle as contenders, ONNX files on OpenVINO too if asked for."""
+    found = []
+    for artifact in manifest.artifacts:
+        path = folder / artifact.file
+        found.append(Contender(artifact.file, path, None, artifact.multadds))
+        if openvino and artifact.format == "onnx":
+            name = f"{artifact.file} (openvino)"
+            found.append(Contender(name, path, "openvino", artifact.multadds))
+    return found
+
+
+def measure_latency(
+    contenders: Sequence[Contender],
+    *,
+    reference: str | None = None,
+    rounds: int = 20,
+    warmup: int = 3,
+    threads: int | None = None,
+    size: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> LatencyReport:
+    """Time artifacts in interleaved rounds.
+
+    Args:
+        contenders: What to time; their names differ.
+        reference: Name of the contender that the others are compared with.
+        rounds: Timed inferences of each.
+        warmup: Inferences of each before those.
+        threads: CPU threads for each; None for every available core.
+        size: Height and width of the input; None for the one that is restored to 1280 × 720. An
+            artifact of fixed size keeps its own.
+        progress: Whether to show a progress bar (never when stderr is no terminal).
+
+    Raises:
+        UserError: If an artifact cannot be opened or its process dies, if two share a name, or if
+            the reference is not among those that run here.
+    """
+    runnable = [one for one in contenders if _obstacle(one) is None]
+    _check(contenders, runnable, reference, rounds)
+    threads = threads or available_cores()
+    environment = read_environment()
+    samples: dict[str, list[float]] = {one.name: [] for one in runnable}
+    with ExitStack() as stack:
+        workers = {}
+        for one in runnable:
+            settings = Settings(str(one.path), one.runtime, threads, size, warmup)
+            workers[one.name] = stack.enter_context(_started(one.name, settings))
+        for _ in tqdm(range(rounds), unit="round", leave=False, disable=None if progress else True):
+            for name, worker in workers.items():
+                samples[name].append(worker.time_one())
+        peaks = {name: worker.finish() for name, worker in workers.items()}
+    base = samples[reference] if reference is not None else None
+    rows = []
+    for one in contenders:
+        if one.name not in workers:
+            rows.append(Latency(one.name, not_run=_obstacle(one)))
+            continue
+        worker, times = workers[one.name], samples[one.name]
+        milliseconds = Spread.of(times)
+        rows.append(
+            Latency(
+                name=one.name,
+                runtime=worker.runtime,
+                size=worker.size,
+                milliseconds=milliseconds,
+                samples_ms=tuple(times),
+                multadds_per_second=_rate(one, worker, milliseconds.median),
+                peak_memory_bytes=peaks[one.name],
+                speedup=_speedup(base, times),
+            )
+        )
+    return LatencyReport(environment, threads, rounds, warmup, reference, tuple(rows))
+
+
+def latency_table(report: LatencyReport) -> str:
+    """Return the report as text: the machine, and one line for each artifact."""
+    machine = report.environment
+    lines = [
+        f"{machine.cpu} ({', '.join(machine.simd) or 'no low-precision instructions'}), "
+        f"{report.threads} threads of {machine.available}, {report.rounds} interleaved rounds",
+    ]
+    if not machine.quiet:
+        lines.append(
+            f"Warning: {machine.other_load:.0%} of the processor was busy with something else; "
+            "these latencies are not to be trusted."
+        )
+    header = ["artifact", "input", "median ms", "IQR ms", "GMultAdds/s", "peak MB"]
+    if report.reference is not None:
+        header.append("speedup")
+    rows = [_cells(row, report.reference is not None) for row in report.rows]
+    lines.append(text_table(header, rows))
+    if report.reference is not None:
+        lines.append(f"speedup: against {report.reference}, median ratio of a round (quartiles)")
+    return "\n".join(lines)
+
+
+def _cells(row: Latency, compared: bool) -> list[str]:
+    if row.milliseconds is None or row.size is None or row.peak_memory_bytes is None:
+        return [row.name, "", row.not_run or "", "", "", "", *([""] if compared else [])]
+    rate, ratio = row.multadds_per_second, row.speedup
+    cells = [
+        row.name,
+        f"{row.size[0]}×{row.size[1]}",
+        f"{row.milliseconds.median:.2f}",
+        f"{row.milliseconds.iqr:.2f}",
+        "" if rate is None else f"{rate / 1e9:.1f}",
+        f"{row.peak_memory_bytes / 1e6:.0f}",
+    ]
+    if ratio is not None:
+        cells.append(f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f})")
+    return cells
+
+
+def _speedup(reference: Sequence[float] | None, times: Sequence[float]) -> Spread | None:
+    if reference is None:
+        return None
+    return Spread.of([other / own for other, own in zip(reference, times, strict=True)])
+
+
+def _obstacle(contender: Contender) -> str | None:
+    """Return why ``contender`` cannot run on this machine, or None."""
+    needs_macos = contender.path.suffix == ".mlpackage" and platform.system() != "Darwin"
+    return NEEDS_MACOS if needs_macos else None
+
+
+def _check(
+    contenders: Sequence[Contender],
+    runnable: Sequence[Contender],
+    reference: str | None,
+    rounds: int,
+) -> None:
+    names = [one.name for one in contenders]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice}: given twice; time each artifact once")
+    if rounds < 1:
+        raise UserError(f"{rounds} rounds requested; choose 1 or more, 20 for example")
+    known = [one.name for one in runnable]
+    if reference is not None and reference not in known:
+        raise UserError(f"{reference}: not among what runs here; choose one of {', '.join(known)}")
+
+
+def _rate(contender: Contender, worker: _Worker, milliseconds: float) -> float | None:
+    if contender.multadds is None:
+        return None
+    pixels = worker.size[0] * worker.size[1] * worker.scale**2
+    return contender.multadds * pixels / (HD[0] * HD[1]) / (milliseconds / 1000)
+
+
+@contextmanager
+def _started(name: str, settings: Settings) -> Iterator[_Worker]:
+    """Start a worker, and end it whatever happens."""
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "benchmarks.worker", settings.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        ) as process,
+    ):
+        try:
+            yield _Worker(name, process, errors)
+        finally:
+            process.kill()
+
+
+class _Worker:
+    """The other end of ``benchmarks.worker``: it has opened the artifact and warmed up."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], errors: IO[str]) -> None:
+        self._name, self._process, self._errors = name, process, errors
+        opened = self._reply()
+        if "error" in opened:
+            raise UserError(opened["error"])
+        self.runtime: str = opened["runtime"]
+        self.size: tuple[int, int] = (opened["size"][0], opened["size"][1])
+        self.scale: int = opened["scale"]
+
+    def time_one(self) -> float:
+        """Return the milliseconds of one inference."""
+        time.sleep(_SETTLE_SECONDS)
+        assert self._process.stdin is not None
+        # A worker that is gone breaks the pipe; reading its reply says why.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"\n")
+        return float(self._reply()) / 1e6
+
+    def finish(self) -> int:
+        """End the process and return its peak memory in bytes."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return int(self._reply())
+
+    def _reply(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines()
+        raise UserError(
+            f"{self._name}: its process ended with code {code} ({said[-1] if said else 'silently'})"
+            "; is there enough memory? Try a smaller --size"
+        )

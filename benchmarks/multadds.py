@@ -1,0 +1,124 @@
+"""Parameters and MultAdds of a network, layer by layer, from its module and from its graph.
+
+The count is that of the papers: convolutions only, one multiply-accumulate is 1, at an output of
+1280 × 720. The input is that size divided by the scale as a real number (×3: 426⅔ × 240). A block
+that is used several times counts its MultAdds at every use and its parameters once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.graph import Graph
+
+HD = (1280, 720)
+"""Width and height of the output that published MultAdds refer to."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs.
+
+    Attributes:
+        name: Path of the module in its network.
+        parameters: Weights and biases.
+        multadds: Multiply-accumulates of its convolutions, over all its uses.
+    """
+
+    name: str
+    parameters: int
+    multadds: int
+
+
+def layers_of_module(
+    module: nn.Module, scale: int, output: tuple[int, int] = HD
+) -> tuple[LayerCost, ...]:
+    """Count a network by running it on the meta device, where nothing is computed.
+
+    Args:
+        module: Takes N × 3 × H × W pictures; enlarges them ``scale`` times.
+        scale: Upscaling factor.
+        output: Width and height of the restored picture.
+
+    Returns:
+        The modules that hold parameters or convolve, in the order of ``named_modules``.
+    """
+    network = copy.deepcopy(module).to("meta").eval()
+    # A layer's cost is a fixed part (after global pooling) and a part for every input pixel: two
+    # small sizes determine both, and no size must be a whole number of pixels.
+    small, large = _multadds_at(network, 8), _multadds_at(network, 16)
+    pixels = Fraction(output[0] * output[1], scale**2)
+    rows = []
+    for name, part in network.named_modules():
+        per_pixel = Fraction(large[name] - small[name], 16**2 - 8**2)
+        multadds = small[name] + per_pixel * (pixels - 8**2)
+        parameters = sum(one.numel() for one in part.parameters(recurse=False))
+        rows.append(LayerCost(name, parameters, round(multadds)))
+    return tuple(row for row in rows if row.parameters or row.multadds)
+
+
+def layers_of_graph(graph: Graph, output: tuple[int, int] = HD) -> tuple[LayerCost, ...]:
+    """Count the convolutions of a graph; of a lowered one this is what a file really executes.
+
+    Args:
+        graph: Captured, or lowered: dense kernels and shuffles made into convolutions count fully.
+        output: Width and height of the restored picture.
+
+    Returns:
+        One row for each module that made a convolution, in the order they first run.
+    """
+    multadds: Counter[str] = Counter()
+    constants: dict[str, set[str]] = {}
+    for node, count in graph.layer_multadds(*output):
+        multadds[node.name] += count
+        constants.setdefault(node.name, set()).update(node.inputs[1:])
+    return tuple(
+        LayerCost(name, sum(graph.constants[one].size for one in constants[name]), count)
+        for name, count in multadds.items()
+    )
+
+
+def total(layers: Iterable[LayerCost]) -> LayerCost:
+    """Return the sum of ``layers``, named ``total``."""
+    rows = tuple(layers)
+    return LayerCost("total", sum(r.parameters for r in rows), sum(r.multadds for r in rows))
+
+
+def _multadds_at(module: nn.Module, side: int) -> Counter[str]:
+    """Return the MultAdds that each module itself executes, without those of its children."""
+    counter = FlopCounterMode(display=False)
+    own: Counter[str] = Counter()
+    running: list[tuple[int, int]] = []  # Of each module that runs: flops at its start, of children
+
+    def convolved() -> int:
+        counts = counter.get_flop_counts().get("Global", {})
+        return int(counts.get(torch.ops.aten.convolution, 0))
+
+    def enter(part: nn.Module, inputs: object) -> None:
+        running.append((convolved(), 0))
+
+    def leave(part: nn.Module, inputs: object, outputs: object) -> None:
+        start, children = running.pop()
+        spent = convolved() - start
+        own[names[part]] += (spent - children) // 2
+        if running:
+            running[-1] = (running[-1][0], running[-1][1] + spent)
+
+    names = {part: name for name, part in module.named_modules()}
+    hooks = [part.register_forward_pre_hook(enter) for part in names]
+    hooks += [part.register_forward_hook(leave) for part in names]
+    try:
+        with counter, torch.no_grad():
+            module(torch.empty(1, 3, side, side, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return own

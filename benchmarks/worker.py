@@ -1,0 +1,109 @@
+"""A process of its own for one artifact: opens it, warms up, and times one inference per request.
+
+``benchmarks.latency`` starts one for every artifact, so that no two share threads, caches of a
+runtime or memory, and the peak memory of each is its own. The picture's conversion to and from
+tensors is not timed.
+
+Protocol, lines of JSON: the settings come as the only argument; the first reply describes the
+session or says what is wrong; every line on the standard input asks for one inference and is
+answered with its nanoseconds; the end of the input is answered with the peak memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from runtime import sessions
+from runtime.errors import UserError
+from runtime.sessions import Session
+
+HD = (1280, 720)
+"""Width and height of the restored picture when nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to time.
+
+    Attributes:
+        path: The artifact.
+        runtime: Runtime to use, or None for the usual one.
+        threads: CPU threads.
+        size: Height and width of the input; None for the one that is restored to 1280 × 720.
+        warmup: Inferences before the first that counts.
+    """
+
+    path: str
+    runtime: str | None
+    threads: int
+    size: tuple[int, int] | None
+    warmup: int
+
+    def to_json(self) -> str:
+        """Return the settings as the worker's argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Read the worker's argument."""
+        content: dict[str, Any] = json.loads(text)
+        size = content.pop("size")
+        return cls(size=tuple(size) if size else None, **content)
+
+
+def main(argument: str, requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until they end."""
+
+    def reply(content: object) -> None:
+        print(json.dumps(content), file=replies, flush=True)
+
+    settings = Settings.from_json(argument)
+    try:
+        session = sessions.open(settings.path, runtime=settings.runtime, threads=settings.threads)
+        size = input_size(session, settings.size)
+        session.prepare(np.random.default_rng(0).random((*size, 3), np.float32))
+    except UserError as error:
+        reply({"error": str(error)})
+        return
+    with session:
+        for _ in range(settings.warmup):
+            session.invoke()
+        reply({"runtime": session.runtime_name, "size": size, "scale": session.scale})
+        for _ in requests:
+            start = time.perf_counter_ns()
+            session.invoke()
+            reply(time.perf_counter_ns() - start)
+    reply(peak_memory())
+
+
+def input_size(session: Session, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """Return height and width of the input: fixed by the artifact, as wanted, or 720p / scale."""
+    return session.fixed_size or wanted or (HD[1] // session.scale, HD[0] // session.scale)
+
+
+def peak_memory() -> int:
+    """Return the largest resident set this process ever had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: Linux hands the maximum of the process that started this one down to it.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    # Runtimes write to file descriptor 1 as they like; the replies get a descriptor of their own.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as own_output:
+        os.dup2(2, 1)
+        main(sys.argv[1], sys.stdin, own_output)
