@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reslite.commands.export import Size
+from reslite.commands.export import parse_size
 
 if TYPE_CHECKING:
     from benchmarks.latency import Contender
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 )
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--reference", type=click.Path(path_type=Path), help="Compare with this file.")
-@click.option("--size", type=Size(), help="Input height x width [default: of a 720p output].")
+@click.option(
+    "--size", callback=parse_size, help="Input height x width [default: of a 720p output]."
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
@@ -81,9 +83,12 @@ def _contenders(file: Path, openvino: bool) -> list[Contender]:
 
 
 def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
-    from benchmarks.npu import estimate, estimate_table
+    from benchmarks.npu import TARGETS, estimate, estimate_table
+    from runtime.errors import UserError
 
-    estimates = [estimate(file, npu) for file in files]
+    if npu not in TARGETS:
+        raise UserError(f"--npu {npu}: no such target; choose one of {', '.join(TARGETS)}")
+    estimates = [estimate(file, TARGETS[npu]) for file in files]
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in estimates]))
         return

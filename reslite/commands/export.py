@@ -15,21 +15,16 @@ FORMATS = ("onnx", "tflite", "coreml")
 PRECISIONS = ("float32", "float16", "int8")
 
 
-class Size(click.ParamType):
-    """A height and a width such as 180x320."""
-
-    name = "HxW"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Parse ``value`` or refuse it."""
-        if isinstance(value, tuple):
-            return cast("tuple[int, int]", value)
-        found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", str(value))
-        if found is None:
-            self.fail(f"{value}: expected height x width, for example 180x320", param, ctx)
-        return int(found[1]), int(found[2])
+def parse_size(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Read a height and a width such as 180x320 (a click callback)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", value)
+    if found is None:
+        raise click.BadParameter(f"{value}: expected height x width, for example 180x320")
+    return int(found[1]), int(found[2])
 
 
 @click.command(
@@ -53,7 +48,7 @@ class Size(click.ParamType):
     default=PRECISIONS,
     show_default="all",
 )
-@click.option("--size", type=Size(), help="Fix the input to this height x width.")
+@click.option("--size", callback=parse_size, help="Fix the input to this height x width.")
 @click.option("--float-io", is_flag=True, help="int8 TFLite: float32 input and output.")
 @click.option("--profile", help="Target profile [default: the format's own].")
 @click.option(

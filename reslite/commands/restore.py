@@ -41,38 +41,16 @@ def command(
 ) -> int:
     """Restore PICTURES: files, or folders of them. Large ones are restored in tiles."""
     from reslite.loading import open_model
-    from runtime.errors import UserError
-    from runtime.restoration import restore_file, restore_folder
+    from runtime.restoration import destinations, restore_all
 
     with open_model(model, scale, precision, not no_verify, runtime_name, threads) as session:
-        jobs = [(one, _destination(one, out, session.scale, len(pictures))) for one in pictures]
-        done, failures = 0, []
-        for source, destination in jobs:
-            try:
-                if source.is_dir():
-                    report = restore_folder(session, source, destination, overwrite, tile, ensemble)
-                    done += len(report.restored) + len(report.skipped)
-                    failures += [reason for _, reason in report.failed]
-                else:
-                    restore_file(session, source, destination, overwrite, tile, ensemble)
-                    done += 1
-                click.echo(f"{destination}")
-            except UserError as error:
-                failures.append(str(error))
-    for failure in failures:
+        jobs = destinations(pictures, out, session.scale)
+        report = restore_all(session, jobs, overwrite=overwrite, tile=tile, ensemble=ensemble)
+    for failure in report.failures:
         click.echo(f"reslite: {failure}", err=True)
-    if done + len(failures) > 1:
-        click.echo(f"{done} restored, {len(failures)} failed")
-    return 2 if failures else 0
-
-
-def _destination(source: Path, out: Path | None, scale: int, sources: int) -> Path:
-    """Return where a picture, or a folder of them, goes."""
-    if out is None:
-        suffix = "" if source.is_dir() else ".png"
-        return source.with_name(f"{source.stem}_x{scale}{suffix}")
-    if source.is_dir():
-        return out if sources == 1 else out / source.name
-    if out.is_dir() or sources > 1 or not out.suffix:
-        return out / f"{source.stem}.png"
-    return out
+    for path in report.finished:
+        click.echo(f"{path}")
+    if len(jobs) > 1:
+        counts = (len(report.finished), len(report.skipped), len(report.failures))
+        click.echo("{} restored, {} there already, {} failed".format(*counts))
+    return 2 if report.failures else 0

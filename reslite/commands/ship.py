@@ -1,0 +1,102 @@
+"""``reslite ship``: all files of a network, with their proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from benchmarks.report import Report
+
+
+@click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
+@click.argument("model")
+@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option("--out", type=click.Path(path_type=Path), default="dist", show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Pictures to score on [default: those that ship with scikit-image].",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Find new int8 scales on these pictures [default: the committed scales].",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
+@click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json.")
+def command(
+    model: str,
+    scale: int,
+    out: Path,
+    data: Path | None,
+    calibration: Path | None,
+    rounds: int,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Export MODEL to ONNX, TFLite and Core ML in float32, float16 and int8, and measure it all.
+
+    Every file is compared with its source, scored on real pictures and timed; manifest.json,
+    report.json and report.html say what was found. Files that are there and valid are kept.
+    """
+    from quantize import load_scales
+    from reslite.commands.quantize import new_scales
+    from reslite.shipping import ship
+    from training.catalogue import find_model
+
+    found = find_model(model)
+    found.check_scale(scale)
+    table = new_scales(found, scale, calibration) if calibration else load_scales(model, scale)
+    shipment = ship(
+        found,
+        scale,
+        out,
+        table=table,
+        data=data,
+        overwrite=overwrite,
+        rounds=rounds,
+        threads=threads,
+        announce=lambda line: click.echo(line, err=True),
+    )
+    if as_json:
+        click.echo((out / "report.json").read_text(encoding="utf-8").rstrip())
+        return
+    click.echo(_table(shipment.report))
+    for path in shipment.files:
+        click.echo(f"{path}")
+
+
+def _table(report: Report) -> str:
+    from benchmarks.tables import text_table
+
+    header = ("file", "kB", "difference", "PSNR-Y", "loss dB", "SSIM-Y", "median ms")
+    rows = []
+    for row in report.rows:
+        values = (
+            f"{row.bytes / 1e3:.0f}",
+            _figure(row.max_abs_diff, ".1e"),
+            _figure(row.psnr_y, ".2f"),
+            _figure(row.psnr_loss, ".3f"),
+            _figure(row.ssim_y, ".4f"),
+            _figure(row.latency.median if row.latency else None, ".1f"),
+        )
+        rows.append((row.file, *values))
+    notes = sorted({f"– {row.not_run}" for row in report.rows if row.not_run})
+    return "\n".join(
+        [
+            text_table(header, rows),
+            f"bicubic {report.bicubic.psnr_y:.2f} dB, network in torch "
+            f"{report.source.psnr_y:.2f} dB on {report.source.pictures} {report.pictures}",
+            *notes,
+        ]
+    )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,225 @@
+"""``reslite ship``: every file of a network, proven, measured and reported.
+
+Composes the other packages: export and parity, the table of scales, accuracy on real pictures,
+latency interleaved with that of the other networks, NPU estimates, the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+import runtime
+from benchmarks.accuracy import (
+    Pair,
+    Pairs,
+    Scores,
+    network_restorer,
+    pairs_in,
+    psnr_loss,
+    score,
+    session_restorer,
+)
+from benchmarks.gate import gate_pictures
+from benchmarks.latency import LatencyReport, contenders_of, measure_latency
+from benchmarks.npu import TARGETS, estimate
+from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
+from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
+from export.scales import ScaleTable
+from quantize import load_scales
+from quantize.simulator import simulated
+from reslite.loading import cache_folder
+from runtime.atomic import replacing
+from runtime.manifest import Manifest
+from runtime.tiling import restore_tiled
+from training import bicubic
+from training.catalogue import Model, file_stem, list_models
+from training.metrics import psnr_y
+
+Announce = Callable[[str], None]
+
+# Small enough for a demo on two cores, large enough that latency is arithmetic and not overhead.
+_LATENCY_SIZE = (128, 128)
+_NPU_SIZE = (48, 48)
+_NPU = "ethos-u65-256"
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What ``ship`` made.
+
+    Attributes:
+        manifest: The bundle, with everything that was measured.
+        report: The report's content.
+        files: ``report.json``, ``report.html`` and the restored picture.
+    """
+
+    manifest: Manifest
+    report: Report
+    files: tuple[Path, ...]
+
+
+def ship(
+    model: Model,
+    scale: int,
+    out: Path,
+    *,
+    table: ScaleTable,
+    data: Path | None = None,
+    overwrite: bool = False,
+    rounds: int = 15,
+    threads: int | None = None,
+    announce: Announce = lambda line: None,
+) -> Shipment:
+    """Export, prove, measure and report a network at one scale.
+
+    Args:
+        model: The network.
+        scale: Upscaling factor.
+        out: Folder of the bundle and its report.
+        table: Scales for the int8 files.
+        data: Folder of pictures to score on; None for those that ship with scikit-image.
+        overwrite: Export even what is there and valid.
+        rounds: Rounds of the latency measurement.
+        threads: CPU threads of the latency measurement.
+        announce: Told what happens.
+    """
+    source = Source.of(model, scale)
+    manifest = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
+    pairs = pairs_in(data, scale) if data else gate_pictures(scale)
+    announce(f"scoring on {len(pairs)} pictures")
+    reference = score(network_restorer(source.module), pairs, scale)
+    manifest = _scored(manifest, out, pairs, reference)
+    others = [other for other in list_models() if other.name != model.name]
+    peers = [_peer(other, scale, announce) for other in others if scale in other.scales]
+    announce("measuring latency")
+    latency = _latency([(out, manifest), *peers], rounds, threads)
+    manifest = _timed(manifest, latency)
+    manifest.write(out)
+    report = Report(
+        model=model.name,
+        scale=scale,
+        pictures=data.name if data else "crops of scikit-image's pictures",
+        source=reference,
+        bicubic=score(lambda picture: bicubic.enlarge(picture, scale), pairs, scale),
+        rows=rows_of(manifest, latency),
+        latency=latency,
+        points=tuple(
+            point
+            for bundle in (manifest, *(peer for _, peer in peers))
+            for point in points_of(bundle, latency)
+        ),
+        npu=_npu([model, *others], scale, announce),
+        examples=_examples(manifest, out, pairs),
+    )
+    picture = out / "restored.png"
+    with replacing(picture) as temporary:
+        Image.fromarray(report.examples[0].restored).save(temporary)
+    return Shipment(manifest, report, (*write_report(report, out), picture))
+
+
+def _cached(model: Model, scale: int) -> Path:
+    return cache_folder() / f"{file_stem(model.name, scale)}_{model.sha256[:12]}"
+
+
+def _peer(model: Model, scale: int, announce: Announce) -> tuple[Path, Manifest]:
+    """Export another network to compare latencies with; Core ML cannot be timed here anyway."""
+    announce(f"exporting {model.name} to compare with")
+    variants = [one for one in DEFAULT_VARIANTS if one.format != "coreml" and not one.float_io]
+    folder = _cached(model, scale)
+    table = load_scales(model.name, scale)
+    return folder, bundle_of(Source.of(model, scale), variants, folder, table, simulated)
+
+
+def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -> Manifest:
+    """Return the manifest with the scores of every file that runs here."""
+    artifacts = []
+    for artifact in manifest.artifacts:
+        measured = artifact.measured
+        if measured.max_abs_diff is not None:
+            with runtime.open(folder / artifact.file) as session:
+                scores = score(session_restorer(session), pairs, manifest.scale)
+            measured = dataclasses.replace(
+                measured,
+                psnr_y=scores.psnr_y,
+                ssim_y=scores.ssim_y,
+                psnr_loss=psnr_loss(reference, scores),
+            )
+        artifacts.append(dataclasses.replace(artifact, measured=measured))
+    return dataclasses.replace(manifest, artifacts=tuple(artifacts))
+
+
+def _latency(
+    bundles: Sequence[tuple[Path, Manifest]], rounds: int, threads: int | None
+) -> LatencyReport:
+    contenders = [one for folder, bundle in bundles for one in contenders_of(folder, bundle)]
+    reference = next(one.name for one in contenders if one.name.endswith("float32.tflite"))
+    return measure_latency(
+        contenders,
+        reference=reference,
+        rounds=rounds,
+        threads=threads,
+        size=_LATENCY_SIZE,
+        progress=True,
+    )
+
+
+def _timed(manifest: Manifest, latency: LatencyReport) -> Manifest:
+    """Return the manifest with the latency of every file that was timed."""
+    artifacts = []
+    for artifact in manifest.artifacts:
+        row = latency.row(artifact.file)
+        measured = artifact.measured
+        if row is not None and row.milliseconds is not None:
+            measured = dataclasses.replace(
+                measured,
+                latency_median_ms=row.milliseconds.median,
+                latency_iqr_ms=row.milliseconds.iqr,
+            )
+        artifacts.append(dataclasses.replace(artifact, measured=measured))
+    return dataclasses.replace(manifest, artifacts=tuple(artifacts))
+
+
+def _npu(models: Sequence[Model], scale: int, announce: Announce) -> tuple[NpuRow, ...]:
+    """Estimate the int8 files on the NPU, where Vela is installed."""
+    if find_spec("ethosu") is None:
+        announce("no NPU estimate: pip install 'reslite[npu]' adds it")
+        return ()
+    announce("estimating on an NPU with Arm's compiler")
+    variant = Variant("tflite", "int8", size=_NPU_SIZE, profile="ethos-u")
+    rows = []
+    for model in models:
+        folder = _cached(model, scale)
+        source, table = Source.of(model, scale), load_scales(model.name, scale)
+        bundle_of(source, [variant], folder, table, simulated)
+        path = folder / variant.file_name(model.name, scale)
+        rows.append(NpuRow(model.name, estimate(path, TARGETS[_NPU])))
+    return tuple(rows)
+
+
+def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, ...]:
+    """Restore the first pictures with the int8 TFLite file, to look at."""
+    name = f"{file_stem(manifest.model, manifest.scale)}_int8.tflite"
+    chosen: list[Pair] = [pair for _, pair in zip(range(3), pairs, strict=False)]
+    examples = []
+    with runtime.open(folder / name) as session:
+        for pair in chosen:
+            enlarged = bicubic.enlarge(pair.low, manifest.scale)
+            restored = restore_tiled(session, pair.low)
+            examples.append(
+                Example(
+                    name=pair.name,
+                    bicubic=enlarged,
+                    restored=restored,
+                    file=name,
+                    original=pair.high,
+                    psnr_bicubic=psnr_y(enlarged, pair.high, manifest.scale),
+                    psnr_restored=psnr_y(restored, pair.high, manifest.scale),
+                )
+            )
+    return tuple(examples)

@@ -1,0 +1,179 @@
+"""From a trained network to a restored picture, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import reslite
+from runtime.errors import UserError
+from runtime.manifest import read_manifest
+from training.bicubic import reduce
+from training.metrics import psnr
+
+Cli = Callable[..., Any]
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_bundle_proves_its_files(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest is not None
+    assert (manifest.model, manifest.scale, manifest.halo) == ("carn-m", 4, 21)
+    differences = {a.file: a.measured.max_abs_diff for a in manifest.artifacts}
+    assert set(differences) == {
+        f"carn_m_x4_{precision}.{suffix}"
+        for precision in ("float32", "int8")
+        for suffix in ("onnx", "tflite")
+    }
+    assert all(value <= 1e-5 for name, value in differences.items() if "float32" in name)
+    assert manifest.training["steps"] > 0
+    assert {a.calibration is not None for a in manifest.artifacts if a.precision == "int8"} == {
+        True
+    }
+
+
+def test_a_second_export_keeps_what_is_valid_and_mends_what_is_not(
+    cli: Cli, bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle, folder)
+    (folder / "carn_m_x4_float32.onnx").write_bytes(b"damaged")
+    (folder / "carn_m_x4_int8.tflite").unlink()
+    options = ["--scale", 4, "--format", "onnx", "--format", "tflite", "--out", folder]
+    outcome = cli("export", "carn-m", *options, "--precision", "float32", "--precision", "int8")
+    assert outcome.code == 0, outcome.err
+    verbs = dict(reversed(line.split(maxsplit=1)) for line in outcome.out.splitlines()[:4])
+    assert verbs == {
+        "carn_m_x4_float32.onnx": "exported",
+        "carn_m_x4_int8.onnx": "kept",
+        "carn_m_x4_float32.tflite": "kept",
+        "carn_m_x4_int8.tflite": "exported",
+    }
+    for name in verbs:
+        assert (folder / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_another_models_bundle_is_not_mixed_in(cli: Cli, bundle: Path) -> None:
+    outcome = cli("export", "carn", "--scale", 4, "--format", "onnx", "--out", bundle)
+    assert outcome.code == 2
+    assert "holds a bundle of carn-m ×4" in outcome.err
+
+
+@pytest.mark.parametrize("file", ["carn_m_x4_int8.tflite", "carn_m_x4_float32.onnx"])
+def test_restore_beats_bicubic(
+    cli: Cli, bundle: Path, tmp_path: Path, astronaut: NDArray[np.uint8], file: str
+) -> None:
+    reference = astronaut[0:256, 120:376]
+    small = reduce(reference, 4)
+    Image.fromarray(small).save(tmp_path / "small.png")
+    outcome = cli("restore", tmp_path / "small.png", "--model", bundle / file)
+    assert outcome.code == 0, outcome.err
+    restored = np.array(Image.open(tmp_path / "small_x4.png"))
+    bicubic = np.array(Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC))
+    assert psnr(restored, reference) > psnr(bicubic, reference) + 1
+
+    again = cli("restore", tmp_path / "small.png", "--model", bundle / file)
+    assert again.code == 2
+    assert "--overwrite" in again.err
+
+
+def test_restore_finishes_the_good_pictures_and_names_the_bad(
+    cli: Cli, bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:60])
+    model = bundle / "carn_m_x4_int8.tflite"
+    outcome = cli("restore", tmp_path, "--model", model, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "cut.png" in outcome.err
+    assert "1 restored, 1 failed" in outcome.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
+
+
+def test_a_changed_file_is_refused_unless_told_otherwise(
+    cli: Cli, bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(bundle, folder)
+    path = folder / "carn_m_x4_int8.tflite"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    outcome = cli("restore", photo, "--model", path)
+    assert outcome.code == 2
+    assert "SHA-256 differs from manifest.json" in outcome.err
+    assert cli("restore", photo, "--model", path, "--no-verify").code == 0
+
+
+def test_a_renamed_file_is_recognized(cli: Cli, bundle: Path, photo: Path, tmp_path: Path) -> None:
+    shutil.copy(bundle / "carn_m_x4_int8.tflite", tmp_path / "model.onnx")
+    outcome = cli("restore", photo, "--model", tmp_path / "model.onnx")
+    assert outcome.code == 2
+    assert "TFLite" in outcome.err
+
+
+def test_restore_needs_no_torch(bundle: Path, photo: Path) -> None:
+    code = (
+        "import sys; from reslite.__main__ import main;"
+        f"code = main(['restore', {str(photo)!r}, '--model', "
+        f"{str(bundle / 'carn_m_x4_int8.tflite')!r}]);"
+        "heavy = {'torch', 'onnx', 'tensorflow', 'coremltools'} & set(sys.modules);"
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    result = subprocess.run(
+        [shutil.which("python") or "python3", "-c", code], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_evaluate_scores_networks_and_files_alike(
+    cli: Cli, bundle: Path, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(astronaut[:192, 150:342]).save(pictures / "a.png")
+    network = json.loads(cli("evaluate", "carn-m", "--scale", 4, "--data", pictures, "--json").out)
+    file = bundle / "carn_m_x4_float32.tflite"
+    artifact = json.loads(cli("evaluate", file, "--data", pictures, "--json").out)
+    assert set(network) == {"psnr_y", "ssim_y", "pictures"}
+    assert network["pictures"] == 1
+    assert artifact["psnr_y"] == pytest.approx(network["psnr_y"], abs=1e-3)
+    assert "mean of 1" in cli("evaluate", file, "--data", pictures).out
+    mismatch = cli("evaluate", file, "--scale", 2, "--data", pictures)
+    assert mismatch.code == 2
+
+
+def test_the_python_interface_restores(
+    bundle: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    picture = np.array(Image.open(photo))
+    by_file = reslite.load(str(bundle / "carn_m_x4_float32.tflite")).restore(picture)
+    assert by_file.shape == (192, 256, 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    by_name = reslite.load("carn-m", scale=4).restore(picture)
+    np.testing.assert_array_equal(by_name, by_file)
+    assert list(tmp_path.rglob("carn_m_x4_float32.tflite"))
+    with pytest.raises(UserError, match="H × W × 3 of uint8 or uint16"):
+        reslite.load("carn-m", scale=4).restore(picture.astype(np.float32))
+    assert [model.name for model in reslite.list_models()] == ["carn", "carn-m"]
+
+
+def test_bench_prints_medians_and_ratios(cli: Cli, bundle: Path) -> None:
+    files = [bundle / "carn_m_x4_int8.tflite", bundle / "carn_m_x4_float32.tflite"]
+    options = ["--size", "16x16", "--rounds", 3, "--threads", 1, "--reference", files[1]]
+    outcome = cli("bench", *files, *options)
+    assert outcome.code == 0, outcome.err
+    assert "speedup" in outcome.out
+    assert "1.00×" in outcome.out
+    rows = json.loads(cli("bench", *files, *options, "--json").out)["rows"]
+    assert [row["name"] for row in rows] == [str(file) for file in files]
+    assert all(row["milliseconds"]["median"] > 0 for row in rows)

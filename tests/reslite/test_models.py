@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+
+# The thesis' table (DESIGN.md section 5): parameters, and MultAdds at 1280×720 in G.
+TABLE = {
+    "carn": ((964_163, 1_148_803, 1_111_875), 1_591_939, (222.8, 118.8, 90.9)),
+    "carn-m": ((257_027, 303_427, 294_147), 414_787, (91.2, 46.1, 32.5)),
+}
+
+
+def test_models_json_gives_the_published_costs(cli: Cli) -> None:
+    rows = {row["name"]: row for row in json.loads(cli("models", "--json").out)}
+    assert rows.keys() == TABLE.keys()
+    for name, (parameters, together, multadds) in TABLE.items():
+        row = rows[name]
+        assert row["scales"] == [2, 3, 4]
+        assert row["parameters"] == {
+            **dict(zip("234", parameters, strict=True)),
+            "all": together,
+        }
+        for scale, expected in zip("234", multadds, strict=True):
+            assert row["multadds_720p"][scale] / 1e9 == pytest.approx(expected, abs=0.05)
+        assert row["psnr_y"]["set5"]["4"] > 30
+
+
+def test_models_prints_a_table_and_a_card(cli: Cli) -> None:
+    table = cli("models").out
+    assert "carn-m" in table
+    assert "294,147" in table
+    card = cli("models", "carn-m").out
+    for fact in ("recipe", "steps", "hours", "machine", "seed", "414787"):
+        assert fact in card
