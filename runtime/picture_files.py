@@ -2,6 +2,9 @@
 
 What a person would notice is kept: grey stays grey, transparency, 16 bits per sample, the colour
 profile, and the orientation that EXIF asks for. CMYK becomes RGB.
+
+PNG and TIFF are written in the memory of a few rows, JPEG in that of the picture itself. WebP's
+encoder takes several times that.
 """
 
 from __future__ import annotations
@@ -154,7 +157,12 @@ def encode_picture(path: Path, picture: PictureFile) -> None:
         return
     subsampling = {"subsampling": "4:4:4"} if kind == "JPEG" else {}
     image = _as_image(pixels, picture.alpha)
-    image.save(path, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling)
+    try:
+        image.save(path, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling)
+    except ValueError as error:  # libwebp's limits on large pictures show only when it encodes
+        raise UserError(
+            f"{path.name}: {kind} cannot hold this picture ({first_line(error)}); choose .png"
+        ) from error
 
 
 def _refuse_unfit(path: Path, image: ImageFile) -> None:

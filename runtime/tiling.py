@@ -13,6 +13,7 @@ differs from the whole picture's, where the network pads with zeros.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,9 +27,7 @@ from runtime.errors import UserError
 from runtime.sessions import FloatPicture, Session
 
 _DEFAULT_TILE = 128
-# A picture of so many pixels (256 × 256) is restored whole unless a tile size is asked for.
-_SMALL = 65_536
-# So many without a halo, where tiling is impossible and memory grows with the picture.
+# Pixels of a picture without a halo, where tiling is impossible and memory grows with the picture.
 _LARGEST_UNTILED = 2_000_000
 
 
@@ -91,6 +90,32 @@ def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
     return _plan(height, width, (tile + 2 * halo, tile + 2 * halo), halo)
 
 
+def plan_default_tiles(height: int, width: int, halo: int) -> list[Tile]:
+    """Cut a picture into tiles in the memory of a square one of 128 kept pixels.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        halo: Pixels read around what is kept.
+
+    Returns:
+        As ``plan_tiles``, but in windows of any shape with at most (128 + 2·halo)² pixels: of all
+        those plans the one that reads the fewest pixels, halos counted as often as they are read.
+    """
+    budget = (_DEFAULT_TILE + 2 * halo) ** 2
+    plans: list[tuple[int, int, int]] = []
+    for rows in range(1, height + 1):
+        tall = _window_extent(height, rows, halo)
+        widest = min(width, budget // tall)
+        if widest < width and widest <= 2 * halo:
+            continue
+        columns = 1 if widest == width else math.ceil((width - 2 * halo) / (widest - 2 * halo))
+        wide = _window_extent(width, columns, halo)
+        plans.append((rows * columns * tall * wide, tall, wide))
+    _, tall, wide = min(plans)
+    return _plan(height, width, (tall, wide), halo)
+
+
 def restore_tiled(
     session: Session,
     image: NDArray[Any],
@@ -106,8 +131,7 @@ def restore_tiled(
         session: Restores a float picture.
         image: H × W × 3, or H × W × 1 for a grey picture, which is shown to the network as three
             equal channels whose mean is taken afterwards; uint8 or uint16.
-        tile: Pixels kept per tile side; None restores a small picture whole and others in tiles
-            of 128.
+        tile: Pixels kept per tile side; None chooses by ``plan_default_tiles``.
         ensemble: Whether to average each tile over its eight orientations.
         progress: Whether to draw a bar when there are several tiles and stderr is a terminal.
         out: Array to write to; None makes a new one.
@@ -162,9 +186,9 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
                 "manifest.json beside it gives; put the artifact back into its bundle"
             )
         return whole
-    if tile is None and height * width <= _SMALL:
-        return whole
-    return plan_tiles(height, width, _DEFAULT_TILE if tile is None else tile, session.halo)
+    if tile is None:
+        return plan_default_tiles(height, width, session.halo)
+    return plan_tiles(height, width, tile, session.halo)
 
 
 def _fixed_tiles(size: tuple[int, int], halo: int | None, height: int, width: int) -> list[Tile]:
@@ -204,6 +228,11 @@ def _spans(extent: int, window: int, halo: int) -> list[Span]:
         spans.append(Span(start, stop, kept, keep_stop))
         kept = keep_stop
     return spans
+
+
+def _window_extent(extent: int, count: int, halo: int) -> int:
+    """Return the smallest window of which ``count`` cover ``extent``."""
+    return min(extent, math.ceil((extent + 2 * halo * (count - 1)) / count))
 
 
 def _as_input(

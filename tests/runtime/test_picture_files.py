@@ -508,6 +508,18 @@ def test_what_a_format_cannot_hold_is_refused_with_the_remedy(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_encoder_that_gives_up_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*_: object, **__: object) -> None:
+        raise ValueError("encoding error 6")  # libwebp's partition overflow, as Pillow tells it
+
+    monkeypatch.setattr(Image.Image, "save", overflow)
+    with pytest.raises(UserError, match=r"a\.webp: WEBP cannot hold .*error 6\); choose \.png"):
+        write_picture(tmp_path / "a.webp", PictureFile(_noise(2, 2, 3)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_formats_are_checked_for_the_enlarged_picture() -> None:
     picture = PictureFile(np.zeros((1, 20_000, 3), np.uint8))
     check_format(Path("a.jpg"), picture, scale=3)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import runtime
 from runtime.errors import UserError
 from runtime.sessions import Session
-from runtime.tiling import plan_tiles, restore_tiled
+from runtime.tiling import Tile, plan_default_tiles, plan_tiles, restore_tiled
 
 
 class Known:
@@ -58,15 +58,49 @@ def test_plan_covers_once_with_full_halo_in_equal_windows(
 ) -> None:
     tiles = plan_tiles(height, width, tile, halo)
 
+    window = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
+    assert _sound_plan(tiles, height, width, halo) == window
+
+
+def _sound_plan(tiles: list[Tile], height: int, width: int, halo: int) -> tuple[int, int]:
+    """Check what every plan promises and return the size of its windows."""
+    sizes = set()
     covered = np.zeros((height, width), int)
     for one in tiles:
         covered[one.rows.kept(1), one.columns.kept(1)] += 1
+        sizes.add((one.rows.stop - one.rows.start, one.columns.stop - one.columns.start))
         for span, extent in ((one.rows, height), (one.columns, width)):
-            assert span.stop - span.start == min(extent, tile + 2 * halo)
             assert 0 <= span.start <= span.keep_start < span.keep_stop <= span.stop <= extent
             assert span.start == 0 or span.keep_start - span.start >= halo
             assert span.stop == extent or span.stop - span.keep_stop >= halo
     assert (covered == 1).all()
+    assert len(sizes) == 1
+    return sizes.pop()
+
+
+@settings(max_examples=200, deadline=None)
+@given(height=st.integers(1, 700), width=st.integers(1, 700), halo=st.integers(0, 90))
+def test_default_plan_is_sound_within_its_memory_and_reads_less(
+    height: int, width: int, halo: int
+) -> None:
+    tiles = plan_default_tiles(height, width, halo)
+
+    tall, wide = _sound_plan(tiles, height, width, halo)
+    square = plan_tiles(height, width, 128, halo)
+    square_window = min(height, 128 + 2 * halo) * min(width, 128 + 2 * halo)
+    assert tall * wide <= (128 + 2 * halo) ** 2
+    assert len(tiles) * tall * wide <= len(square) * square_window
+
+
+def test_default_plan_of_a_picture_for_720p() -> None:
+    # 320 × 180, CARN's halo of 21, at most 170² pixels: three windows of 180 × 135, for two would
+    # be 181 wide, and 180 · 181 is too much.
+    tiles = plan_default_tiles(180, 320, halo=21)
+
+    assert [(tile.columns.start, tile.columns.stop) for tile in tiles] == [
+        (0, 135), (93, 228), (185, 320),
+    ]  # fmt: skip
+    assert {(tile.rows.start, tile.rows.stop) for tile in tiles} == {(0, 180)}
 
 
 def test_plan_done_by_hand() -> None:
@@ -149,7 +183,8 @@ def test_large_pictures_are_tiled_by_default_in_windows_of_one_size(onnx_session
 
     restored = restore_tiled(spy, image)
 
-    assert spy.sizes == {(134, 134)}
+    # 3 · 2 windows of at most (128 + 2·3)² pixels: (300 + 2·6) / 3 high, (280 + 6) / 2 wide.
+    assert spy.sizes == {(104, 143)}
     assert _difference(restored, _whole(onnx_session, image)) <= 1
 
 
