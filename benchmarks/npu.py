@@ -149,10 +149,14 @@ def estimate(path: Path, target: Target | str) -> NpuEstimate:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         _compile(path, target, output)
-        summary = _only_row(output, path, "*_summary_*.csv")
+        (summary,) = _rows(next(output.glob("*_summary_*.csv")).read_text(encoding="utf-8"))
         debug = _tables(output / f"{path.stem}_debug.xml")
         per_layer = output / f"{path.stem}_per-layer.csv"
         places = [row["Target"] for row in _rows(per_layer.read_text(encoding="utf-8"))]
+    if "NPU" not in places:
+        raise UserError(
+            f"{path.name}: none of its operators can run on {target.accelerator}; export it as int8"
+        )
     return NpuEstimate(
         file=path.name,
         target=target,
@@ -272,14 +276,6 @@ def _rows(text: str) -> _Rows:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _only_row(output: Path, path: Path, pattern: str) -> dict[str, str]:
-    found = list(output.glob(pattern))
-    rows = _rows(found[0].read_text(encoding="utf-8")) if found else []
-    if len(rows) != 1:
-        raise UserError(f"{path.name}: Vela put nothing of it on the NPU; export it as int8")
-    return rows[0]
-
-
 def _fixed_size(path: Path) -> tuple[int, int]:
     try:
         content = path.read_bytes()
@@ -287,8 +283,11 @@ def _fixed_size(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); export it first") from error
     if content[4:8] != b"TFL3":
         raise UserError(f"{path}: not a TFLite file; Vela compiles int8 .tflite files")
-    graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
-    tensor = graph.tensors[graph.inputs[0]]
+    try:
+        graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
+        tensor = graph.tensors[graph.inputs[0]]
+    except Exception as error:  # Reading damaged offsets fails in any way.
+        raise UserError(f"{path.name}: damaged ({error}); export it again") from error
     if tensor.shapeSignature is not None and -1 in list(tensor.shapeSignature):
         raise UserError(
             f"{path.name}: takes pictures of any size, and Vela compiles fixed sizes only; export "

@@ -280,6 +280,7 @@ def _milliseconds(value: float) -> str:
 def _embeddable(document: str, name: str) -> str:
     """Return the ``<svg>`` element with ids of its own and the page's colours."""
     svg = document[document.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

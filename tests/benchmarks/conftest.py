@@ -129,7 +129,9 @@ def _table_of(graph: Graph) -> ScaleTable:
         ranges[name] = (float(value.min()), float(value.max()))
         return value
 
-    execute(graph, torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1)), hook=observe)
+    execute(
+        graph, torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1)), hook=observe
+    )
     activations = {name: Quantization.of_range(*values) for name, values in ranges.items()}
     activations |= {graph.input: PIXELS, graph.output: PIXELS}
     concats = [node for node in graph.nodes if node.op == "Concat"]

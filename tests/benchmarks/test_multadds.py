@@ -103,7 +103,9 @@ def test_lowered_graph_counts_what_is_executed() -> None:
     graph = Graph(
         (
             Node("Conv", "body", ("image", "w", "b"), ("x",), {"groups": 3}),
-            Node("DepthToSpace", "shuffle", ("x",), ("restored_image",), {"block": 2, "mode": "CRD"}),
+            Node(
+                "DepthToSpace", "shuffle", ("x",), ("restored_image",), {"block": 2, "mode": "CRD"}
+            ),
         ),
         {"w": ones(12, 1, 3, 3).numpy(), "b": ones(12).numpy()},
     )

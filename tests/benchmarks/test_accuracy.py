@@ -1,0 +1,248 @@
+"""Scores against scikit-image and the published table; folders of every shape; bad pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from benchmarks.accuracy import (
+    Pair,
+    PictureScore,
+    Scores,
+    max_abs_diff,
+    network_restorer,
+    pairs_in,
+    psnr_loss,
+    score,
+    session_restorer,
+)
+from export.parity import restore_with
+from runtime import sessions
+from runtime.errors import UserError
+from runtime.manifest import Artifact, Manifest
+from training import bicubic
+from training.pictures import Picture
+
+
+def _enlarge(picture: Picture) -> Picture:
+    return bicubic.enlarge(picture, 2)
+
+
+def _noise(height: int, width: int, seed: int = 0) -> Picture:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _save(folder: Path, **pictures: Picture) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    return folder
+
+
+def test_scores_are_those_of_scikit_image(pairs: list[Pair]) -> None:
+    scores = score(_enlarge, pairs, 2)
+
+    for row, pair in zip(scores.rows, pairs, strict=True):
+        ours, theirs = (
+            np.floor(rgb2ycbcr(picture)[2:-2, 2:-2, 0] + 0.5)
+            for picture in (_enlarge(pair.low), pair.high)
+        )
+        similarity = structural_similarity(
+            ours,
+            theirs,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert row.name == pair.name
+        assert row.psnr_y == pytest.approx(peak_signal_noise_ratio(theirs, ours, data_range=255))
+        assert row.ssim_y == pytest.approx(similarity, abs=1e-9)
+    assert scores.pictures == 2
+    assert scores.psnr_y == pytest.approx(np.mean([row.psnr_y for row in scores.rows]))
+
+
+# Bicubic's published figure; Set5 brings its own reductions.
+def test_bicubic_scores_what_the_papers_say(standard_data: Path) -> None:
+    pairs = pairs_in(standard_data / "set5", 4)
+
+    scores = score(lambda picture: bicubic.enlarge(picture, 4), pairs, 4)
+
+    assert round(scores.psnr_y, 2) == 28.42
+    assert pairs.low is not None
+    # Reducing them here gives the same pictures.
+    again = score(lambda p: bicubic.enlarge(p, 4), pairs_in(standard_data / "set5/HR", 4), 4)
+    assert again == scores
+
+
+def test_network_and_its_file_score_alike(
+    tiny: object,
+    write_artifact: Callable[..., Artifact],
+    manifest_of: Callable[..., Manifest],
+    pairs: list[Pair],
+    tmp_path: Path,
+) -> None:
+    module = tiny.module  # type: ignore[attr-defined]
+    artifact = write_artifact(tmp_path, "onnx", "float32")
+    manifest_of(artifact).write(tmp_path)
+    network = score(network_restorer(module), pairs, 2)
+
+    with sessions.open(tmp_path / artifact.file) as session:
+        whole = score(session_restorer(session), pairs, 2)
+        tiled = score(session_restorer(session, tile=16), pairs, 2)
+        difference = max_abs_diff(session, restore_with(module), [pair.low for pair in pairs])
+        synthetic = max_abs_diff(session, restore_with(module))
+
+    assert abs(psnr_loss(network, whole)) < 1e-3
+    assert tiled == whole
+    assert max(difference, synthetic) < 1e-5
+
+
+def test_difference_of_fixed_size_artifact(
+    tiny: object, write_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    module = tiny.module  # type: ignore[attr-defined]
+    artifact = write_artifact(tmp_path, "tflite", "float32", size=(16, 20))
+
+    def wrong(picture: np.ndarray) -> np.ndarray:
+        restored = restore_with(module)(picture).clip(0, 1)
+        restored[3, 4, 1] = 1 - restored[3, 4, 1].round()  # Off by half at the least.
+        return restored
+
+    with sessions.open(tmp_path / artifact.file) as session:
+        pictures = [_noise(30, 30), _noise(10, 40)]
+        assert max_abs_diff(session, restore_with(module), pictures) < 1e-5
+        assert max_abs_diff(session, restore_with(module), [_noise(10, 10)]) < 1e-5
+        assert max_abs_diff(session, wrong, pictures) >= 0.5
+
+
+def test_network_output_is_clamped_and_rounded() -> None:
+    class Shifted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 - 0.499 / 255
+
+    picture = np.array([[[0, 100, 200]]], np.uint8)
+
+    assert network_restorer(Shifted())(picture).tolist() == [[[0, 200, 255]]]
+
+
+def test_folder_of_high_resolution_pictures_is_reduced(tmp_path: Path) -> None:
+    picture = _noise(25, 31)
+    folder = _save(tmp_path, a=picture)
+
+    pairs = pairs_in(folder, 3)
+    (pair,) = pairs
+
+    assert len(pairs) == 1
+    assert np.array_equal(pair.high, picture[:24, :30])
+    assert np.array_equal(pair.low, bicubic.reduce(picture[:24, :30], 3))
+
+
+@pytest.mark.parametrize(
+    ("lower", "suffix"), [("LRx2", ""), ("LR", ""), ("LR", "x2")], ids=["LRx2", "LR", "DIV2K"]
+)
+def test_given_reductions_are_used(lower: str, suffix: str, tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(25, 31), b=_noise(24, 24))
+    given = {"a": _noise(12, 15, 1), "b": _noise(12, 12, 2)}
+    _save(tmp_path / lower, **{name + suffix: picture for name, picture in given.items()})
+
+    found = {pair.name: pair for pair in pairs_in(tmp_path, 2)}
+
+    assert set(found) == {"a.png", "b.png"}
+    assert np.array_equal(found["a.png"].low, given["a"])
+    assert found["a.png"].high.shape == (24, 30, 3)
+
+
+def test_reductions_by_another_factor_are_not_used(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(24, 24))
+    _save(tmp_path / "LRx2", a=_noise(12, 12))
+
+    (pair,) = pairs_in(tmp_path, 4)
+
+    assert pair.low.shape == (6, 6, 3)
+
+
+def test_missing_reduction_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(24, 24), b=_noise(24, 24))
+    _save(tmp_path / "LR", a=_noise(12, 12))
+
+    with pytest.raises(UserError, match=r"LR: holds no reduction of b\.png"):
+        pairs_in(tmp_path, 2)
+
+
+def test_reduction_of_another_size_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(24, 24))
+    _save(tmp_path / "LR", a=_noise(11, 12))
+
+    with pytest.raises(UserError, match=r"a\.png: 12×11 is not a\.png \(24×24\) reduced 2 times"):
+        list(pairs_in(tmp_path, 2))
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_folder_without_pictures_is_named(empty: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    if empty:
+        folder.mkdir()
+
+    with pytest.raises(UserError, match="folder"):
+        pairs_in(folder, 2)
+
+
+def test_pictures_smaller_than_ssims_window_have_psnr_only(pairs: list[Pair]) -> None:
+    small = Pair.reduced("small", _noise(14, 40), 2)  # 10 rows are left without the border.
+
+    scores = score(_enlarge, [small, pairs[0]], 2)
+    alone = score(_enlarge, [small], 2)
+
+    assert scores.rows[0].ssim_y is None
+    assert math.isfinite(scores.rows[0].psnr_y)
+    assert scores.ssim_y == scores.rows[1].ssim_y
+    assert alone.ssim_y is None
+    # One row more and there is a window.
+    assert score(_enlarge, [Pair.reduced("", _noise(16, 40), 2)], 2).ssim_y is not None
+
+
+def test_picture_with_nothing_inside_its_border_is_refused() -> None:
+    with pytest.raises(UserError, match=r"tiny: 4×40 has nothing left .* at least 5 pixels"):
+        score(_enlarge, [Pair.reduced("tiny", _noise(40, 4), 2)], 2)
+
+
+def test_picture_too_small_to_reduce_is_refused() -> None:
+    with pytest.raises(UserError, match="dot: 1×1 is too small to be reduced 2 times"):
+        Pair.reduced("dot", _noise(1, 1), 2)
+
+
+def test_restorer_of_another_scale_is_refused(pairs: list[Pair]) -> None:
+    with pytest.raises(UserError, match=r"restored to 96×96, expected 64×64; .* ×2"):
+        score(lambda picture: bicubic.enlarge(picture, 3), pairs, 2)
+
+
+def test_no_pictures_are_refused() -> None:
+    with pytest.raises(UserError, match="no pictures"):
+        score(_enlarge, [], 2)
+
+
+def test_perfect_restoration(pairs: list[Pair]) -> None:
+    originals = iter(pair.high for pair in pairs)
+
+    scores = score(lambda _: next(originals), pairs, 2)
+
+    assert scores.psnr_y == math.inf
+    assert scores.ssim_y == pytest.approx(1)
+    assert psnr_loss(scores, scores) == 0
+
+
+def test_loss_is_defined_on_the_same_pictures_only() -> None:
+    ours, theirs = (Scores(psnr, 0.9, (PictureScore("a", psnr, 0.9),)) for psnr in (30.5, 30.4))
+
+    assert psnr_loss(ours, theirs) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="same pictures"):
+        psnr_loss(ours, Scores(30, 0.9, (PictureScore("b", 30, 0.9),)))
