@@ -213,7 +213,8 @@ def latency_table(report: LatencyReport) -> str:
     machine = report.environment
     lines = [
         f"{machine.cpu} ({', '.join(machine.simd) or 'no low-precision instructions'}), "
-        f"{report.threads} threads of {machine.available}, {report.rounds} interleaved rounds",
+        f"threads: {report.threads} of {machine.available}, "
+        f"interleaved rounds: {report.rounds}",
     ]
     if not machine.quiet:
         lines.append(

@@ -129,7 +129,7 @@ def test_table_says_what_was_measured_and_on_what(asked: list[str]) -> None:
     lines = latency_table(report).splitlines()
 
     assert report.environment.cpu in lines[0]
-    assert "2 threads" in lines[0]
+    assert "threads: 2 of" in lines[0]
     assert lines[-2].split() == [
         *("b", "180×320", "10.00", "2.50", "100.0", "100", "2.00×", "(2.00–3.00)"),
     ]
