@@ -29,11 +29,17 @@ class OnnxSession(Session):
     """An ``.onnx`` file (NCHW; float32 or float16 tensors, quantized inside or not)."""
 
     def __init__(self, path: Path, manifest: Manifest | None, threads: int) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(
+                "ONNX Runtime is not installed; run pip install onnxruntime, or use the .tflite"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what is fatal arrives as an exception
+        # The pattern is a second block of all tensors beside the arena: memory without gain here.
+        options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

@@ -227,9 +227,12 @@ def test_the_runtimes_name_tells_what_really_runs(tmp_path: Path, write_onnx: Wr
     assert vino.endswith(" CPU (f32)")
 
 
-def test_missing_openvino_names_the_extra(
+def test_missing_runtimes_name_what_to_install(
     tmp_path: Path, write_onnx: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="pip install onnxruntime"):
+        runtime.open(write_onnx(tmp_path / "a.onnx"))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"pip install 'reslite\[openvino\]'"):
         runtime.open(write_onnx(tmp_path / "a.onnx"), runtime="openvino")
