@@ -168,7 +168,7 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
         scale: Upscaling factor, for the names.
 
     Raises:
-        UserError: If a folder is missing or holds no pictures, if ``out`` cannot be the place for
+        UserError: If a folder holds no pictures, if ``out`` cannot be the place for
             them, if two pictures would have one destination, or if one would replace its original.
     """
     single_file = len(pictures) == 1 and not pictures[0].is_dir()
