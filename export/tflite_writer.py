@@ -1,0 +1,381 @@
+"""TFLite files: NHWC, written straight from the graph with LiteRT's own schema, no TensorFlow.
+
+float32 files compute in float32. float16 files store their weights as float16 behind DEQUANTIZE
+operators, which XNNPACK and the GPU delegate fold away. int8 files are integer throughout, with
+the numbers of the table of scales; their picture and restored picture are int8, or float32 between
+a QUANTIZE and a DEQUANTIZE. A Relu is part of the operator before it wherever that can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from export.errors import CannotLower
+from export.graph import Graph, Node
+from export.scales import (
+    Quantization,
+    ScaleTable,
+    bias_scales,
+    output_axis,
+    quantized_bias,
+    quantized_weight,
+    weight_scales,
+)
+from export.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
+from export.writing import Written
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.manifest import Precision, TensorInfo
+
+_SIGMOID = Quantization(1 / 256, -128)
+"""What TFLite's int8 LOGISTIC returns, always."""
+
+# Operators that copy int8 values without a look at their scales.
+_MOVES = frozenset({"Concat", "Split", "DepthToSpace"})
+_CHANNEL_AXIS = 3
+# From the graph's layout to output × k × k × input, which TFLite wants of both.
+_KERNEL_ORDER = {"Conv": (0, 2, 3, 1), "ConvTranspose": (1, 2, 3, 0)}
+
+
+def write_tflite(
+    graph: Graph,
+    path: Path,
+    precision: Precision,
+    table: ScaleTable | None = None,
+    size: tuple[int, int] | None = None,
+    float_io: bool = False,
+) -> Written:
+    """Write ``graph`` as a TFLite file; equal arguments give equal bytes.
+
+    Args:
+        graph: Lowered for a TFLite profile, so that its shuffles are DCR.
+        path: The file, replaced if it exists.
+        precision: Of weights and arithmetic.
+        table: The scales; needed for int8.
+        size: Height and width of the input, or None to leave them to the app, which then has to
+            call ``resize_tensor_input``.
+        float_io: Take and return float32 pictures from an int8 file too.
+
+    Raises:
+        CannotLower: If TFLite has no operator for a node of the graph.
+        UserError: If int8 is asked for without scales, or the file cannot be written.
+    """
+    if precision != "int8":
+        table, float_io = None, False
+    elif table is None:
+        raise UserError(f"{path.name}: int8 needs a table of scales; run 'reslite quantize' first")
+    translator = _Translator(graph, precision == "float16", table, size, float_io)
+    content = translator.file_content()
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return Written(
+        input=translator.tensor_info(graph.input),
+        output=translator.tensor_info(graph.output),
+        operators=translator.file.operators(),
+    )
+
+
+class _Translator:
+    """Turns the nodes of one graph into the operators of one file.
+
+    ``_tensors`` holds the tensor of every activation, ``_constants`` that of every constant;
+    ``_fused_relus`` the output of each Relu that is part of another operator, by its input.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        half_weights: bool,
+        table: ScaleTable | None,
+        size: tuple[int, int] | None,
+        float_io: bool,
+    ) -> None:
+        self._graph, self._half_weights, self._table = graph, half_weights, table
+        self._size, self._float_io = size, float_io
+        self._channels, self._resolutions = graph.channels(), graph.resolutions()
+        self._tensors: dict[str, int] = {}
+        self._constants: dict[str, int] = {}
+        self._fused_relus = {
+            node.output: relu.output for node in graph.nodes if (relu := graph.fused_relu(node))
+        }
+        self.file = TFLiteFile(
+            f"Restores a picture at {graph.scale} times its size. {graph.input} and "
+            f"{graph.output}: 1 x height x width x 3, RGB in [0, 1]; clamp the result.",
+            integer=table is not None,
+        )
+
+    def file_content(self) -> bytes:
+        """Translate the whole graph."""
+        graph = self._graph
+        image = self._begin()
+        for node in graph.nodes:
+            if node.op != "Relu" or node.inputs[0] not in self._fused_relus:
+                self._translate(node)
+        return self.file.serialize({graph.input: image}, {graph.output: self._end()})
+
+    def tensor_info(self, value: str) -> TensorInfo:
+        """Describe the file's input or output."""
+        shape = self._shape(value)
+        if self._table is None or self._float_io:
+            return TensorInfo(value, "NHWC", "float32", shape)
+        found = self._table.of(value)
+        return TensorInfo(
+            value, "NHWC", "int8", shape, scale=found.scale, zero_point=found.zero_point
+        )
+
+    def _begin(self) -> int:
+        image = self._graph.input
+        if not self._float_io:
+            return self._activation(image)
+        outside = self.file.add_tensor(image, np.float32, self._shape(image))
+        self._requantized(outside, self._activation(image))
+        return outside
+
+    def _end(self) -> int:
+        restored = self._graph.output
+        if not self._float_io:
+            return self._tensors[restored]
+        outside = self.file.add_tensor(restored, np.float32, self._shape(restored))
+        inside = self._tensors[restored]
+        self.file.add_operator("DEQUANTIZE", [inside], [outside], schema.DequantizeOptionsT())
+        return outside
+
+    def _translate(self, node: Node) -> None:
+        if self._table is not None:
+            self._check_integer(node, self._table)
+        match node.op:
+            case "Conv":
+                self._convolution(node)
+            case "ConvTranspose":
+                self._transposed_convolution(node)
+            case "Relu":
+                self._emit("RELU", node)
+            case "LeakyRelu":
+                self._emit("LEAKY_RELU", node, schema.LeakyReluOptionsT(node.number("slope")))
+            case "Clip":
+                self._clip(node)
+            case "Sigmoid":
+                self._sigmoid(node)
+            case "Add":
+                self._emit("ADD", node, schema.AddOptionsT(self._activation_function(node)))
+            case "Sub":
+                self._emit("SUB", node, schema.SubOptionsT(self._activation_function(node)))
+            case "Mul":
+                self._emit("MUL", node, schema.MulOptionsT(), version=self._mul_version(node))
+            case "Concat":
+                self._emit("CONCATENATION", node, schema.ConcatenationOptionsT(_CHANNEL_AXIS))
+            case "Split":
+                self._split(node)
+            case "DepthToSpace":
+                self._depth_to_space(node)
+            case "GlobalAveragePool":
+                axes = self._constant("spatial_axes", np.array([1, 2], np.int32))
+                operands = [self._tensors[node.inputs[0]], axes]
+                self._emit("MEAN", node, schema.ReducerOptionsT(keepDims=True), operands)
+            case "Requantize":
+                self._requantize(node)
+
+    def _convolution(self, node: Node) -> None:
+        options = schema.Conv2DOptionsT(
+            padding=schema.Padding.SAME,
+            strideW=1,
+            strideH=1,
+            fusedActivationFunction=self._activation_function(node),
+        )
+        operands = [self._tensors[node.inputs[0]], *self._kernel_and_bias(node)]
+        version = GROUPED_CONV_2D if node.integer("groups") > 1 else None
+        self._emit("CONV_2D", node, options, operands, version)
+
+    def _transposed_convolution(self, node: Node) -> None:
+        if self._size is None:
+            raise CannotLower(
+                f"{node.name}: transposed convolutions need fixed shapes in TFLite; export with a "
+                "height and width (--size) or for a profile without them"
+            )
+        if node.integer("groups") > 1:
+            raise CannotLower(
+                f"{node.name}: TFLite has no transposed convolution in "
+                f"{node.integer('groups')} groups; make it dense"
+            )
+        extents = np.array(self._shape(node.output), np.int32)
+        kernel, bias = self._kernel_and_bias(node)
+        stride = node.integer("stride")
+        self._emit(
+            "TRANSPOSE_CONV",
+            node,
+            schema.TransposeConvOptionsT(schema.Padding.VALID, strideW=stride, strideH=stride),
+            [
+                self._constant(f"{node.output}/shape", extents),
+                kernel,
+                self._tensors[node.inputs[0]],
+                bias,
+            ],
+        )
+
+    def _kernel_and_bias(self, node: Node) -> tuple[int, int]:
+        value, weight, bias = node.inputs
+        kernel, shifts = self._graph.constants[weight], self._graph.constants[bias]
+        order = _KERNEL_ORDER[node.op]
+        if self._table is None:
+            return self._weights(weight, kernel.transpose(order)), self._weights(bias, shifts)
+        axis, source = output_axis(node), self._table.of(value)
+        integers = quantized_weight(kernel, axis).transpose(order)
+        # A bias that convolutions share still has a scale for each of their inputs.
+        return (
+            self._constant(weight, integers, weight_scales(kernel, axis)),
+            self._constant(
+                f"{bias}/{node.output}",
+                quantized_bias(shifts, kernel, source, axis),
+                bias_scales(kernel, source, axis),
+            ),
+        )
+
+    def _clip(self, node: Node) -> None:
+        """Clip between two constants, which must have the scale of the value they bound."""
+        source, result = node.inputs[0], node.output
+        value = self._tensors[source]
+        if self._table is not None and self._table.of(source) != self._table.of(result):
+            value = self._requantized(value, self._like(result, f"{result}/requantized"))
+        raised = self._like(result, f"{result}/raised")
+        minimum = self._bound(result, "minimum", node.number("minimum"))
+        maximum = self._bound(result, "maximum", node.number("maximum"))
+        options = schema.MaximumMinimumOptionsT()
+        self.file.add_operator("MAXIMUM", [value, minimum], [raised], options)
+        self._emit("MINIMUM", node, options, [raised, maximum])
+
+    def _bound(self, value: str, name: str, bound: float) -> int:
+        if self._table is None:
+            return self._constant(f"{value}/{name}", np.array(bound, np.float32))
+        found = self._table.of(value)
+        integer = np.clip(round(bound / found.scale) + found.zero_point, -128, 127)
+        return self.file.add_constant(
+            f"{value}/{name}", integer.astype(np.int8), np.array([found.scale]), found.zero_point
+        )
+
+    def _sigmoid(self, node: Node) -> None:
+        if self._table is None or self._table.of(node.output) == _SIGMOID:
+            self._emit("LOGISTIC", node)
+            return
+        fixed = self._like(node.output, f"{node.output}/sigmoid", _SIGMOID)
+        self.file.add_operator("LOGISTIC", [self._tensors[node.inputs[0]]], [fixed])
+        self._requantized(fixed, self._activation(node.output))
+
+    def _split(self, node: Node) -> None:
+        if len(set(node.sizes())) > 1:
+            raise CannotLower(f"{node.name}: TFLite splits evenly, not into {node.sizes()}")
+        axis = self._constant("channel_axis", np.array(_CHANNEL_AXIS, np.int32))
+        operands = [axis, self._tensors[node.inputs[0]]]
+        self._emit("SPLIT", node, schema.SplitOptionsT(len(node.outputs)), operands)
+
+    def _depth_to_space(self, node: Node) -> None:
+        if node.attributes["mode"] != "DCR":
+            raise CannotLower(
+                f"{node.name}: TFLite shuffles in DCR order only; apply 'use_dcr_shuffles' first"
+            )
+        options = schema.DepthToSpaceOptionsT(node.integer("block"))
+        self._emit("DEPTH_TO_SPACE", node, options)
+
+    def _requantize(self, node: Node) -> None:
+        if self._table is None:
+            raise CannotLower(f"{node.name}: only int8 files requantize; export as int8")
+        self._requantized(self._tensors[node.inputs[0]], self._activation(node.output))
+
+    def _requantized(self, source: int, target: int) -> int:
+        self.file.add_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT())
+        return target
+
+    def _check_integer(self, node: Node, table: ScaleTable) -> None:
+        """Refuse what the integer form of an operator would compute wrongly."""
+        if node.op not in _KERNEL_ORDER and any(map(self._graph.is_constant, node.inputs)):
+            raise CannotLower(
+                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
+                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
+            )
+        if node.op in _MOVES and len({table.of(v) for v in (*node.inputs, *node.outputs)}) > 1:
+            raise CannotLower(
+                f"{node.name}: {node.op} moves int8 values unchanged, but the table of scales "
+                f"gives {', '.join((*node.inputs, *node.outputs))} different scales; tie them or "
+                "requantize between them"
+            )
+
+    def _mul_version(self, node: Node) -> Version | None:
+        if self._table is None:
+            return None
+        first, second = (self._table.of(value).scale for value in node.inputs)
+        return GROWING_MUL if first * second >= self._table.of(node.output).scale else None
+
+    def _emit(
+        self,
+        operator: str,
+        node: Node,
+        options: Any = None,
+        operands: Sequence[int] | None = None,
+        version: Version | None = None,
+    ) -> None:
+        """Add an operator that makes the node's outputs, by default from the node's inputs."""
+        if operands is None:
+            operands = [self._operand(name) for name in node.inputs]
+        made = [self._activation(self._fused_relus.get(name, name)) for name in node.outputs]
+        self.file.add_operator(operator, operands, made, options, version)
+
+    def _operand(self, name: str) -> int:
+        if not self._graph.is_constant(name):
+            return self._tensors[name]
+        array = self._graph.constants[name]
+        spread = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        return self._constant(name, spread.transpose(0, 2, 3, 1))
+
+    def _activation_function(self, node: Node) -> int:
+        fused = node.output in self._fused_relus
+        functions = schema.ActivationFunctionType
+        return int(functions.RELU if fused else functions.NONE)
+
+    def _weights(self, name: str, array: NDArray[np.float32]) -> int:
+        """Store weights that are read as float32."""
+        if not self._half_weights:
+            return self._constant(name, array)
+        if name not in self._constants:
+            halves = self.file.add_constant(f"{name}/float16", array.astype(np.float16))
+            self._constants[name] = self.file.add_tensor(name, np.float32, array.shape)
+            self.file.add_operator(
+                "DEQUANTIZE", [halves], [self._constants[name]], schema.DequantizeOptionsT()
+            )
+        return self._constants[name]
+
+    def _constant(
+        self, name: str, array: NDArray[Any], scales: NDArray[np.floating[Any]] | None = None
+    ) -> int:
+        """Store a constant once, however many nodes read it."""
+        if name not in self._constants:
+            self._constants[name] = self.file.add_constant(name, array, scales)
+        return self._constants[name]
+
+    def _activation(self, value: str) -> int:
+        """Add the tensor that holds ``value``."""
+        at_end = value in {self._graph.input, self._graph.output}
+        name = f"{value}/int8" if self._float_io and at_end else value
+        self._tensors[value] = self._like(value, name)
+        return self._tensors[value]
+
+    def _like(self, value: str, name: str, quantization: Quantization | None = None) -> int:
+        """Add a tensor of the shape and, unless another is given, the scale of ``value``."""
+        if self._table is None:
+            return self.file.add_tensor(name, np.float32, self._shape(value))
+        found = quantization or self._table.of(value)
+        return self.file.add_tensor(
+            name, np.int8, self._shape(value), [found.scale], found.zero_point
+        )
+
+    def _shape(self, value: str) -> Shape:
+        resolution, channels = self._resolutions[value], self._channels[value]
+        if resolution == 0:
+            return (1, 1, 1, channels)
+        if self._size is None:
+            return (1, None, None, channels)
+        return (1, self._size[0] * resolution, self._size[1] * resolution, channels)
