@@ -66,10 +66,15 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="ethos-u",
             format="tflite",
-            rewrites_float=("fold_output_shift", "use_transposed_convolutions"),
+            rewrites_float=(
+                "fold_output_shift",
+                "split_shuffled_convolutions",
+                "use_transposed_convolutions",
+            ),
             rewrites_int8=(
                 "fold_output_shift",
                 "carry_mean_as_channel",
+                "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),
         ),

@@ -9,6 +9,7 @@ with the scale of the weights times that of the input.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ class Quantization:
 
     scale: float
     zero_point: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf or not -128 <= self.zero_point <= 127:
+            raise ValueError(f"scale {self.scale} and zero point {self.zero_point} fit no 8 bits")
 
     @classmethod
     def of_range(cls, low: float, high: float) -> Quantization:
@@ -113,16 +118,29 @@ def output_axis(node: Node) -> int:
     return 1 if node.op == "ConvTranspose" else 0
 
 
+# A channel whose weights are this much smaller than the largest of its kernel says next to nothing;
+# a scale as small as its weights would leave no int32 that holds its bias.
+_SMALLEST_CHANNEL = 1e-4
+
+
 def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
-    """Return one scale per output channel, so that the largest weight becomes ±127."""
+    """Return one scale per output channel, so that the largest weight becomes ±127.
+
+    Channels with hardly any weights beside the others', or none, take a larger scale, so that their
+    biases fit.
+    """
     others = tuple(index for index in range(kernel.ndim) if index != axis)
-    return np.maximum(np.abs(kernel).max(axis=others) / 127, 1e-9).astype(np.float32)
+    largest = np.abs(kernel).max(axis=others)
+    most = largest.max() or 1.0
+    chosen = np.where(largest > 0, np.maximum(largest, _SMALLEST_CHANNEL * most), most)
+    scales: NDArray[np.float32] = (chosen / 127).astype(np.float32)
+    return scales
 
 
 def quantized_weight(kernel: Array, axis: int = 0) -> NDArray[np.int8]:
     """Return the int8 kernel that belongs to ``weight_scales``."""
     shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
-    scaled = kernel / weight_scales(kernel, axis).reshape(shape)
+    scaled: Array = kernel / weight_scales(kernel, axis).reshape(shape)
     return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
 
 
@@ -134,7 +152,7 @@ def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[n
 def quantized_bias(
     bias: Array, kernel: Array, source: Quantization, axis: int = 0
 ) -> NDArray[np.int32]:
-    """Return the int32 bias, saturated where a channel of tiny weights has a large bias."""
+    """Return the int32 bias, saturated where it fits no 32 bits."""
     limit = 2.0**31 - 1
     rounded = np.rint(bias / bias_scales(kernel, source, axis))
     return np.clip(rounded, -limit, limit).astype(np.int32)

@@ -60,15 +60,23 @@ class Model:
             ) from error
         return network.eval()
 
+    def check_scale(self, scale: int) -> None:
+        """Make sure that the network restores at ``scale``.
+
+        Raises:
+            UserError: If it has no such scale.
+        """
+        if scale not in self.scales:
+            known = ", ".join(map(str, self.scales))
+            raise UserError(f"{self.name}: scale {scale} was not trained; choose one of {known}")
+
     def at_scale(self, scale: int) -> AtScale:
         """Load the network reduced to one scale.
 
         Raises:
             UserError: If the network has no such scale.
         """
-        if scale not in self.scales:
-            known = ", ".join(f"{known}" for known in self.scales)
-            raise UserError(f"{self.name}: scale {scale} was not trained; choose one of {known}")
+        self.check_scale(scale)
         return AtScale(self.network(), scale).eval()
 
 

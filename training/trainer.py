@@ -213,15 +213,34 @@ def train(
         run.save(checkpoint)
         log.close()
         bar.close()
-    save_weights(run, folder / WEIGHTS)
+    save_weights(run, folder / WEIGHTS, len(source.high))
     return folder / WEIGHTS
 
 
-def save_weights(run: Run, path: Path) -> None:
-    """Write the averaged weights with the recipe and the training record."""
-    record: dict[str, Any] = {"steps": run.step, "hours": round(run.seconds / 3600, 2)}
+def save_weights(run: Run, path: Path, pictures: int) -> None:
+    """Write the averaged weights with the recipe and the training record.
+
+    Args:
+        run: The finished run.
+        path: The ``.safetensors`` to write.
+        pictures: How many pictures it was trained on.
+    """
+    record: dict[str, Any] = {
+        "steps": run.step,
+        "hours": round(run.seconds / 3600, 2),
+        "pictures": pictures,
+        "machine": _machine(next(run.network.parameters()).device),
+        "torch": torch.__version__,
+    }
     metadata = {"recipe": run.recipe.model_dump_json(), "training": json.dumps(record)}
     save_tensors(path, run.average, metadata)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}"
 
 
 def _log_validation(run: Run, pictures: list[Picture], log: SummaryWriter, bar: Any) -> None:

@@ -1,0 +1,268 @@
+"""Measure again everything that is published of the trained weights, in one go.
+
+``make refresh``, or ``make refresh RUNS="runs/carn/weights.safetensors …"`` for new weights, takes
+finished runs over into ``training/weights``, scores every network on Set5, Set14 and B100, finds
+the tables of scales anew, updates the gate's baseline and rewrites the tables and the figure of
+the README. What it changes belongs into one commit. It needs ``RESLITE_DATA`` and a machine that
+does nothing else meanwhile: it measures latency.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image, ImageDraw
+
+import runtime
+from benchmarks.accuracy import (
+    network_restorer,
+    pairs_in,
+    psnr_loss,
+    score,
+    session_restorer,
+)
+from benchmarks.gate import gate_pictures, snapshot
+from benchmarks.multadds import layers_of_module, total
+from benchmarks.report import Report
+from export.parity import restore_with
+from quantize import load_scales, scales_path
+from quantize.calibration import find_scales
+from reslite.shipping import Shipment, ship
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from training import bicubic
+from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
+from training.checkpoint import load_tensors, save_tensors
+from training.pictures import Picture, data_folder
+
+ROOT = Path(__file__).parent.parent
+TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+GATED_MODEL, GATED_SCALE = "carn-m", 4
+
+# PSNR-Y at ×2, ×3 and ×4 of one multi-scale network: Ahn et al. 2018, Table 1.
+PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
+    "carn": {
+        "set5": (37.76, 34.29, 32.13),
+        "set14": (33.52, 30.29, 28.60),
+        "b100": (32.09, 29.06, 27.58),
+    },
+    "carn-m": {
+        "set5": (37.53, 33.99, 31.92),
+        "set14": (33.26, 30.08, 28.42),
+        "b100": (31.92, 28.91, 27.44),
+    },
+}
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+def refresh(runs: tuple[Path, ...]) -> None:
+    """Publish RUNS, the weights.safetensors of finished runs, and measure all networks again."""
+    data = data_folder()
+    if data is None:
+        raise UserError("the published scores are on Set5, Set14 and B100: set RESLITE_DATA")
+    for run in runs:
+        publish(find_model(str(run)), data)
+    models = list_models()
+    for model in models:
+        for scale in model.scales:
+            find_scales(model, scale).write(scales_path(model.name, scale))
+            click.echo(f"scales of {model.name} ×{scale}")
+    with tempfile.TemporaryDirectory() as folder:
+        shipments = [
+            ship(
+                model,
+                GATED_SCALE,
+                Path(folder) / model.name,
+                table=load_scales(model.name, GATED_SCALE),
+                data=data / "set5",
+                announce=click.echo,
+            )
+            for model in models
+        ]
+        update_baseline(Path(folder) / GATED_MODEL)
+        section = {
+            "scores": scores_table(models, data),
+            "artifacts": "\n\n".join(
+                artifacts_table(one, Path(folder) / one.report.model, data / "set14")
+                for one in shipments
+            ),
+        }
+        section["multadds"] = multadds_finding(shipments[0].report)
+        draw_figure(Path(folder) / GATED_MODEL / "carn_m_x4_int8.tflite")
+    rewrite(ROOT / "README.md", section)
+
+
+def publish(model: Model, data: Path) -> None:
+    """Take finished weights over into the package, with their scores in the metadata."""
+    tensors, metadata = load_tensors(model.path)
+    scores = {
+        name: {
+            scale: score(
+                network_restorer(model.at_scale(scale)), pairs_in(data / name, scale), scale, True
+            )
+            for scale in model.scales
+        }
+        for name in TEST_SETS
+    }
+    record = dict(model.training)
+    for quantity, digits in (("psnr_y", 3), ("ssim_y", 4)):
+        record[quantity] = {
+            name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
+            for name, row in scores.items()
+        }
+    path = WEIGHTS_FOLDER / f"{model.name.replace('-', '_')}.safetensors"
+    save_tensors(path, tensors, {**metadata, "training": json.dumps(record)})
+    click.echo(f"{path}: {record['psnr_y']}")
+
+
+def update_baseline(bundle: Path) -> None:
+    """Make the gate expect what ``bundle`` is."""
+    module = find_model(GATED_MODEL).at_scale(GATED_SCALE)
+    snapshot(bundle, restore_with(module), gate_pictures(GATED_SCALE)).write()
+
+
+def scores_table(models: Sequence[Model], data: Path) -> str:
+    """Return PSNR-Y of every network beside the paper's and bicubic's, as Markdown."""
+    lines = [
+        "| | scale | "
+        + " | ".join(f"{title} ours / paper" for title in TEST_SETS.values())
+        + " | training |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for scale in (2, 3, 4):
+        cells = []
+        for name in TEST_SETS:
+            baseline = score(
+                lambda picture, s=scale: bicubic.enlarge(picture, s),
+                pairs_in(data / name, scale),
+                scale,
+            )
+            cells.append(f"{baseline.psnr_y:.2f}")
+        lines.append(f"| bicubic | ×{scale} | {' | '.join(cells)} | |")
+    for model in models:
+        record = model.training
+        effort = f"{record['steps']:,} steps, {record['hours']:.1f} h"
+        for index, scale in enumerate(model.scales):
+            cells = [
+                f"**{record['psnr_y'][name][str(scale)]:.2f}** / "
+                f"{PUBLISHED[model.name][name][index]:.2f}"
+                for name in TEST_SETS
+            ]
+            lines.append(f"| {model.name} | ×{scale} | {' | '.join(cells)} | {effort} |")
+    return "\n".join(lines)
+
+
+def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
+    """Return what ``ship`` measured of one network's files, as Markdown."""
+    report = shipment.report
+    latency = report.latency
+    assert latency is not None
+    machine = latency.environment
+    lines = [
+        f"{report.model} ×{report.scale}; PSNR-Y on Set5 ({report.source.psnr_y:.2f} dB in torch), "
+        f"speed against its float32 TFLite file at an input of 128×128 on {machine.cpu} "
+        f"({', '.join(machine.simd)}; {latency.threads} threads, median of {latency.rounds} "
+        "interleaved rounds).",
+        "",
+        "| file | kB | max. difference | Set5 dB | lost on Set5 | lost on Set14 | speed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    base = latency.row(f"{report.model.replace('-', '_')}_x{report.scale}_float32.tflite")
+    pairs = list(pairs_in(second_set, report.scale))
+    module = find_model(report.model).at_scale(report.scale)
+    source = score(network_restorer(module), pairs, report.scale)
+    for row in report.rows:
+        if row.psnr_y is None or row.psnr_loss is None or row.latency is None or base is None:
+            lines.append(f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.not_run} | | | | |")
+            continue
+        with runtime.open(folder / row.file) as session:
+            lost = psnr_loss(source, score(session_restorer(session), pairs, report.scale))
+        timed = latency.row(row.file)
+        assert timed is not None
+        ratios = [a / b for a, b in zip(base.samples_ms, timed.samples_ms, strict=True)]
+        lines.append(
+            f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.max_abs_diff:.1e} | {row.psnr_y:.2f} | "
+            f"{row.psnr_loss:.3f} | {lost:.3f} | {np.median(ratios):.2f}× |"
+        )
+    return "\n".join(lines)
+
+
+def multadds_finding(report: Report) -> str:
+    """Return in words what CARN-M's fewer MultAdds buy, from one interleaved run of both."""
+    latency = report.latency
+    assert latency is not None
+
+    def gain(precision: str) -> float:
+        slow = latency.row(f"carn_x{report.scale}_{precision}.tflite")
+        fast = latency.row(f"carn_m_x{report.scale}_{precision}.tflite")
+        assert slow is not None
+        assert fast is not None
+        pairs = zip(slow.samples_ms, fast.samples_ms, strict=True)
+        return float(np.median([a / b for a, b in pairs]))
+
+    multadds = {
+        model.name: total(layers_of_module(model.at_scale(report.scale), report.scale)).multadds
+        for model in list_models()
+    }
+    sentence = (
+        f"CARN-M ×{report.scale} has {multadds['carn'] / multadds['carn-m']:.1f}× fewer MultAdds "
+        f"than CARN. With TFLite on this CPU that makes it {gain('float32'):.2f}× as fast in "
+        f"float32 and {gain('int8'):.2f}× in int8"
+    )
+    npu = {row.model: row.estimate for row in report.npu}
+    if "carn" in npu and "carn-m" in npu:
+        one = npu["carn-m"]
+        ratio = npu["carn"].milliseconds / one.milliseconds
+        sentence += (
+            f"; on an {one.target.accelerator} NPU at {one.size[0]}×{one.size[1]} {ratio:.2f}× "
+            f"({one.label}, {one.target.system}, {one.target.memory})"
+        )
+    return sentence + "."
+
+
+def draw_figure(file: Path) -> None:
+    """Draw bicubic, restored and original side by side, from a picture of scikit-image's."""
+    from skimage import data
+
+    original = data.astronaut()[20:212, 130:322]
+    low = bicubic.reduce(original, GATED_SCALE)
+    with runtime.open(file) as session:
+        restored = session_restorer(session)(low)
+    panels: dict[str, Picture] = {
+        "bicubic": bicubic.enlarge(low, GATED_SCALE),
+        "CARN-M ×4, int8 TFLite": restored,
+        "original": original,
+    }
+    side, caption, gap = 288, 24, 8
+    figure = Image.new("RGB", (3 * side + 2 * gap, side + caption), "white")
+    draw = ImageDraw.Draw(figure)
+    for index, (name, pixels) in enumerate(panels.items()):
+        left = index * (side + gap)
+        panel = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+        figure.paste(panel, (left, 0))
+        draw.text((left + side // 2, side + caption // 2), name, "black", anchor="mm", font_size=15)
+    with replacing(ROOT / "docs" / "before_after.png") as temporary:
+        figure.save(temporary)
+
+
+def rewrite(path: Path, sections: Mapping[str, str]) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file."""
+    text = path.read_text(encoding="utf-8")
+    for name, content in sections.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise UserError(f"{path}: has no section <!-- {name} --> … <!-- /{name} -->; add it")
+        text = pattern.sub(lambda match, new=content: f"{match[1]}{new}\n{match[2]}", text)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    refresh()
