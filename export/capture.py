@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -42,24 +42,30 @@ def capture(module: nn.Module) -> Graph:
 
 def _trace(module: nn.Module) -> ir.Model:
     size = {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(1, 3, 12, 10),),
-            dynamo=True,
-            opset_version=18,
-            input_names=[_INPUT],
-            output_names=[_OUTPUT],
-            dynamic_shapes=({**size},),
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(1, 3, 12, 10),),
+                dynamo=True,
+                opset_version=18,
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                dynamic_shapes=({**size},),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise CannotLower(
+            f"{type(module).__name__}: torch cannot trace it for pictures of any size "
+            f"({type(error.__cause__ or error).__name__}); its forward may not depend on values"
+        ) from error
     if program is None:
         raise CannotLower(f"{type(module).__name__}: torch's exporter returned no program")
     return program.model
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]
+def _quiet() -> Iterator[None]:
     """Silence the exporter's progress and its advice about packages we do not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -75,7 +81,8 @@ def _quiet():  # type: ignore[no-untyped-def]
 def _array(value: ir.Value) -> Array:
     if value.const_value is None:
         raise CannotLower(f"{value.name}: a constant without data")
-    return np.ascontiguousarray(value.const_value.numpy(), dtype=np.float32)
+    array = np.array(value.const_value.numpy(), np.float32, order="C")
+    return array if array.ndim else array.reshape(1, 1, 1, 1)
 
 
 def _read_node(node: ir.Node, constants: Mapping[str, Array]) -> Node:
@@ -90,7 +97,8 @@ def _read_node(node: ir.Node, constants: Mapping[str, Array]) -> Node:
     inputs = tuple(str(value.name) for value in node.inputs if value is not None)
     outputs = tuple(str(value.name) for value in node.outputs)
     attributes, count = reader(node, place, [constants.get(name) for name in inputs])
-    return Node(node.op_type, place, inputs[:count], outputs, attributes)
+    op = _RENAMED.get(node.op_type, node.op_type)
+    return Node(op, place, inputs[:count], outputs, attributes)
 
 
 # A reader returns the node's attributes and how many of its inputs are operands.
@@ -136,7 +144,15 @@ def _leaky_relu(node: ir.Node, place: str, inputs: list[Array | None]) -> _Readi
 def _clip(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     if len(inputs) != 3 or inputs[1] is None or inputs[2] is None:
         raise CannotLower(f"{place}: Clip needs two constant bounds")
-    return {"minimum": float(inputs[1]), "maximum": float(inputs[2])}, 1
+    return {"minimum": inputs[1].item(), "maximum": inputs[2].item()}, 1
+
+
+def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    axes = inputs[1] if len(inputs) == 2 else None
+    over = None if axes is None else sorted(int(axis) % 4 for axis in axes)
+    if over != [2, 3] or node.attributes.get_int("keepdims", 1) != 1:
+        raise CannotLower(f"{place}: a mean must be over height and width, with keepdim=True")
+    return {}, 1
 
 
 _READERS: Mapping[str, _Reader] = {
@@ -150,8 +166,10 @@ _READERS: Mapping[str, _Reader] = {
     "Mul": _plain,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
-    "GlobalAveragePool": _plain,
+    "ReduceMean": _mean,
 }
+# What torch's exporter makes of a mean over height and width or an adaptive pooling to 1 × 1.
+_RENAMED: Mapping[str, str] = {"ReduceMean": "GlobalAveragePool"}
 
 
 def _module_path(node: ir.Node) -> str:

@@ -58,13 +58,25 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
     kernel for that channel. Zero padding pads the ones too, so borders stay exact as well.
     """
     subtraction = next(
-        (n for n in graph.nodes if n.op == "Sub" and n.inputs[0] == graph.input), None
+        (
+            node
+            for node in graph.nodes
+            if node.op == "Sub"
+            and node.inputs[0] == graph.input
+            and graph.is_constant(node.inputs[1])
+        ),
+        None,
     )
     if subtraction is None:
         return graph
     entries = graph.consumers(subtraction.output)
-    if any(node.op != "Conv" or node.integer("groups") != 1 for node in entries):
-        raise CannotLower(f"{subtraction.name}: the mean is not subtracted before a convolution")
+    if subtraction.output == graph.output or any(
+        node.op != "Conv" or node.integer("groups") != 1 for node in entries
+    ):
+        raise CannotLower(
+            f"{subtraction.name}: something else than convolutions in one group reads the picture "
+            "minus its mean; choose a profile without carry_mean_as_channel"
+        )
     means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
     copied = f"{graph.input}/ones"
     copy = Node(
@@ -138,6 +150,12 @@ def split_shuffled_convolutions(graph: Graph) -> Graph:
         conv, groups = chain[0], chain[0].integer("groups")
         if groups == 1:
             continue
+        outputs = graph.constants[conv.inputs[1]].shape[0] // groups
+        if shuffle.attributes["mode"] != "CRD" or outputs % shuffle.integer("block") ** 2:
+            raise CannotLower(
+                f"{conv.name}: the {groups} groups of this convolution do not hold whole channels "
+                "of the shuffle after it; make it dense"
+            )
         branches, constants = _branches(graph, chain, groups)
         added.update(constants)
         start = nodes.index(conv)
@@ -313,6 +331,8 @@ def _pointwise_after(graph: Graph, concat: Node) -> Node | None:
     node = graph.sole_consumer(concat.output)
     if node is None or node.op != "Conv" or node.integer("groups") != 1:
         return None
+    if len(concat.inputs) == 1:
+        return None  # Nothing to add up.
     return node if graph.constants[node.inputs[1]].shape[-1] == 1 else None
 
 

@@ -1,0 +1,421 @@
+"""What the tests of the export package share.
+
+Networks captured once a session, a minimal calibration, the simulation of an int8 file, one graph
+per operator, and an interpreter of Core ML packages (Core ML itself runs on macOS only).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.capture import capture
+from export.execution import execute, tensors_of
+from export.graph import Graph, Node, origin
+from export.scales import (
+    PIXELS,
+    Quantization,
+    ScaleTable,
+    bias_scales,
+    output_axis,
+    quantized_bias,
+    quantized_weight,
+    weight_scales,
+)
+from runtime.manifest import Calibration
+from training.networks.carn import AtScale, Carn, CarnConfig
+
+Image = NDArray[np.float32]
+
+CONFIGS: Mapping[str, CarnConfig] = {
+    "carn": CarnConfig(),
+    "carn-m": CarnConfig(groups=4, efficient=True, recursive=True),
+}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A network with seeded random weights, and its graph."""
+
+    module: nn.Module
+    graph: Graph
+
+    def restore(self, image: Image) -> Image:
+        """Return what torch makes of the picture."""
+        with torch.no_grad():
+            restored: Image = self.module(torch.from_numpy(image)).numpy()
+        return restored
+
+
+@pytest.fixture(scope="session")
+def captured() -> Callable[[str, int], Captured]:
+    """Return a function from a model's name and a scale to the network, captured once."""
+
+    @functools.cache
+    def captured(model: str, scale: int) -> Captured:
+        torch.manual_seed(20)
+        module = AtScale(Carn(CONFIGS[model]), scale).eval()
+        with torch.no_grad():
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.weight *= 1.8  # Spreads outputs over most of [0, 1], as training does.
+        return Captured(module, capture(module))
+
+    return captured
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int, int], Image]:
+    """Return a function that makes a random 8-bit picture as 1 × 3 × height × width in [0, 1]."""
+
+    def picture(height: int, width: int) -> Image:
+        random = np.random.default_rng(height * 1000 + width)
+        levels = random.integers(0, 256, (1, 3, height, width))
+        return levels.astype(np.float32) / np.float32(255)
+
+    return picture
+
+
+@pytest.fixture(scope="session")
+def calibrated() -> Callable[..., ScaleTable]:
+    """Return a function that makes a table of min-max scales from one picture."""
+    return _calibrated
+
+
+def _calibrated(
+    graph: Graph,
+    image: Image,
+    output: Quantization | None = PIXELS,
+    requantized: tuple[tuple[str, str], ...] = (),
+) -> ScaleTable:
+    """Measure ranges and tie those that one concatenation, split or shuffle connects."""
+    ranges: dict[str, tuple[float, float]] = {}
+    tied = {origin(value): origin(value) for value in graph.channels()}
+
+    def leader(value: str) -> str:
+        return value if tied[value] == value else leader(tied[value])
+
+    def measure(name: str, value: Tensor) -> Tensor:
+        low, high = ranges.get(origin(name), (0.0, 0.0))
+        ranges[origin(name)] = (min(low, float(value.min())), max(high, float(value.max())))
+        return value
+
+    with torch.no_grad():
+        execute(graph, torch.from_numpy(image), hook=measure)
+    for node in graph.nodes:
+        if node.op in {"Concat", "Split", "DepthToSpace"}:
+            for value in (*node.inputs, *node.outputs[1:]):
+                if (origin(value), origin(node.outputs[0])) not in requantized:
+                    tied[leader(origin(value))] = leader(origin(node.outputs[0]))
+    shared: dict[str, tuple[float, float]] = {}
+    for value, (low, high) in ranges.items():
+        known = shared.get(leader(value), (0.0, 0.0))
+        shared[leader(value)] = (min(known[0], low), max(known[1], high))
+    activations = {value: Quantization.of_range(*shared[leader(value)]) for value in ranges}
+    activations[graph.input] = PIXELS
+    if output is not None:
+        activations[graph.output] = output
+    nothing = Calibration((), "")
+    return ScaleTable("test", graph.scale, "", "min-max", activations, requantized, nothing)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Callable[[Graph, ScaleTable, Image], Image]:
+    """Return a function that runs a graph with every number rounded as int8 files round it."""
+    return _simulated
+
+
+def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
+    constants = tensors_of(graph)
+    for node in graph.nodes:
+        if node.op not in {"Conv", "ConvTranspose"}:
+            continue
+        value, weight, bias = node.inputs
+        kernel, axis = graph.constants[weight], output_axis(node)
+        shape = [-1 if index == axis else 1 for index in range(4)]
+        scales, source = weight_scales(kernel, axis), table.of(value)
+        rounded = quantized_weight(kernel, axis) * scales.reshape(shape)
+        integers = quantized_bias(graph.constants[bias], kernel, source, axis)
+        real = (integers * bias_scales(kernel, source, axis)).astype(np.float32)
+        # A bias that convolutions share is another one for each of them.
+        constants[weight], constants[f"{node.output}.bias"] = map(torch.from_numpy, (rounded, real))
+    nodes = [_with_own_bias(node) for node in graph.nodes]
+    own = {name: tensor.numpy() for name, tensor in constants.items()}
+
+    def round_to_8_bits(name: str, value: Tensor) -> Tensor:
+        quantization = table.of(name)
+        integers = torch.round(value / quantization.scale) + quantization.zero_point
+        return (integers.clamp(-128, 127) - quantization.zero_point) * quantization.scale
+
+    with torch.no_grad():
+        ready = graph.with_nodes(nodes, **own)
+        restored: Image = execute(ready, torch.from_numpy(image), hook=round_to_8_bits).numpy()
+    return restored
+
+
+def _with_own_bias(node: Node) -> Node:
+    if node.op not in {"Conv", "ConvTranspose"}:
+        return node
+    inputs = (*node.inputs[:2], f"{node.output}.bias")
+    return Node(node.op, node.name, inputs, node.outputs, node.attributes)
+
+
+def _random(*shape: int) -> Image:
+    random = np.random.default_rng(sum(shape))
+    return random.normal(0, 0.3, shape).astype(np.float32)
+
+
+def _convolution(inputs: int, outputs: int, size: int, groups: int = 1) -> Graph:
+    constants = {"w": _random(outputs, inputs // groups, size, size), "b": _random(outputs)}
+    node = Node("Conv", "conv", ("image", "w", "b"), ("restored_image",), {"groups": groups})
+    return Graph((node,), constants)
+
+
+def _transposed(outputs: int, stride: int, groups: int = 1) -> Graph:
+    constants = {"w": _random(3, outputs // groups, stride, stride), "b": _random(outputs)}
+    attributes = {"stride": stride, "groups": groups}
+    node = Node("ConvTranspose", "up", ("image", "w", "b"), ("restored_image",), attributes)
+    return Graph((node,), constants)
+
+
+def _shuffle(block: int, mode: str) -> Graph:
+    """Return a convolution to the channels a shuffle needs, and the shuffle."""
+    constants = {"w": _random(3 * block**2, 3, 1, 1), "b": _random(3 * block**2)}
+    return Graph(
+        (
+            Node("Conv", "conv", ("image", "w", "b"), ("wide",), {"groups": 1}),
+            Node(
+                "DepthToSpace",
+                "shuffle",
+                ("wide",),
+                ("restored_image",),
+                {"block": block, "mode": mode},
+            ),
+        ),
+        constants,
+    )
+
+
+def _after_shift(*nodes: Node) -> Graph:
+    """Return ``nodes`` on a picture moved to both sides of zero, called ``shifted``."""
+    shift = Node("Sub", "shift", ("image", "middle"), ("shifted",))
+    return Graph((shift, *nodes), {"middle": np.float32([0.5, 0.4, 0.6]).reshape(1, 3, 1, 1)})
+
+
+def _alone(op: str, *inputs: str, **attributes: Any) -> Graph:
+    return _after_shift(Node(op, op.lower(), inputs, ("restored_image",), attributes))
+
+
+OPERATOR_GRAPHS: Mapping[str, Graph] = {
+    "Conv 1×1": _convolution(3, 5, 1),
+    "Conv 5×5 in groups": _convolution(3, 6, 5, groups=3),
+    "ConvTranspose": _transposed(2, 3),
+    "Relu": _alone("Relu", "shifted"),
+    "LeakyRelu": _alone("LeakyRelu", "shifted", slope=0.2),
+    "Clip": _alone("Clip", "shifted", minimum=-0.2, maximum=0.3),
+    "Sigmoid": _alone("Sigmoid", "shifted"),
+    "Add": _alone("Add", "shifted", "image"),
+    "Add of a constant": _alone("Add", "shifted", "middle"),
+    "Sub": _alone("Sub", "image", "shifted"),
+    "Mul": _alone("Mul", "shifted", "image"),
+    "Concat": _alone("Concat", "shifted", "image", "shifted"),
+    "Split": _after_shift(
+        Node("Split", "split", ("shifted",), ("one", "two"), {"sizes": (1, 2)}),
+        Node("Concat", "concat", ("two", "one"), ("restored_image",)),
+    ),
+    "DepthToSpace CRD": _shuffle(3, "CRD"),
+    "DepthToSpace DCR": _shuffle(2, "DCR"),
+    "GlobalAveragePool": _alone("GlobalAveragePool", "image"),
+    "Mul of a pooled value": _after_shift(
+        Node("GlobalAveragePool", "pool", ("image",), ("mean",)),
+        Node("Mul", "scale", ("shifted", "mean"), ("restored_image",)),
+    ),
+    "Requantize": _after_shift(
+        Node("Requantize", "requantize", ("shifted",), ("both/from.shifted",)),
+        Node("Concat", "concat", ("both/from.shifted", "image"), ("both",)),
+        Node("Relu", "relu", ("both",), ("restored_image",)),
+    ),
+}
+
+
+@pytest.fixture(params=OPERATOR_GRAPHS)
+def operator_graph(request: pytest.FixtureRequest) -> Graph:
+    """Return a graph around one operator of the vocabulary."""
+    return OPERATOR_GRAPHS[request.param]
+
+
+@pytest.fixture(scope="session")
+def small_graph() -> Graph:
+    """Return a graph of scale 3 that takes no time: a convolution and a shuffle."""
+    return OPERATOR_GRAPHS["DepthToSpace CRD"]
+
+
+@pytest.fixture(scope="session")
+def open_package() -> Callable[[Path], Callable[[Image], Image]]:
+    """Return a function that reads a Core ML package and returns what runs it on a picture."""
+    return lambda path: functools.partial(_run, _read_package(path).functions["main"])
+
+
+def _run(function: Any, image: Image) -> Image:
+    (start,), (end,) = function.inputs.values(), function.outputs
+    values: dict[str, Any] = {start.name: torch.from_numpy(image)}
+    for operation in function.operations:
+        if operation.op_type == "const":
+            continue
+        operands = {
+            name: _value(given, values)
+            for name, given in operation.inputs.items()
+            if given is not None
+        }
+        made = _MIL_OPERATIONS[operation.op_type](**operands)
+        results = made if isinstance(made, tuple) else (made,)
+        for variable, result in zip(operation.outputs, results, strict=True):
+            values[variable.name] = _as_stored(result, variable)
+    restored: Image = values[end.name].numpy()
+    return restored
+
+
+def _read_package(path: Path) -> Any:
+    importlib.import_module("export.coreml_writer")  # imports coremltools without its chatter
+    import coremltools
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    model = coremltools.models.MLModel(str(path), skip_model_load=True)
+    specification = model.get_spec()
+    return load(specification, specification.specificationVersion, model.weights_dir)
+
+
+def _value(variable: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(variable, (list, tuple)):
+        return [_value(one, values) for one in variable]
+    return values[variable.name] if variable.name in values else _tensor(variable.val)
+
+
+def _tensor(value: Any) -> Any:
+    """Return numbers as a tensor, float16 ones widened; anything else as it is."""
+    if not isinstance(value, (np.ndarray, np.floating)):
+        return value
+    array = np.asarray(value)
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array.copy())
+
+
+def _as_stored(result: Tensor, variable: Any) -> Tensor:
+    """Check a result against its declaration; round it where the program holds float16."""
+    declared = [extent if isinstance(extent, int) else None for extent in variable.shape]
+    for found, known in zip(result.shape, declared, strict=True):
+        assert known in {None, found}, f"{variable.name}: {result.shape} is declared as {declared}"
+    kind = _name_of_type(variable.dtype)
+    assert kind in {"fp16", "fp32", "uint8"}, kind
+    return result.half().float() if kind == "fp16" else result
+
+
+def _name_of_type(kind: Any) -> str:
+    from coremltools.converters.mil.mil import types
+
+    name: str = types.builtin_to_string(kind)
+    return name
+
+
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    strides: NDArray[np.int32],
+    pad_type: str,
+    pad: NDArray[np.int32],
+    dilations: NDArray[np.int32],
+    groups: int,
+) -> Tensor:
+    assert pad_type == "custom" and dilations.tolist() == [1, 1]
+    top, bottom, left, right = pad.tolist()
+    padded = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(padded, weight, bias, stride=tuple(strides.tolist()), groups=int(groups))
+
+
+def _convolve_transposed(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    pad: NDArray[np.int32],
+    pad_type: str,
+    strides: NDArray[np.int32],
+    dilations: NDArray[np.int32],
+    groups: int,
+) -> Tensor:
+    assert pad_type == "valid" and pad.tolist() == [0] * 4 and dilations.tolist() == [1, 1]
+    strides = tuple(strides.tolist())
+    return F.conv_transpose2d(x, weight, bias, stride=strides, groups=int(groups))
+
+
+def _concatenate(values: list[Tensor], axis: int, interleave: bool) -> Tensor:
+    assert not interleave
+    return torch.cat(values, dim=int(axis))
+
+
+def _split(x: Tensor, split_sizes: NDArray[np.int32], axis: int) -> tuple[Tensor, ...]:
+    return torch.split(x, split_sizes.tolist(), dim=int(axis))
+
+
+def _depth_to_space(x: Tensor, block_size: int) -> Tensor:
+    """Rearrange as tf.nn.depth_to_space does; coremltools converts that to this operation."""
+    count, channels, height, width = x.shape
+    r = int(block_size)
+    blocks = x.reshape(count, r, r, channels // r**2, height, width)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(count, -1, height * r, width * r)
+
+
+def _average(x: Tensor, axes: NDArray[np.int32], keep_dims: bool) -> Tensor:
+    return x.mean(axes.tolist(), keepdim=bool(keep_dims))
+
+
+def _quantize(
+    input: Tensor, scale: Tensor, output_dtype: str, zero_point: np.uint8 | int = 0
+) -> Tensor:
+    assert output_dtype == "uint8"
+    return (torch.round(input / scale) + int(zero_point)).clamp(0, 255).to(torch.uint8)
+
+
+def _dequantize(input: Tensor, scale: Tensor, zero_point: np.uint8 | int = 0) -> Tensor:
+    return (input.float() - int(zero_point)) * scale
+
+
+def _dequantize_constant(
+    quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: int
+) -> Tensor:
+    shape = [-1 if index == axis else 1 for index in range(quantized_data.dim())]
+    shifted = quantized_data.float() - zero_point.float().reshape(shape)
+    return shifted * scale.float().reshape(shape)
+
+
+_MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "cast": lambda x, dtype: x,
+    "identity": lambda x: x,
+    "conv": _convolve,
+    "conv_transpose": _convolve_transposed,
+    "relu": lambda x: torch.relu(x),
+    "leaky_relu": lambda x, alpha: F.leaky_relu(x, float(alpha)),
+    "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "concat": _concatenate,
+    "split": _split,
+    "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
+    "depth_to_space": _depth_to_space,
+    "reduce_mean": _average,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "constexpr_affine_dequantize": _dequantize_constant,
+}

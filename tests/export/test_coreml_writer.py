@@ -1,0 +1,303 @@
+"""Core ML packages, executed by the interpreter of conftest.py: Core ML itself needs macOS."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.coreml_writer import DEFAULT_SIZES, ct, write_coreml
+from export.execution import execute
+from export.graph import Graph
+from export.lowering import lower
+from export.profiles import DEFAULT_PROFILES, PROFILES
+from export.scales import ScaleTable, with_requantization
+from runtime.errors import UserError
+from runtime.manifest import Precision, TensorInfo, sha256_of, size_of
+
+Image = NDArray[np.float32]
+Picture = Callable[[int, int], Image]
+Capture = Callable[[str, int], Any]
+Calibrate = Callable[..., ScaleTable]
+Simulate = Callable[[Graph, ScaleTable, Image], Image]
+Open = Callable[[Path], Callable[[Image], Image]]
+
+SIZES = [(37, 51), (8, 8), (1, 1), (1, 7)]
+TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
+QUANTA = 2
+
+
+def _lowered(graph: Graph, precision: Precision) -> Graph:
+    return lower(graph, PROFILES[DEFAULT_PROFILES["coreml"]].rewrites(precision))
+
+
+def _specification(path: Path) -> Any:
+    return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+
+
+def _quanta_apart(found: Image, expected: Image, scale: float) -> NDArray[np.int64]:
+    """Return the distances in quanta; float16 holds multiples of a scale only nearly."""
+    return np.abs(np.rint(found / scale) - np.rint(expected / scale)).astype(np.int64)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_every_operator_computes_what_torch_does(
+    operator_graph: Graph,
+    precision: Precision,
+    tmp_path: Path,
+    picture: Picture,
+    open_package: Open,
+) -> None:
+    path, image = tmp_path / "operator.mlpackage", picture(5, 7)
+    write_coreml(operator_graph, path, precision)
+    expected = execute(operator_graph, torch.from_numpy(image)).numpy()
+    found = open_package(path)(image)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE[precision], rtol=0)
+
+
+def test_every_operator_in_int8_agrees_with_the_simulation(
+    operator_graph: Graph,
+    tmp_path: Path,
+    picture: Picture,
+    calibrated: Calibrate,
+    simulated: Simulate,
+    open_package: Open,
+) -> None:
+    path, image = tmp_path / "operator.mlpackage", picture(5, 7)
+    table = calibrated(operator_graph, image, output=None)
+    write_coreml(operator_graph, path, "int8", table)
+    expected, quantum = simulated(operator_graph, table, image), table.of("restored_image").scale
+    assert _quanta_apart(open_package(path)(image), expected, quantum).max() <= QUANTA
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("model", ["carn", "carn-m"])
+@pytest.mark.parametrize(
+    "scale", [4, pytest.param(3, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_a_network_computes_what_torch_does_at_any_size(
+    scale: int,
+    model: str,
+    precision: Precision,
+    tmp_path: Path,
+    captured: Capture,
+    picture: Picture,
+    open_package: Open,
+) -> None:
+    network, path = captured(model, scale), tmp_path / "network.mlpackage"
+    write_coreml(_lowered(network.graph, precision), path, precision)
+    run = open_package(path)
+    for size in SIZES:
+        image = picture(*size)
+        np.testing.assert_allclose(
+            run(image), network.restore(image), atol=TOLERANCE[precision], rtol=0
+        )
+
+
+@pytest.mark.parametrize("model", ["carn", "carn-m"])
+@pytest.mark.parametrize("requantize", [False, True], ids=["tied", "requantized"])
+def test_an_int8_network_agrees_with_the_simulation(
+    model: str,
+    requantize: bool,
+    tmp_path: Path,
+    captured: Capture,
+    picture: Picture,
+    calibrated: Calibrate,
+    simulated: Simulate,
+    open_package: Open,
+) -> None:
+    graph, path = _lowered(captured(model, 4).graph, "int8"), tmp_path / "network.mlpackage"
+    concats = [node for node in graph.nodes if node.op == "Concat"]
+    pairs = tuple((node.inputs[0], node.output) for node in concats) if requantize else ()
+    table = calibrated(graph, picture(24, 24), requantized=pairs)
+    graph = with_requantization(graph, table)
+    assert ("Requantize" in graph.operators()) == requantize
+    write_coreml(graph, path, "int8", table, arithmetic="float32")
+    run = open_package(path)
+    for size in SIZES:
+        expected = simulated(graph, table, picture(*size))
+        assert _quanta_apart(run(picture(*size)), expected, 1 / 255).max() <= QUANTA
+
+
+@pytest.mark.parametrize("model", ["carn", "carn-m"])
+def test_float16_arithmetic_strays_further_in_one_value_of_ten_thousand(
+    model: str,
+    tmp_path: Path,
+    captured: Capture,
+    picture: Picture,
+    calibrated: Calibrate,
+    simulated: Simulate,
+    open_package: Open,
+) -> None:
+    graph, path = _lowered(captured(model, 4).graph, "int8"), tmp_path / "network.mlpackage"
+    table = calibrated(graph, picture(24, 24))
+    write_coreml(graph, path, "int8", table)
+    expected = simulated(graph, table, picture(37, 51))
+    quanta = _quanta_apart(open_package(path)(picture(37, 51)), expected, 1 / 255)
+    assert quanta.max() <= QUANTA + 1 and (quanta > QUANTA).mean() < 1e-4
+
+
+def test_a_package_says_what_it_is(tmp_path: Path, small_graph: Graph) -> None:
+    path = tmp_path / "network.mlpackage"
+    written = write_coreml(small_graph, path, "float16")
+    assert written.input == TensorInfo("image", "NCHW", "float32", (1, 3, None, None))
+    assert written.output == TensorInfo("restored_image", "NCHW", "float32", (1, 3, None, None))
+    specification = _specification(path)
+    assert specification.specificationVersion == ct.target.iOS17
+    description = specification.description
+    assert description.metadata.author == "reslite"
+    assert "3 times" in description.metadata.shortDescription
+    (image,), (restored,) = description.input, description.output
+    assert (image.name, restored.name) == ("image", "restored_image")
+    assert "RGB in [0, 1]" in image.shortDescription
+    assert "clamp" in restored.shortDescription
+    float32 = ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT32
+    assert image.type.multiArrayType.dataType == float32
+    assert restored.type.multiArrayType.dataType == float32
+
+
+def _array_type(path: Path) -> Any:
+    return _specification(path).description.input[0].type.multiArrayType
+
+
+def test_by_default_a_package_takes_the_listed_sizes(tmp_path: Path, small_graph: Graph) -> None:
+    path = tmp_path / "network.mlpackage"
+    write_coreml(small_graph, path, "float32")
+    array = _array_type(path)
+    assert tuple(array.shape) == (1, 3, *DEFAULT_SIZES[0])
+    found = {tuple(shape.shape) for shape in array.enumeratedShapes.shapes}
+    assert found == {(1, 3, *size) for size in DEFAULT_SIZES}
+
+
+def test_a_range_of_sizes_on_request(tmp_path: Path, small_graph: Graph) -> None:
+    path = tmp_path / "network.mlpackage"
+    write_coreml(small_graph, path, "float32", flexible=(16, 640))
+    ranges = _array_type(path).shapeRange.sizeRanges
+    assert [(one.lowerBound, one.upperBound) for one in ranges[2:]] == [(16, 640), (16, 640)]
+
+
+def test_a_fixed_size_is_the_only_one(
+    tmp_path: Path, captured: Capture, picture: Picture, open_package: Open
+) -> None:
+    network, path = captured("carn-m", 4), tmp_path / "network.mlpackage"
+    written = write_coreml(network.graph, path, "float32", size=(6, 9))
+    assert written.input.shape == (1, 3, 6, 9)
+    assert written.output.shape == (1, 3, 24, 36)
+    description = _specification(path).description
+    assert _array_type(path).WhichOneof("ShapeFlexibility") is None
+    assert tuple(description.input[0].type.multiArrayType.shape) == (1, 3, 6, 9)
+    assert tuple(description.output[0].type.multiArrayType.shape) == (1, 3, 24, 36)
+    expected = network.restore(picture(6, 9))
+    np.testing.assert_allclose(open_package(path)(picture(6, 9)), expected, atol=1e-5, rtol=0)
+
+
+def test_a_program_holds_the_nodes_of_the_graph_and_its_casts(
+    tmp_path: Path, captured: Capture
+) -> None:
+    written = write_coreml(captured("carn-m", 4).graph, tmp_path / "a.mlpackage", "float16")
+    # The figures of ECCV 2018: 9 residual blocks of 3 convolutions, 12 fusions, entry, exit, 2 up.
+    assert written.operators == {
+        "add": 10,
+        "cast": 2,
+        "concat": 12,
+        "conv": 43,
+        "pixel_shuffle": 2,
+        "relu": 41,
+        "sub": 1,
+    }
+
+
+def test_shared_weights_are_stored_once(
+    tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
+) -> None:
+    # 294,147 parameters; beside them a package holds its program, below 250 kB.
+    sizes = {}
+    for precision in ("float32", "float16", "int8"):
+        graph, path = _lowered(captured("carn-m", 4).graph, precision), tmp_path / "a.mlpackage"
+        table = calibrated(graph, picture(2, 2)) if precision == "int8" else None
+        written = write_coreml(graph, path, precision, table)
+        sizes[precision] = size_of(path)
+    for precision, width in (("float32", 4), ("float16", 2), ("int8", 1)):
+        assert 0 < sizes[precision] - 294_147 * width < 250_000
+    # A recursive block has one kernel for its three uses.
+    assert written.operators["constexpr_affine_dequantize"] == 26 < written.operators["conv"]
+
+
+def test_int8_programs_round_where_the_simulation_does(
+    tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
+) -> None:
+    graph, path = _lowered(captured("carn-m", 4).graph, "int8"), tmp_path / "a.mlpackage"
+    shown: list[str] = []
+    image = torch.from_numpy(picture(2, 2))
+    with torch.no_grad():
+        execute(graph, image, hook=lambda name, value: shown.append(name) or value)
+    written = write_coreml(graph, path, "int8", calibrated(graph, picture(2, 2)))
+    assert written.operators["quantize"] == written.operators["dequantize"] == len(shown)
+
+
+def test_equal_graphs_make_equal_packages(
+    tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
+) -> None:
+    graph = _lowered(captured("carn-m", 4).graph, "int8")
+    table = calibrated(graph, picture(2, 2))
+    for name in ("one", "two"):
+        write_coreml(graph, tmp_path / f"{name}.mlpackage", "int8", table)
+    assert sha256_of(tmp_path / "one.mlpackage") == sha256_of(tmp_path / "two.mlpackage")
+    manifest = json.loads((tmp_path / "one.mlpackage" / "Manifest.json").read_text())
+    root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
+    assert (tmp_path / "one.mlpackage" / "Data" / root["path"]).is_file()
+
+
+def test_a_package_replaces_the_one_before(tmp_path: Path, small_graph: Graph) -> None:
+    path = tmp_path / "network.mlpackage"
+    write_coreml(small_graph, path, "float32", size=(8, 8))
+    write_coreml(small_graph, path, "float32", size=(9, 9))
+    assert tuple(_array_type(path).shape) == (1, 3, 9, 9)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["network.mlpackage"]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "flexible", "message"),
+    [
+        ("a.mlpackage", "int8", None, "int8 needs a table of scales"),
+        ("a.mlmodel", "float32", None, r"must be called \*\.mlpackage"),
+        ("a.mlpackage", "float32", (64, 32), "least and a greatest size"),
+        ("a.mlpackage", "float32", (0, 32), "least and a greatest size"),
+    ],
+)
+def test_a_mistake_is_named_and_leaves_nothing_behind(
+    name: str,
+    precision: Precision,
+    flexible: tuple[int, int] | None,
+    message: str,
+    tmp_path: Path,
+    small_graph: Graph,
+) -> None:
+    with pytest.raises(UserError, match=message):
+        write_coreml(small_graph, tmp_path / name, precision, flexible=flexible)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_writing_prints_nothing_and_does_not_import_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from export.coreml_writer import write_coreml\n"
+        "from export.graph import Graph, Node\n"
+        "graph = Graph((Node('Relu', 'relu', ('image',), ('restored_image',)),), {})\n"
+        "write_coreml(graph, Path(sys.argv[1]), 'float32')\n"
+        "assert sys.modules.get('tensorflow') is None, 'TensorFlow was imported'\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.mlpackage")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "a.mlpackage" / "Manifest.json").is_file()
