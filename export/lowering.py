@@ -295,9 +295,10 @@ def _chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
             break
         chain.insert(0, producer)
     if chain[0].op != "Conv":
+        stopped = chain[0] is shuffle or chain[0].op in _CHANNELWISE
+        found = "a value that others read too" if stopped else chain[0].op
         raise CannotLower(
-            f"{shuffle.name}: a shuffle must be fed by a convolution of its own; "
-            f"found {chain[0].op}"
+            f"{shuffle.name}: a shuffle must be fed by a convolution of its own; found {found}"
         )
     return chain
 

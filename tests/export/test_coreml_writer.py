@@ -298,6 +298,7 @@ def test_writing_prints_nothing_and_does_not_import_tensorflow(tmp_path: Path) -
         "assert sys.modules.get('tensorflow') is None, 'TensorFlow was imported'\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.mlpackage")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "a.mlpackage" / "Manifest.json").is_file()

@@ -1,0 +1,156 @@
+"""Capture: what a network becomes, and what is refused, naming the module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.capture import capture
+from export.errors import CannotLower
+from export.execution import execute
+
+Image = NDArray[np.float32]
+Capture = Callable[[str, int], Any]
+Picture = Callable[[int, int], Image]
+
+
+class Applied(nn.Module):
+    """A convolution, and a function of its result and the picture."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.function = function
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.function(self.conv(image), image)
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "parameters"),
+    # Parameters of ECCV 2018 (DESIGN.md section 5) and the three means.
+    [
+        ("carn", 4, 1_111_875 + 3),
+        ("carn-m", 4, 294_147 + 3),
+        pytest.param("carn", 3, 1_148_803 + 3, marks=pytest.mark.slow),
+        pytest.param("carn-m", 3, 303_427 + 3, marks=pytest.mark.slow),
+        pytest.param("carn", 2, 964_163 + 3, marks=pytest.mark.slow),
+        pytest.param("carn-m", 2, 257_027 + 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_keeps_its_parameters_and_its_outputs(
+    model: str, scale: int, parameters: int, captured: Capture, picture: Picture
+) -> None:
+    network = captured(model, scale)
+    assert sum(array.size for array in network.graph.constants.values()) == parameters
+    for size in [(9, 13), (1, 1)]:
+        image = picture(*size)
+        with torch.no_grad():
+            found = execute(network.graph, torch.from_numpy(image)).numpy()
+        np.testing.assert_allclose(found, network.restore(image), atol=1e-6, rtol=0)
+
+
+def test_the_operators_of_carn(captured: Capture) -> None:
+    # Per cascading block: three residual blocks of two convolutions and a sum, three fusions; the
+    # same three fusions over the blocks; entry, exit and two upsampling stages; means twice.
+    assert captured("carn", 4).graph.operators() == {
+        "Add": 9 + 1,
+        "Concat": 9 + 3,
+        "Conv": 9 * 2 + 9 + 3 + 2 + 2,
+        "DepthToSpace": 2,
+        "Relu": 9 * 2 + 9 + 3 + 2,
+        "Sub": 1,
+    }
+
+
+def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
+    convolutions = [n.name for n in captured("carn-m", 4).graph.nodes if n.op == "Conv"]
+    assert convolutions[0] == "entry" and convolutions[-1] == "exit"
+    # The one block of a cascade is used three times.
+    assert convolutions.count("body.stages.0.stages.0.body.0") == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "operators"),
+    [
+        (lambda x, image: x.clamp(-0.1, 0.2), {"Clip": 1, "Conv": 1}),
+        (lambda x, image: F.relu6(9 * x), {"Clip": 1, "Conv": 1, "Mul": 1}),
+        (lambda x, image: F.leaky_relu(x, 0.2), {"Conv": 1, "LeakyRelu": 1}),
+        (lambda x, image: F.silu(x), {"Conv": 1, "Mul": 1, "Sigmoid": 1}),
+        (lambda x, image: 0.5 - x, {"Conv": 1, "Sub": 1}),
+        (
+            lambda x, image: x * F.adaptive_avg_pool2d(x, 1),
+            {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1},
+        ),
+        (
+            lambda x, image: x * x.mean((2, 3), keepdim=True),
+            {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1},
+        ),
+        (
+            lambda x, image: F.pixel_shuffle(torch.cat([x, x], 1), 2),
+            {"Concat": 1, "Conv": 1, "DepthToSpace": 1},
+        ),
+    ],
+    ids=["clamp", "relu6", "leaky", "silu", "constant minus", "pool", "mean", "shuffle"],
+)
+def test_the_vocabulary_is_read_exactly(
+    function: Callable[[Tensor, Tensor], Tensor], operators: dict[str, int], picture: Picture
+) -> None:
+    module, image = Applied(function).eval(), torch.from_numpy(picture(5, 7))
+    graph = capture(module)
+    assert graph.operators() == operators
+    with torch.no_grad():
+        torch.testing.assert_close(execute(graph, image), module(image), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator"), [(nn.Softmax(dim=1), "Softmax"), (nn.Tanh(), "Tanh")]
+)
+def test_an_operator_outside_the_vocabulary_is_named_with_its_module(
+    layer: nn.Module, operator: str
+) -> None:
+    head = nn.Sequential(nn.Conv2d(3, 3, 1), layer)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU(), head))
+    with pytest.raises(CannotLower, match=rf"^1\.1\.1: ONNX operator '{operator}' is outside"):
+        capture(network)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Conv2d(3, 3, 3, padding=1, stride=2), r"0: .*stride 1.*'strides': \[2, 2\]"),
+        (nn.Conv2d(3, 3, 3, padding=2, dilation=2), r"0: .*dilation 1.*'dilations': \[2, 2\]"),
+        (nn.Conv2d(3, 3, 3), r"0: .*padding 1; found kernel \(3, 3\)"),
+        (nn.Conv2d(3, 3, (1, 3), padding=(0, 1)), r"0: .*found kernel \(1, 3\)"),
+        (nn.Conv2d(3, 3, 2, padding=1), r"0: expected a square odd kernel"),
+        (nn.Conv2d(3, 3, 3, padding=1, bias=False), "0: a convolution needs .* a bias"),
+    ],
+    ids=["stride", "dilation", "padding", "rectangle", "even", "no bias"],
+)
+def test_a_convolution_no_writer_could_write_is_refused(layer: nn.Module, message: str) -> None:
+    with pytest.raises(CannotLower, match=message):
+        capture(nn.Sequential(layer, nn.ReLU()))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x, image: torch.cat([x, x], dim=2), "only channels can be concatenated"),
+        (lambda x, image: x.clamp(min=0.1), "Clip needs two constant bounds"),
+        (lambda x, image: x.mean((1, 2), keepdim=True), "must be over height and width"),
+        (lambda x, image: x if x.sum() > 0 else -x, "Applied: torch cannot trace it"),
+    ],
+    ids=["concat", "clamp", "mean", "condition"],
+)
+def test_a_form_of_an_operator_that_is_not_supported_is_refused(
+    function: Callable[[Tensor, Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(CannotLower, match=message):
+        capture(Applied(function).eval())

@@ -1,0 +1,238 @@
+"""The graph: its questions about sizes and reach, answered by torch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.errors import CannotLower
+from export.execution import execute
+from export.graph import Graph, Node, origin
+
+Capture = Callable[[str, int], Any]
+
+
+# Layers of random networks: a convolution's kernel size, or a shuffle's factor after one.
+_LAYERS = st.lists(
+    st.one_of(
+        st.tuples(st.just("conv"), st.sampled_from([1, 3, 5])),
+        st.tuples(st.just("shuffle"), st.sampled_from([2, 3])),
+        st.tuples(st.just("transposed"), st.just(2)),
+        st.tuples(st.just("residual"), st.sampled_from([1, 3])),
+    ),
+    min_size=1,
+    max_size=5,
+).filter(lambda layers: np.prod([f for kind, f in layers if kind in {"shuffle", "transposed"}]) < 9)
+
+
+class _Stack:
+    """Builds a graph of positive weights, so that no influence can cancel out."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.value, self.channels = "image", 3
+
+    def add(self, op: str, inputs: tuple[str, ...], **attributes: Any) -> None:
+        output = f"value{len(self.nodes)}"
+        self.nodes.append(Node(op, op, inputs, (output,), attributes))
+        self.value = output
+
+    def convolve(self, op: str, shape: tuple[int, ...], outputs: int, **attributes: Any) -> None:
+        names = (f"weight{len(self.nodes)}", f"bias{len(self.nodes)}")
+        self.constants[names[0]] = np.full(shape, 1 / np.prod(shape[1:]), np.float32)
+        self.constants[names[1]] = np.zeros(outputs, np.float32)
+        self.add(op, (self.value, *names), **attributes)
+        self.channels = outputs
+
+    def layer(self, kind: str, number: int) -> None:
+        channels = self.channels
+        if kind == "conv":
+            self.convolve("Conv", (2, channels, number, number), 2, groups=1)
+        elif kind == "residual":
+            source = self.value
+            self.convolve("Conv", (channels, channels, number, number), channels, groups=1)
+            self.add("Add", (self.value, source))
+            self.add("Relu", (self.value,))
+        elif kind == "shuffle":
+            self.convolve("Conv", (2 * number**2, channels, 3, 3), 2 * number**2, groups=1)
+            self.add("DepthToSpace", (self.value,), block=number, mode="CRD")
+            self.channels = 2
+        else:
+            shape = (channels, 2, number, number)
+            self.convolve("ConvTranspose", shape, 2, stride=number, groups=1)
+
+    def graph(self) -> Graph:
+        return Graph(tuple(self.nodes), self.constants, "image", self.value)
+
+
+def _random_graph(layers: list[tuple[str, int]]) -> Graph:
+    stack = _Stack()
+    for kind, number in layers:
+        stack.layer(kind, number)
+    return stack.graph()
+
+
+@settings(deadline=None, max_examples=40)
+@given(layers=_LAYERS)
+def test_a_pixel_reaches_exactly_as_far_as_the_halo(layers: list[tuple[str, int]]) -> None:
+    graph = _random_graph(layers)
+    halo, scale = graph.halo(), graph.scale
+    centre = halo + 1
+    constants = {name: torch.from_numpy(a).double() for name, a in graph.constants.items()}
+    image = torch.ones(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.float64)
+    touched = image.clone()
+    touched[..., centre, centre] += 1
+    difference = execute(graph, touched, constants) - execute(graph, image, constants)
+    rows = torch.nonzero(difference.abs().amax((0, 1, 3))).ravel() // scale
+    columns = torch.nonzero(difference.abs().amax((0, 1, 2))).ravel() // scale
+    # Not a pixel further, so that tiles with this halo are right; not one less, so that a smaller
+    # halo would be wrong.
+    for reached in (rows, columns):
+        assert reached.min() == centre - halo and reached.max() == centre + halo
+
+
+@settings(deadline=None, max_examples=25)
+@given(layers=_LAYERS, height=st.integers(1, 5), width=st.integers(1, 5))
+def test_channels_and_resolutions_are_those_of_the_tensors(
+    layers: list[tuple[str, int]], height: int, width: int
+) -> None:
+    graph = _random_graph(layers)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, value: torch.Tensor) -> torch.Tensor:
+        shapes[name] = tuple(value.shape)
+        return value
+
+    restored = execute(graph, torch.rand(1, 3, height, width), hook=note)
+    channels, resolutions = graph.channels(), graph.resolutions()
+    assert restored.shape[2:] == (graph.scale * height, graph.scale * width)
+    for name, shape in shapes.items():
+        factor = resolutions[name]
+        assert shape == (1, channels[name], factor * height, factor * width)
+
+
+@pytest.mark.parametrize("model", ["carn", "carn-m"])
+def test_the_halo_of_carn_x4_is_21(model: str, captured: Capture) -> None:
+    # From the exit back: 1 fine pixel lies within 1 of the half, 1 more for the second upsampling
+    # makes 2, which lie within 1 of the input; upsampling 1, body 9 · 2, entry 1.
+    graph = captured(model, 4).graph
+    assert (graph.halo(), graph.scale) == (21, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scale", "halo"), [(2, 21), (3, 21)])
+def test_scale_and_halo_of_the_other_scales(scale: int, halo: int, captured: Capture) -> None:
+    # Entry 1, body 18, upsampling 1 and the exit's one fine pixel, which is a whole coarse one.
+    graph = captured("carn", scale).graph
+    assert (graph.halo(), graph.scale) == (halo, scale)
+
+
+@pytest.mark.parametrize(("model", "billions"), [("carn", 90.9), ("carn-m", 32.5)])
+def test_multadds_are_those_of_the_paper(model: str, billions: float, captured: Capture) -> None:
+    graph = captured(model, 4).graph
+    assert round(graph.multadds(1280, 720) / 1e9, 1) == billions
+    layers = graph.layer_multadds(1280, 720)
+    assert {node.op for node, _ in layers} == {"Conv"}
+    # The exit: 1280 · 720 outputs of 3 channels from 64 · 3 · 3 values each.
+    assert layers[-1][1] == 1280 * 720 * 3 * 64 * 9
+
+
+def test_global_pooling_has_no_halo() -> None:
+    pool = Node("GlobalAveragePool", "attention.pool", ("image",), ("mean",))
+    graph = Graph((pool, Node("Mul", "m", ("image", "mean"), ("restored_image",))), {})
+    assert graph.resolutions() == {"image": 1, "mean": 0, "restored_image": 1}
+    with pytest.raises(CannotLower, match=r"^attention\.pool: global pooling reaches"):
+        graph.halo()
+
+
+def test_split_and_concat_keep_count_of_channels() -> None:
+    graph = Graph(
+        (
+            Node("Split", "s", ("image",), ("one", "two"), {"sizes": (1, 2)}),
+            Node("Concat", "c", ("two", "one", "two"), ("restored_image",)),
+        ),
+        {},
+    )
+    assert graph.channels() == {"image": 3, "one": 1, "two": 2, "restored_image": 5}
+    assert graph.operators() == {"Concat": 1, "Split": 1}
+
+
+def test_an_unknown_operator_is_refused() -> None:
+    with pytest.raises(CannotLower, match="head: operator 'Softmax' is not supported"):
+        Node("Softmax", "head", ("image",), ("restored_image",))
+
+
+def test_wrong_attributes_are_refused() -> None:
+    with pytest.raises(CannotLower, match=r"up: DepthToSpace has attributes \['block'\]"):
+        Node("DepthToSpace", "up", ("image",), ("restored_image",), {"block": 2})
+
+
+@pytest.mark.parametrize(
+    ("read", "attributes"),
+    [
+        (lambda node: node.integer("slope"), {"slope": 0.5}),
+        (lambda node: node.number("slope"), {"slope": "steep"}),
+    ],
+)
+def test_an_attribute_of_another_kind_is_refused(
+    read: Callable[[Node], object], attributes: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match="slope"):
+        read(Node("LeakyRelu", "relu", ("image",), ("restored_image",), attributes))
+
+
+def test_the_sizes_of_a_split_are_a_tuple() -> None:
+    node = Node("Split", "s", ("image",), ("one",), {"sizes": 3})
+    with pytest.raises(TypeError, match="sizes=3"):
+        node.sizes()
+
+
+def _with_relu(op: str, *, read_twice: bool = False, is_output: bool = False) -> Graph:
+    nodes = [
+        Node(op, "first", ("image", "image"), ("sum",)),
+        Node("Relu", "relu", ("sum",), ("positive",)),
+    ]
+    if read_twice:
+        nodes.append(Node("Mul", "mul", ("sum", "positive"), ("product",)))
+    return Graph(tuple(nodes), {}, output="sum" if is_output else nodes[-1].output)
+
+
+def test_a_relu_is_fused_only_where_nothing_else_reads_the_sum() -> None:
+    alone = _with_relu("Add")
+    assert alone.fused_relu(alone.nodes[0]) == alone.nodes[1]
+    for graph in (
+        _with_relu("Add", read_twice=True),
+        _with_relu("Add", is_output=True),
+        _with_relu("Mul"),
+    ):
+        assert graph.fused_relu(graph.nodes[0]) is None
+
+
+def test_with_nodes_drops_constants_that_nothing_reads() -> None:
+    array = np.zeros((1, 3, 1, 1), np.float32)
+    graph = Graph((Node("Add", "a", ("image", "old"), ("restored_image",)),), {"old": array})
+    changed = graph.with_nodes([Node("Add", "a", ("image", "new"), ("restored_image",))], new=array)
+    assert set(changed.constants) == {"new"} and set(graph.constants) == {"old"}
+
+
+def test_a_value_added_by_rewrites_stands_for_its_origin() -> None:
+    assert origin("conv2d_3/part1/0") == "conv2d_3" == origin("conv2d_3")
+
+
+def test_the_hook_sees_what_files_hold_and_changes_what_follows() -> None:
+    graph = _with_relu("Add")
+    seen: list[str] = []
+
+    def double_the_image(name: str, value: torch.Tensor) -> torch.Tensor:
+        seen.append(name)
+        return 2 * value if name == "image" else value
+
+    restored = execute(graph, torch.ones(1, 3, 2, 2), hook=double_the_image)
+    assert seen == ["image", "positive"] and restored.unique().tolist() == [4.0]

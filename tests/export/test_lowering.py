@@ -1,0 +1,314 @@
+"""Rewrites must not change a single output, whatever the channels, groups, factors and sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from export.errors import CannotLower
+from export.execution import execute
+from export.graph import Graph, Node, origin
+from export.lowering import (
+    REWRITES,
+    block_diagonal,
+    carry_mean_as_channel,
+    dcr_order,
+    fold_output_shift,
+    lower,
+    make_convolutions_dense,
+    split_shuffled_convolutions,
+    sum_pointwise_branches,
+    use_dcr_shuffles,
+    use_transposed_convolutions,
+)
+from export.profiles import PROFILES, profile_named
+from runtime.errors import UserError
+
+Array = NDArray[np.float32]
+Capture = Callable[[str, int], Any]
+Picture = Callable[[int, int], Array]
+
+_few = settings(deadline=None, max_examples=25)
+_sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
+
+
+def _random(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).normal(0, 0.5, shape).astype(np.float32)
+
+
+def _conv(
+    value: str, output: str, inputs: int, outputs: int, size: int = 3, groups: int = 1
+) -> tuple[Node, dict[str, Array]]:
+    weight, bias = f"{output}.weight", f"{output}.bias"
+    constants = {weight: _random(outputs, inputs // groups, size, size), bias: _random(outputs)}
+    return Node("Conv", output, (value, weight, bias), (output,), {"groups": groups}), constants
+
+
+def _shuffle(value: str, output: str, block: int, mode: str = "CRD") -> Node:
+    return Node("DepthToSpace", "shuffle", (value,), (output,), {"block": block, "mode": mode})
+
+
+def _upsampler(channels: int, block: int, groups: int = 1, mode: str = "CRD") -> Graph:
+    """Return a convolution to ``groups`` values, one in groups, a ReLU, a shuffle, the exit."""
+    wide = channels * block**2
+    first, constants = _conv("image", "features", 3, 4 * groups, 1)
+    grouped, more = _conv("features", "wide", 4 * groups, wide, 3, groups)
+    last, rest = _conv("large", "restored_image", channels, 3)
+    relu = Node("LeakyRelu", "relu", ("wide",), ("positive",), {"slope": 0.1})
+    nodes = (first, grouped, relu, _shuffle("positive", "large", block, mode), last)
+    return Graph(nodes, {**constants, **more, **rest})
+
+
+def _largest_change(before: Graph, after: Graph, height: int, width: int) -> float:
+    random = np.random.default_rng(height * 10 + width)
+    image = torch.from_numpy(random.random((1, 3, height, width), dtype=np.float32))
+    difference = execute(after, image) - execute(before, image)
+    return float(difference.abs().max())
+
+
+@_few
+@given(outputs=st.integers(1, 5), size=_sizes, relu=st.booleans())
+def test_fold_output_shift(outputs: int, size: tuple[int, int], relu: bool) -> None:
+    conv, constants = _conv("image", "sum_before", 3, outputs)
+    shifted = "shifted" if relu else "restored_image"
+    nodes = [conv, Node("Add", "shift", ("sum_before", "means"), (shifted,))]
+    if relu:
+        nodes.append(Node("Relu", "relu", ("shifted",), ("restored_image",)))
+    graph = Graph(tuple(nodes), {**constants, "means": _random(1, outputs, 1, 1)})
+    folded = fold_output_shift(graph)
+    assert "Add" not in folded.operators()
+    assert _largest_change(graph, folded, *size) <= 1e-6
+
+
+def test_a_shift_stays_where_the_unshifted_value_is_read_too() -> None:
+    conv, constants = _conv("image", "plain", 3, 3)
+    nodes = (
+        conv,
+        Node("Add", "shift", ("plain", "means"), ("shifted",)),
+        Node("Mul", "mul", ("plain", "shifted"), ("restored_image",)),
+    )
+    graph = Graph(nodes, {**constants, "means": _random(1, 3, 1, 1)})
+    assert fold_output_shift(graph) == graph
+
+
+@_few
+@given(kernel=st.sampled_from([1, 3, 5]), entries=st.integers(1, 2), size=_sizes)
+def test_carry_mean_as_channel(kernel: int, entries: int, size: tuple[int, int]) -> None:
+    nodes = [Node("Sub", "mean", ("image", "means"), ("centred",))]
+    constants = {"means": _random(1, 3, 1, 1)}
+    for index in range(entries):
+        conv, more = _conv("centred", f"features{index}", 3, 4, kernel)
+        nodes.append(conv)
+        constants |= more
+    values = tuple(f"features{index}" for index in range(entries))
+    nodes.append(Node("Concat", "concat", values, ("restored_image",)))
+    graph = Graph(tuple(nodes), constants)
+    carried = carry_mean_as_channel(graph)
+    assert "Sub" not in carried.operators()
+    assert _largest_change(graph, carried, *size) <= 1e-5
+
+
+def test_the_picture_and_its_channel_of_ones_pass_exactly() -> None:
+    # Means that are no multiples of 1/255: an 8-bit difference from them could not be exact.
+    conv, constants = _conv("centred", "restored_image", 3, 4)
+    means = np.float32([0.4488, 0.4371, 0.4040]).reshape(1, 3, 1, 1)
+    subtraction = Node("Sub", "mean", ("image", "means"), ("centred",))
+    carried = carry_mean_as_channel(Graph((subtraction, conv), {**constants, "means": means}))
+    shown: dict[str, torch.Tensor] = {}
+    execute(carried, torch.rand(1, 3, 2, 2), hook=lambda n, v: shown.setdefault(n, v))
+    assert origin("image/ones") == "image"
+    torch.testing.assert_close(shown["image/ones"][:, :3], shown["image"], rtol=0, atol=0)
+    assert shown["image/ones"][:, 3].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("case", ["sum", "groups", "output"])
+def test_a_mean_that_not_only_plain_convolutions_read_is_refused(case: str) -> None:
+    subtraction = Node("Sub", "normalize", ("image", "means"), ("centred",))
+    conv, constants = _conv("centred", "features", 3, 3, groups=3 if case == "groups" else 1)
+    reader = "centred" if case == "sum" else "features"
+    nodes = (subtraction, conv, Node("Add", "skip", ("features", reader), ("restored_image",)))
+    graph = Graph(nodes, {**constants, "means": _random(1, 3, 1, 1)})
+    if case == "output":
+        graph = dataclasses.replace(graph, nodes=(subtraction,), output="centred")
+    with pytest.raises(CannotLower, match=r"normalize: .*choose a profile without"):
+        carry_mean_as_channel(graph)
+
+
+def test_a_difference_from_something_else_than_means_is_left_alone() -> None:
+    conv, constants = _conv("image", "noise", 3, 3)
+    nodes = (conv, Node("Sub", "residual", ("image", "noise"), ("restored_image",)))
+    graph = Graph(nodes, constants)
+    assert carry_mean_as_channel(graph) is graph
+
+
+@_few
+@given(groups=st.sampled_from([1, 2, 3, 4]), channels=st.integers(1, 3), size=_sizes)
+def test_make_convolutions_dense(groups: int, channels: int, size: tuple[int, int]) -> None:
+    first, constants = _conv("image", "features", 3, 2 * groups, 1)
+    second, more = _conv("features", "restored_image", 2 * groups, channels * groups, 3, groups)
+    graph = Graph((first, second), {**constants, **more})
+    dense = make_convolutions_dense(graph)
+    assert {node.integer("groups") for node in dense.nodes} == {1}
+    assert _largest_change(graph, dense, *size) <= 1e-5
+
+
+def test_a_dense_kernel_has_its_groups_on_the_diagonal() -> None:
+    weight = np.arange(1, 5, dtype=np.float32).reshape(4, 1, 1, 1)
+    expected = [[1, 0], [2, 0], [0, 3], [0, 4]]
+    assert block_diagonal(weight, 2)[..., 0, 0].tolist() == expected
+
+
+@_few
+@given(
+    groups=st.sampled_from([2, 4]), channels=st.integers(1, 2), block=st.integers(2, 3), size=_sizes
+)
+def test_split_shuffled_convolutions(
+    groups: int, channels: int, block: int, size: tuple[int, int]
+) -> None:
+    graph = _upsampler(channels * groups, block, groups)
+    split = split_shuffled_convolutions(graph)
+    assert split.operators()["DepthToSpace"] == groups and split.operators()["Split"] == 1
+    assert all(node.integer("groups") == 1 for node in split.nodes if node.op == "Conv")
+    assert _largest_change(graph, split, *size) <= 1e-5
+    # Now every shuffle has a convolution whose channels may be permuted.
+    assert _largest_change(graph, use_dcr_shuffles(split), *size) <= 1e-5
+
+
+@_few
+@given(channels=st.integers(1, 5), block=st.integers(2, 4), size=_sizes)
+def test_use_dcr_shuffles(channels: int, block: int, size: tuple[int, int]) -> None:
+    graph = _upsampler(channels, block)
+    permuted = use_dcr_shuffles(graph)
+    modes = {node.attributes["mode"] for node in permuted.nodes if node.op == "DepthToSpace"}
+    assert modes == {"DCR"}
+    assert _largest_change(graph, permuted, *size) <= 1e-5
+    assert use_dcr_shuffles(permuted) == permuted
+
+
+def test_dcr_order_matches_a_case_done_by_hand() -> None:
+    # C = 2, r = 2: CRD stores c0(00 01 10 11) c1(00 01 10 11); DCR wants 00(c0 c1) 01(c0 c1) …
+    assert dcr_order(2, 2).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@_few
+@given(channels=st.integers(1, 4), block=st.integers(2, 4), size=_sizes)
+def test_use_transposed_convolutions(channels: int, block: int, size: tuple[int, int]) -> None:
+    graph = _upsampler(channels, block)
+    transposed = use_transposed_convolutions(graph)
+    assert transposed.operators()["ConvTranspose"] == 1
+    assert "DepthToSpace" not in transposed.operators()
+    kernel = transposed.constants["large/shuffle.weight"]
+    assert set(np.unique(kernel)) <= {0.0, 1.0} and kernel.sum() == channels * block**2
+    assert _largest_change(graph, transposed, *size) <= 1e-6
+
+
+@_few
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), size=_sizes)
+def test_sum_pointwise_branches(counts: list[int], size: tuple[int, int]) -> None:
+    nodes, constants = [], {}
+    for index, count in enumerate(counts):
+        conv, more = _conv("image", f"branch{index}", 3, count)
+        nodes.append(conv)
+        constants |= more
+    values = (*(conv.output for conv in nodes), "branch0")  # One value may enter twice.
+    values = values if len(counts) > 1 else values[:1]
+    nodes.append(Node("Concat", "concat", values, ("all",)))
+    total = sum(counts) + (counts[0] if len(counts) > 1 else 0)
+    conv, more = _conv("all", "fused", total, 5, 1)
+    nodes += [conv, Node("Relu", "relu", ("fused",), ("restored_image",))]
+    graph = Graph(tuple(nodes), {**constants, **more})
+    summed = sum_pointwise_branches(graph)
+    assert summed.operators().get("Add", 0) == len(values) - 1
+    assert ("Concat" in summed.operators()) == (len(values) == 1)
+    assert _largest_change(graph, summed, *size) <= 1e-5
+
+
+def test_a_concatenation_that_others_read_is_kept() -> None:
+    conv, constants = _conv("both", "restored_image", 6, 6, 1)
+    nodes = (
+        Node("Concat", "concat", ("image", "image"), ("both",)),
+        dataclasses.replace(conv, outputs=("fused",)),
+        Node("Add", "skip", ("fused", "both"), ("restored_image",)),
+    )
+    graph = Graph(nodes, constants)
+    assert sum_pointwise_branches(graph) == graph
+
+
+@pytest.mark.parametrize("model", ["carn", "carn-m"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_changes_no_output_of_a_network(
+    profile: str, precision: Any, model: str, captured: Capture, picture: Picture
+) -> None:
+    graph = captured(model, 4).graph
+    lowered = lower(graph, PROFILES[profile].rewrites(precision))
+    for size in [(9, 12), (1, 1)]:
+        image = torch.from_numpy(picture(*size))
+        with torch.no_grad():
+            difference = execute(lowered, image) - execute(graph, image)
+        assert difference.abs().max() <= 1e-5
+    # Every value keeps the name of the captured value it stands for: that is its scale's key.
+    assert {origin(value) for value in lowered.channels()} <= set(graph.channels())
+    assert (lowered.input, lowered.output, lowered.scale) == (graph.input, graph.output, 4)
+
+
+@pytest.mark.parametrize("rewrite", sorted(set(REWRITES) - {"use_dcr_shuffles"}))
+def test_each_rewrite_alone_changes_no_output_of_carn_m(
+    rewrite: str, captured: Capture, picture: Picture
+) -> None:
+    graph, image = captured("carn-m", 4).graph, torch.from_numpy(picture(7, 5))
+    lowered = lower(graph, [rewrite])
+    assert lowered.operators() != graph.operators() or rewrite == "make_convolutions_dense"
+    with torch.no_grad():
+        difference = execute(lowered, image) - execute(graph, image)
+    assert difference.abs().max() <= 1e-5
+
+
+def test_a_grouped_convolution_before_a_shuffle_cannot_be_permuted(captured: Capture) -> None:
+    with pytest.raises(CannotLower, match=r"^upsampler\.0: .* 4 groups .* dense or split it"):
+        use_dcr_shuffles(captured("carn-m", 4).graph)
+
+
+@pytest.mark.parametrize("rewrite", [use_dcr_shuffles, split_shuffled_convolutions])
+def test_a_shuffle_without_a_convolution_of_its_own_is_refused(
+    rewrite: Callable[[Graph], Graph],
+) -> None:
+    concat = Node("Concat", "concat", ("image",) * 4, ("wide",))
+    with pytest.raises(CannotLower, match=r"shuffle: a shuffle must be fed by .*; found Concat"):
+        rewrite(Graph((concat, _shuffle("wide", "restored_image", 2)), {}))
+    # Here a convolution feeds it, but something else reads the same channels in their old order.
+    conv, constants = _conv("image", "wide", 3, 12)
+    second = Node("GlobalAveragePool", "pool", ("wide",), ("mean",))
+    nodes = (conv, second, _shuffle("wide", "restored_image", 2))
+    with pytest.raises(CannotLower, match="found a value that others read too"):
+        rewrite(Graph(nodes, constants))
+
+
+def test_groups_that_cut_through_the_channels_of_a_shuffle_are_not_split() -> None:
+    # Two groups of two channels: the shuffle's one channel takes all four.
+    with pytest.raises(CannotLower, match=r"wide: the 2 groups .* make it dense"):
+        split_shuffled_convolutions(_upsampler(1, 2, groups=2))
+    # In DCR order every channel of the shuffle takes from all groups.
+    with pytest.raises(CannotLower, match=r"wide: the 2 groups .* make it dense"):
+        split_shuffled_convolutions(_upsampler(2, 2, groups=2, mode="DCR"))
+
+
+def test_only_crd_shuffles_become_transposed_convolutions() -> None:
+    with pytest.raises(CannotLower, match="only CRD shuffles"):
+        use_transposed_convolutions(_upsampler(2, 2, mode="DCR"))
+
+
+def test_profiles_name_existing_rewrites() -> None:
+    for profile in PROFILES.values():
+        assert {*profile.rewrites_float, *profile.rewrites_int8} <= set(REWRITES)
+    assert profile_named("ort-cpu").format == "onnx"
+    with pytest.raises(UserError, match="abacus: no such target profile; choose one of litert-cpu"):
+        profile_named("abacus")
