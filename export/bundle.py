@@ -181,6 +181,11 @@ def _lowered(
             f"{source.model.name} ×{source.scale}: int8 needs a table of scales; run "
             "'reslite quantize' first or pass --calibration DIR"
         )
+    if table.weights_sha256 != source.model.sha256:
+        raise UserError(
+            f"{source.model.path.name}: the table of scales was made for other weights; run "
+            f"'reslite quantize' for these and pass --scales"
+        )
     if table.requantized:
         return with_requantization(graph, table), (*rewrites, "with_requantization")
     return graph, rewrites

@@ -1,0 +1,35 @@
+"""The scales of int8 networks: calibration, ranges, simulation, and the tables that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from export.scales import ScaleTable
+
+SCALES_FOLDER = Path(__file__).parent / "scales"
+
+
+def scales_path(model: str, scale: int) -> Path:
+    """Return where the table of a shipped model lies, whether or not it exists."""
+    return SCALES_FOLDER / f"{model.replace('-', '_')}_x{scale}.json"
+
+
+def load_scales(model: str, scale: int) -> ScaleTable:
+    """Read the table of scales that ships with a model.
+
+    Raises:
+        UserError: If none ships or it is damaged.
+    """
+    from export.scales import read_scale_table
+
+    path = scales_path(model, scale)
+    if not path.is_file():
+        raise UserError(
+            f"{model} ×{scale}: no table of scales ships with reslite; make one with 'reslite "
+            f"quantize {model} --scale {scale}'"
+        )
+    return read_scale_table(path)

@@ -10,9 +10,9 @@ does nothing else meanwhile: it measures latency.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -32,7 +32,7 @@ from benchmarks.multadds import layers_of_module, total
 from benchmarks.report import Report
 from export.parity import restore_with
 from quantize import load_scales, scales_path
-from quantize.calibration import find_scales
+from quantize.ptq import find_scales
 from reslite.shipping import Shipment, ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
@@ -137,14 +137,11 @@ def scores_table(models: Sequence[Model], data: Path) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for scale in (2, 3, 4):
-        cells = []
-        for name in TEST_SETS:
-            baseline = score(
-                lambda picture, s=scale: bicubic.enlarge(picture, s),
-                pairs_in(data / name, scale),
-                scale,
-            )
-            cells.append(f"{baseline.psnr_y:.2f}")
+        enlarge = partial(bicubic.enlarge, scale=scale)
+        cells = [
+            f"{score(enlarge, pairs_in(data / name, scale), scale).psnr_y:.2f}"
+            for name in TEST_SETS
+        ]
         lines.append(f"| bicubic | ×{scale} | {' | '.join(cells)} | |")
     for model in models:
         record = model.training
@@ -231,7 +228,8 @@ def draw_figure(file: Path) -> None:
     """Draw bicubic, restored and original side by side, from a picture of scikit-image's."""
     from skimage import data
 
-    original = data.astronaut()[20:212, 130:322]
+    astronaut: Picture = data.astronaut()  # type: ignore[no-untyped-call]
+    original = astronaut[20:212, 130:322]
     low = bicubic.reduce(original, GATED_SCALE)
     with runtime.open(file) as session:
         restored = session_restorer(session)(low)
@@ -256,10 +254,12 @@ def rewrite(path: Path, sections: Mapping[str, str]) -> None:
     """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file."""
     text = path.read_text(encoding="utf-8")
     for name, content in sections.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise UserError(f"{path}: has no section <!-- {name} --> … <!-- /{name} -->; add it")
-        text = pattern.sub(lambda match, new=content: f"{match[1]}{new}\n{match[2]}", text)
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, found, rest = text.partition(opening)
+        _, closed, after = rest.partition(closing)
+        if not (found and closed):
+            raise UserError(f"{path}: has no section {opening.strip()} … {closing}; add it")
+        text = f"{before}{opening}{content}\n{closing}{after}"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

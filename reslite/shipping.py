@@ -27,7 +27,7 @@ from benchmarks.accuracy import (
 )
 from benchmarks.gate import gate_pictures
 from benchmarks.latency import LatencyReport, contenders_of, measure_latency
-from benchmarks.npu import TARGETS, estimate
+from benchmarks.npu import estimate
 from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
 from export.scales import ScaleTable
@@ -198,7 +198,7 @@ def _npu(models: Sequence[Model], scale: int, announce: Announce) -> tuple[NpuRo
         source, table = Source.of(model, scale), load_scales(model.name, scale)
         bundle_of(source, [variant], folder, table, simulated)
         path = folder / variant.file_name(model.name, scale)
-        rows.append(NpuRow(model.name, estimate(path, TARGETS[_NPU])))
+        rows.append(NpuRow(model.name, estimate(path, _NPU)))
     return tuple(rows)
 
 

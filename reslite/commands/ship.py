@@ -46,13 +46,15 @@ def command(
     report.json and report.html say what was found. Files that are there and valid are kept.
     """
     from quantize import load_scales
-    from reslite.commands.quantize import new_scales
+    from quantize.ptq import find_scales
     from reslite.shipping import ship
     from training.catalogue import find_model
 
     found = find_model(model)
     found.check_scale(scale)
-    table = new_scales(found, scale, calibration) if calibration else load_scales(model, scale)
+    table = (
+        find_scales(found, scale, calibration) if calibration else load_scales(found.name, scale)
+    )
     shipment = ship(
         found,
         scale,

@@ -1,0 +1,132 @@
+"""Calibration pictures: what an int8 network's ranges are measured on.
+
+They come from a folder the caller names, else from the training pictures, else from the photographs
+inside the installed scikit-image; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import UserError
+from runtime.manifest import Calibration, sha256_of
+from training import bicubic
+from training.pictures import Picture, data_folder, picture_paths, read_rgb
+
+COUNT = 48
+"""Crops, and at most as many pictures."""
+
+CROP = 48
+"""Side of a low-resolution crop in pixels: wider than CARN's receptive field."""
+
+_SMALLEST_CROP = 8
+
+_SCIKIT_IMAGE = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+
+
+def calibration_pictures(
+    folder: Path | None = None, count: int = COUNT, seed: int = 0
+) -> list[Path]:
+    """Choose pictures to calibrate on.
+
+    Args:
+        folder: Where to take them from; None for the training pictures of ``RESLITE_DATA``, or
+            else those inside scikit-image.
+        count: How many at most.
+        seed: The same seed chooses the same pictures of a folder.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if folder is None:
+        data = data_folder()
+        folder = data / "train" if data is not None else None
+    paths = picture_paths(folder) if folder is not None else scikit_image_pictures()
+    chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
+    return [paths[index] for index in sorted(chosen)]
+
+
+def scikit_image_pictures() -> list[Path]:
+    """Return the photographs that ship inside scikit-image.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise UserError(
+            "no pictures to calibrate on: name a folder with --calibration DIR, set RESLITE_DATA, "
+            "or run: pip install 'reslite[demo]' (scikit-image brings some)"
+        )
+    folder = Path(found.origin).parent / "data"
+    return [path for name in _SCIKIT_IMAGE if (path := folder / name).is_file()]
+
+
+def calibration_crops(
+    paths: Sequence[Path], scale: int, count: int = COUNT, size: int = CROP, seed: int = 0
+) -> list[Picture]:
+    """Cut crops from pictures in turn and reduce them with MATLAB's bicubic.
+
+    Args:
+        paths: High-resolution pictures.
+        scale: Reduction factor.
+        count: How many crops.
+        size: Their side in low-resolution pixels; smaller where a picture is.
+        seed: The same seed cuts the same crops.
+
+    Returns:
+        ``count`` low-resolution crops, H × W × 3 uint8.
+
+    Raises:
+        UserError: If a picture is too small.
+    """
+    random = np.random.default_rng(seed)
+    crops: list[Picture | None] = [None] * count
+    # Picture by picture, so that each is decoded once and one is in memory at a time.
+    for first, path in enumerate(paths[:count]):
+        picture = read_rgb(path)
+        for index in range(first, count, len(paths)):
+            crops[index] = _random_crop(random, picture, path, scale, size)
+    return [crop for crop in crops if crop is not None]
+
+
+def calibration_record(paths: Sequence[Path]) -> Calibration:
+    """Return what tables and manifests say of the pictures: names and a hash of the contents."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return Calibration(tuple(path.name for path in paths), digest.hexdigest())
+
+
+def _random_crop(
+    random: np.random.Generator, picture: Picture, path: Path, scale: int, size: int
+) -> Picture:
+    height, width = (min(size, side // scale) for side in picture.shape[:2])
+    if min(height, width) < _SMALLEST_CROP:
+        least = _SMALLEST_CROP * scale
+        raise UserError(
+            f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels are too few to calibrate "
+            f"×{scale}; expected at least {least}×{least}"
+        )
+    top = int(random.integers(picture.shape[0] - height * scale + 1))
+    left = int(random.integers(picture.shape[1] - width * scale + 1))
+    window = picture[top : top + height * scale, left : left + width * scale]
+    return bicubic.reduce(window, scale)

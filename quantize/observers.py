@@ -1,0 +1,158 @@
+"""Observing activations, and choosing the range that 8 bits should span.
+
+An activation is summarized as it streams by, crop after crop: its extremes and a histogram whose
+bins double in width when a value lands outside, so that memory is bounded and nothing is sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.execution import execute
+from export.graph import Graph, origin
+from export.scales import Quantization
+from runtime.errors import UserError
+
+BINS = 8192
+"""On each side of zero. At least half of them cover the larger extreme: 16 and more a quantum."""
+
+Range = tuple[float, float]
+"""The lowest and the highest real value that 8 bits should express."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is kept of the values of one activation.
+
+    Attributes:
+        low: The least.
+        high: The greatest.
+        reach: A power of two above the size of both; the histogram spans [−reach, reach].
+        counts: How many values lie in each of the 2 · ``BINS`` equal bins.
+    """
+
+    low: float
+    high: float
+    reach: float
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Tensor) -> Summary:
+        """Summarize a tensor of any shape.
+
+        Raises:
+            UserError: If a value is not finite.
+        """
+        low, high = (float(bound) for bound in torch.aminmax(values))
+        largest = max(-low, high)
+        if not math.isfinite(largest):
+            raise UserError(
+                "the network's activations are not finite; its weights are damaged, train it again"
+            )
+        reach = 2.0 ** math.frexp(largest)[1]
+        counts = torch.histc(values.float(), 2 * BINS, -reach, reach)
+        return cls(low, high, reach, counts.to(torch.int64).numpy())
+
+    def merged(self, other: Summary) -> Summary:
+        """Return the summary of the values of both."""
+        reach = max(self.reach, other.reach)
+        counts = self._counts_within(reach) + other._counts_within(reach)
+        return Summary(min(self.low, other.low), max(self.high, other.high), reach, counts)
+
+    def percentile(self, percent: float) -> float:
+        """Return the value that ``percent`` % of all values do not exceed, to within one bin."""
+        cumulative = np.cumsum(self.counts)
+        target = percent / 100 * cumulative[-1]
+        index = int(np.searchsorted(cumulative, target))
+        inside = 1 - (cumulative[index] - target) / max(self.counts[index], 1)
+        value = ((index + inside) / BINS - 1) * self.reach
+        return float(np.clip(value, self.low, self.high))
+
+    def squared_error(self, quantization: Quantization) -> float:
+        """Return the mean squared difference between the values and their 8-bit forms."""
+        (filled,) = np.nonzero(self.counts)
+        values = np.clip(((filled + 0.5) / BINS - 1) * self.reach, self.low, self.high)
+        scale, zero_point = quantization.scale, quantization.zero_point
+        integers = np.clip(np.rint(values / scale), -128 - zero_point, 127 - zero_point)
+        return float(np.average((integers * scale - values) ** 2, weights=self.counts[filled]))
+
+    def _counts_within(self, reach: float) -> NDArray[np.int64]:
+        """Return the counts in bins that span [−reach, reach], at least as wide as its own."""
+        narrower = int(min(reach / self.reach, 2 * BINS))
+        bins = BINS + (np.arange(2 * BINS) - BINS) // narrower
+        return np.bincount(bins, self.counts, 2 * BINS).astype(np.int64)
+
+
+Observer = Callable[[Summary], Range]
+"""Chooses the range of an activation from its summary."""
+
+
+def min_max_range(summary: Summary) -> Range:
+    """Return the range that clips nothing."""
+    return summary.low, summary.high
+
+
+def percentile_range(summary: Summary, percent: float = 99.99) -> Range:
+    """Return the range that clips 100 − ``percent`` % of the values at either end."""
+    return summary.percentile(100 - percent), summary.percentile(percent)
+
+
+def least_squares_range(summary: Summary) -> Range:
+    """Return the range, at most the full one, with the least mean squared quantization error.
+
+    The two ends are shrunk in turn, each to the best of forty fractions of its extreme.
+    """
+    low, high = summary.low, summary.high
+    fractions = np.linspace(1, 0.025, 40)
+
+    def error(candidate: Range) -> float:
+        return summary.squared_error(Quantization.of_range(*candidate))
+
+    for _ in range(2):
+        high = min((summary.high * float(f) for f in fractions), key=lambda end: error((low, end)))
+        low = min((summary.low * float(f) for f in fractions), key=lambda end: error((end, high)))
+    return low, high
+
+
+OBSERVERS: Mapping[str, Observer] = {
+    "min-max": min_max_range,
+    "percentile": percentile_range,
+    "mse": least_squares_range,
+}
+
+
+def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
+    """Run a float graph on pictures and summarize its activations.
+
+    Args:
+        graph: Lowered for int8.
+        crops: Pictures, N × 3 × H × W in [0, 1], one after the other.
+
+    Returns:
+        A summary of every activation that an int8 file holds, by its name in the captured graph.
+    """
+    summaries: dict[str, Summary] = {}
+
+    def record(name: str, value: Tensor) -> Tensor:
+        if name == origin(name):
+            summary = Summary.of(value)
+            known = summaries.get(name)
+            summaries[name] = summary if known is None else known.merged(summary)
+        return value
+
+    with torch.inference_mode():
+        for crop in crops:
+            execute(graph, crop, hook=record)
+    return summaries
+
+
+def observe_ranges(graph: Graph, crops: Iterable[Tensor], observer: Observer) -> dict[str, Range]:
+    """Return the range that ``observer`` chooses for every activation by itself."""
+    return {name: observer(summary) for name, summary in observe(graph, crops).items()}

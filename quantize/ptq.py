@@ -1,0 +1,195 @@
+"""Post-training quantization: a table of scales from a float network and a few pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from export.capture import capture
+from export.execution import execute
+from export.graph import Graph, origin
+from export.lowering import lower
+from export.scales import (
+    PIXELS,
+    Quantization,
+    ScaleTable,
+    output_axis,
+    weight_scales,
+    with_requantization,
+)
+from quantize.calibration import (
+    calibration_crops,
+    calibration_pictures,
+    calibration_record,
+)
+from quantize.observers import OBSERVERS, Observer, Range, Summary, observe
+from quantize.scale_classes import Concatenations, ScaleClasses, scale_classes
+from quantize.simulator import CONVOLUTIONS, Simulator, check_constants
+from runtime.errors import UserError
+from runtime.manifest import Calibration
+from training.catalogue import Model
+from training.pictures import Picture
+
+REWRITES = ("fold_output_shift", "carry_mean_as_channel")
+"""What every int8 profile begins with: tables are made on the graph after these."""
+
+Method = Literal["min-max", "percentile", "mse"]
+
+_WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
+_TYPICAL_PSNR = 32.0  # dB; of super-resolution ×4, at which noise is translated into a loss
+_LARGEST_BIAS = 2.0**28  # an eighth of int32: accumulators and rewritten kernels need room, too
+
+
+def find_scales(
+    model: Model,
+    scale: int,
+    folder: Path | None = None,
+    method: Method = "mse",
+    concatenations: Concatenations | Literal["measured"] = "measured",
+    progress: bool = False,
+) -> ScaleTable:
+    """Choose the scales of a trained model from the pictures of a folder.
+
+    Args:
+        model: The trained network.
+        scale: Its upscaling factor.
+        folder: Calibration pictures; see ``calibration_pictures`` for the default.
+        method: As in ``quantize_network``.
+        concatenations: As in ``quantize_network``.
+        progress: Show a progress bar.
+    """
+    paths = calibration_pictures(folder)
+    return quantize_network(
+        capture(model.at_scale(scale)),
+        calibration_crops(paths, scale),
+        model=model.name,
+        scale=scale,
+        weights_sha256=model.sha256,
+        calibration=calibration_record(paths),
+        method=method,
+        concatenations=concatenations,
+        progress=progress,
+    )
+
+
+def quantize_network(
+    graph: Graph,
+    crops: Sequence[Picture],
+    *,
+    model: str,
+    scale: int,
+    weights_sha256: str,
+    calibration: Calibration,
+    method: Method = "mse",
+    concatenations: Concatenations | Literal["measured"] = "measured",
+    progress: bool = False,
+) -> ScaleTable:
+    """Choose the scale of every activation.
+
+    Args:
+        graph: The captured network.
+        crops: Low-resolution calibration crops, H × W × 3 uint8.
+        model: Name of the model, for the table.
+        scale: Its upscaling factor.
+        weights_sha256: Of its weights.
+        calibration: The pictures behind the crops.
+        method: How the range of an activation is chosen; see ``quantize.observers``.
+        concatenations: ``tied`` or ``requantized`` (see ``scale_classes``), or ``measured``:
+            tied, unless requantizing makes the output better by more than 0.005 dB.
+        progress: Show a progress bar.
+
+    Raises:
+        CannotLower: If the graph has no int8 form.
+        UserError: If there are no crops, or no such method.
+    """
+    if method not in OBSERVERS:
+        raise UserError(f"{method}: no such method; choose one of {', '.join(OBSERVERS)}")
+    if not crops:
+        raise UserError("no crops to calibrate on; expected at least one, better 32 or more")
+    lowered = lower(graph, REWRITES)
+    check_constants(lowered)
+    images = [as_image(crop) for crop in crops]
+    summaries = observe(lowered, tqdm(images, "observing", disable=not progress))
+
+    def table_with(choice: Concatenations) -> ScaleTable:
+        classes = scale_classes(lowered, choice)
+        return ScaleTable(
+            model=model,
+            scale=scale,
+            weights_sha256=weights_sha256,
+            method=f"{method}, concatenations {choice}",
+            activations=_activations(lowered, classes, summaries, OBSERVERS[method]),
+            requantized=classes.requantized,
+            calibration=calibration,
+        )
+
+    if concatenations != "measured":
+        return table_with(concatenations)
+    tied, requantized = table_with("tied"), table_with("requantized")
+    if set(tied.requantized) == set(requantized.requantized):
+        return tied
+    losses = [
+        estimated_loss(output_error(lowered, table, tqdm(images, name, disable=not progress)))
+        for table, name in ((tied, "measuring tied"), (requantized, "measuring requantized"))
+    ]
+    return requantized if losses[1] < losses[0] - _WORTH_REQUANTIZING else tied
+
+
+def as_image(picture: Picture) -> Tensor:
+    """Turn an H × W × 3 uint8 picture into 1 × 3 × H × W float in [0, 1]."""
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255)
+
+
+def output_error(graph: Graph, table: ScaleTable, images: Iterable[Tensor]) -> float:
+    """Return the mean squared difference that int8 makes to the output, clamped to [0, 1].
+
+    Args:
+        graph: Lowered for int8, before ``with_requantization``.
+        table: The scales.
+        images: 1 × 3 × H × W in [0, 1].
+    """
+    simulator = Simulator(with_requantization(graph, table), table)
+    with torch.inference_mode():
+        errors = [
+            float((simulator(image) - execute(graph, image).clamp(0, 1)).square().mean())
+            for image in images
+        ]
+    return float(np.mean(errors))
+
+
+def estimated_loss(error: float) -> float:
+    """Return the dB that noise of this mean square costs a network of a typical PSNR."""
+    return float(10 * np.log10(1 + error * 10 ** (_TYPICAL_PSNR / 10)))
+
+
+def _activations(
+    graph: Graph, classes: ScaleClasses, summaries: Mapping[str, Summary], observer: Observer
+) -> dict[str, Quantization]:
+    chosen = dict.fromkeys(classes.pixels, PIXELS)
+    for members in classes.classes:
+        summary = reduce(Summary.merged, (summaries[value] for value in members))
+        low, high = _with_room_for_biases(graph, members, observer(summary))
+        chosen.update(dict.fromkeys(members, Quantization.of_range(low, high)))
+    return chosen
+
+
+def _with_room_for_biases(graph: Graph, members: Sequence[str], chosen: Range) -> Range:
+    """Widen a range until the biases of the convolutions that read it fit int32 at its scale.
+
+    Only activations that are almost always zero need it.
+    """
+    low, high = min(chosen[0], 0.0), max(chosen[1], 0.0)
+    for node in graph.nodes:
+        if node.op in CONVOLUTIONS and origin(node.inputs[0]) in members:
+            _, weight, bias = node.inputs
+            scales = weight_scales(graph.constants[weight], output_axis(node))
+            least = float(np.abs(graph.constants[bias] / scales).max()) / _LARGEST_BIAS
+            high = max(high, low + 255 * least)
+    return low, high

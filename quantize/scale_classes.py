@@ -1,0 +1,130 @@
+"""Which activations share one scale.
+
+Operators that only move 8-bit values (DepthToSpace, Split, Concat) cannot change a scale, so that
+what goes in and what comes out has one. For a concatenation this is a real tie: its inputs differ
+in range, and one that is also read elsewhere is coarser there than it need be. The way out is a
+``Requantize`` before the concatenation. The picture and the restored picture keep the scale of
+pixels whatever they are connected to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from export.graph import Graph, Node, origin
+
+Concatenations = Literal["tied", "requantized"]
+
+_MOVING = frozenset({"DepthToSpace", "Split"})
+
+
+@dataclass(frozen=True)
+class ScaleClasses:
+    """How the activations of a graph share their scales, by the names of the captured graph.
+
+    Attributes:
+        classes: Every activation that a file holds, those that share a scale together, in the
+            order of execution; without ``pixels``.
+        pixels: The activations with the scale of pixels.
+        requantized: Where values change their scale, as in ``ScaleTable``.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+    pixels: tuple[str, ...]
+    requantized: tuple[tuple[str, str], ...]
+
+
+def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
+    """Decide which activations of a graph share one scale.
+
+    Args:
+        graph: Lowered for int8.
+        concatenations: ``tied``: all inputs and the output of a concatenation share one scale.
+            ``requantized``: an input that something besides the concatenations of its cascade
+            reads keeps a scale of its own; one that nothing else reads would only be rounded
+            twice. Either way pixels are requantized where they meet features.
+    """
+    values = list(dict.fromkeys(origin(value) for value in held_values(graph)))
+    moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(node)]
+    pixels = _pixels(graph, _connected(values, moves))
+    cascades = _cascades(graph, pixels)
+    untied = set(_requantized(graph, cascades, pixels, concatenations))
+    joins = [tie for group in cascades for node in group for tie in _ties(node)]
+    ties = [*moves, *(tie for tie in joins if tie not in untied)]
+    ties += [(group[0].output, node.output) for group in cascades for node in group]
+    connected = _connected(values, ties)
+    pixels = _pixels(graph, connected)
+    return ScaleClasses(
+        classes=tuple(members for members in connected if members[0] not in pixels),
+        pixels=pixels,
+        requantized=tuple(tie for tie in dict.fromkeys(joins) if tie in untied),
+    )
+
+
+def held_values(graph: Graph) -> list[str]:
+    """Return the activations that an int8 file of ``graph`` holds, in the order of execution."""
+    made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
+    return [graph.input, *(value for outputs in made for value in outputs)]
+
+
+def _ties(node: Node) -> Iterator[tuple[str, str]]:
+    for value in node.inputs:
+        for output in node.outputs:
+            yield origin(value), origin(output)
+
+
+def _pixels(graph: Graph, classes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    ends = {graph.input, graph.output}
+    return tuple(value for members in classes if ends & set(members) for value in members)
+
+
+def _cascades(graph: Graph, pixels: Sequence[str]) -> list[list[Node]]:
+    """Return the Concat nodes, those together that continue one another's list of inputs."""
+    groups: list[list[Node]] = []
+    for node in graph.nodes:
+        if node.op != "Concat":
+            continue
+        for group in groups:
+            shared = group[-1].inputs
+            alike = (node.output in pixels) == (group[-1].output in pixels)
+            if node.inputs[: len(shared)] == shared and alike:
+                group.append(node)
+                break
+        else:
+            groups.append([node])
+    return groups
+
+
+def _requantized(
+    graph: Graph,
+    cascades: Iterable[list[Node]],
+    pixels: Sequence[str],
+    concatenations: Concatenations,
+) -> Iterator[tuple[str, str]]:
+    for group in cascades:
+        for value, output in (tie for node in group for tie in _ties(node)):
+            from_pixels, to_pixels = value in pixels, output in pixels
+            readers = graph.consumers(value)
+            shared = value == graph.output or any(reader not in group for reader in readers)
+            if from_pixels or to_pixels:
+                wanted = from_pixels != to_pixels and (shared or from_pixels)
+            else:
+                wanted = shared and concatenations == "requantized"
+            if wanted:
+                yield value, output
+
+
+def _connected(
+    values: Iterable[str], ties: Iterable[tuple[str, str]]
+) -> tuple[tuple[str, ...], ...]:
+    """Return ``values`` in classes: the connected components of ``ties``."""
+    leader = {value: value for value in values}
+    for one, other in ties:
+        new, old = leader[one], leader[other]
+        leader = {value: new if led == old else led for value, led in leader.items()}
+    classes: dict[str, list[str]] = {}
+    for value, led in leader.items():
+        classes.setdefault(led, []).append(value)
+    return tuple(tuple(members) for members in classes.values())

@@ -1,0 +1,128 @@
+"""The quantized graph in torch: what every int8 file must compute, to the integer.
+
+Weights, biases and activations hold exactly the integers of ``export.scales``, written as the real
+numbers they stand for; a convolution of those is the integer convolution times its scales. This is
+the reference for the parity of int8 files, and what the search for ranges measures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.errors import CannotLower
+from export.execution import execute
+from export.graph import Graph, Node
+from export.parity import Restore, restore_with
+from export.scales import (
+    Quantization,
+    ScaleTable,
+    bias_scales,
+    output_axis,
+    quantized_bias,
+    quantized_weight,
+    weight_scales,
+)
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
+
+class Simulator(nn.Module):
+    """The int8 form of a graph, as a module from pictures to restored pictures.
+
+    Args:
+        graph: Lowered for int8, with the ``Requantize`` nodes that
+            ``export.scales.with_requantization`` adds.
+        table: The scales.
+        dtype: Of pictures and arithmetic; in float64 it is exact for networks of any width.
+
+    Raises:
+        CannotLower: If the graph holds constants outside its convolutions.
+        UserError: If the table does not cover the graph.
+    """
+
+    def __init__(self, graph: Graph, table: ScaleTable, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        check_constants(graph)
+        self.graph = _with_own_biases(graph)
+        self.table = table
+        self.constants: Mapping[str, Tensor] = {
+            name: torch.from_numpy(array).to(dtype)
+            for node in self.graph.nodes
+            if node.op in CONVOLUTIONS
+            for name, array in _dequantized(self.graph, node, table).items()
+        }
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore N × 3 × H × W pictures; the result is a whole multiple of 1/255 in [0, 1]."""
+        return execute(self.graph, image, self.constants, self._rounded)
+
+    def _rounded(self, name: str, value: Tensor) -> Tensor:
+        return rounded(value, self.table.of(name))
+
+
+def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
+    """Run the int8 form of ``graph`` on N × 3 × H × W pictures in [0, 1] (see ``Simulator``)."""
+    with torch.inference_mode():
+        restored: Tensor = Simulator(graph, table, image.dtype)(image)
+        return restored
+
+
+def simulated(graph: Graph, table: ScaleTable) -> Restore:
+    """Return a function that restores one H × W × 3 picture as an int8 file of ``graph`` does."""
+    return restore_with(Simulator(graph, table))
+
+
+def rounded(value: Tensor, quantization: Quantization) -> Tensor:
+    """Return the nearest real numbers that 8 bits can hold; ties go to the even integer."""
+    scale, zero_point = quantization.scale, quantization.zero_point
+    return value.div(scale).round_().clamp_(-128 - zero_point, 127 - zero_point).mul_(scale)
+
+
+def check_constants(graph: Graph) -> None:
+    """Refuse graphs that cannot be quantized.
+
+    Raises:
+        CannotLower: If a node other than a convolution reads a constant: the table of scales
+            covers activations, and ``export.scales`` weights and biases, nothing else.
+    """
+    for node in graph.nodes:
+        if node.op not in CONVOLUTIONS and any(graph.is_constant(name) for name in node.inputs):
+            raise CannotLower(
+                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
+                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
+            )
+
+
+def _with_own_biases(graph: Graph) -> Graph:
+    """Give every convolution a bias of its own: its integers depend on the scale of its input."""
+    biases = {
+        f"{node.inputs[2]}/{node.output}": graph.constants[node.inputs[2]]
+        for node in graph.nodes
+        if node.op in CONVOLUTIONS
+    }
+    nodes = [
+        dataclasses.replace(node, inputs=(*node.inputs[:2], f"{node.inputs[2]}/{node.output}"))
+        if node.op in CONVOLUTIONS
+        else node
+        for node in graph.nodes
+    ]
+    return graph.with_nodes(nodes, **biases)
+
+
+def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArray[np.float64]]:
+    """Return the weight and the bias of a convolution as their integers times their scales."""
+    value, weight, bias = node.inputs
+    kernel, axis, source = graph.constants[weight], output_axis(node), table.of(value)
+    shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
+    integers = quantized_bias(graph.constants[bias], kernel, source, axis)
+    return {
+        weight: quantized_weight(kernel, axis)
+        * weight_scales(kernel, axis).astype(np.float64).reshape(shape),
+        bias: integers * bias_scales(kernel, source, axis),
+    }

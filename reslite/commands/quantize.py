@@ -1,0 +1,55 @@
+"""``reslite quantize``: find the int8 scales of a network from pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from quantize.ptq import Method
+
+METHODS = ("mse", "percentile", "min-max")
+
+
+@click.command(
+    "quantize", epilog="Example: reslite quantize carn-m --scale 4 --calibration photos/"
+)
+@click.argument("model")
+@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Folder of pictures [default: RESLITE_DATA's training pictures, else scikit-image's].",
+)
+@click.option("--method", type=click.Choice(METHODS), default="mse", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Table to write [default: MODEL_xS_scales.json]."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing table.")
+def command(
+    model: str,
+    scale: int,
+    calibration: Path | None,
+    method: str,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Find the scales of MODEL from pictures and write them as a readable table.
+
+    The committed scales of the shipped networks need none of this. Pass the table to
+    'reslite export --scales'.
+    """
+    from quantize.ptq import find_scales
+    from runtime.errors import UserError
+    from training.catalogue import file_stem, find_model
+
+    found = find_model(model)
+    out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")
+    table = find_scales(found, scale, calibration, cast("Method", method), progress=True)
+    table.write(out)
+    pictures = len(table.calibration.pictures)
+    click.echo(f"{out}: {len(table.activations)} activations, {method}, {pictures} pictures")
