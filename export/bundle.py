@@ -200,6 +200,7 @@ def _export(
     table: ScaleTable | None,
 ) -> Artifact:
     path = folder / variant.file_name(source.model.name, source.scale)
+    scales = table if _is_int8(variant) else None
     written = _write(graph, path, variant, table)
     return Artifact(
         file=path.name,
@@ -213,7 +214,8 @@ def _export(
         rewrites=rewrites,
         multadds=source.graph.multadds(1280, 720),
         operators=written.operators,
-        calibration=table.calibration if table and _is_int8(variant) else None,
+        calibration=scales.calibration if scales else None,
+        scales_sha256=scales.sha256 if scales else None,
     )
 
 
@@ -227,10 +229,10 @@ def _proven(
         pictures = parity_pictures(session.fixed_size)
         difference = largest_difference(session, restore_with(source.module), pictures)
         if artifact.precision != "int8":
-            check_parity(artifact.file, artifact.precision, difference)
+            check_parity(artifact.file, artifact.format, artifact.precision, difference)
         elif simulated is not None:
             apart = largest_difference(session, simulated, pictures)
-            check_parity(artifact.file, artifact.precision, apart)
+            check_parity(artifact.file, artifact.format, artifact.precision, apart)
     return Measured(max_abs_diff=difference)
 
 
@@ -304,10 +306,10 @@ def _is_current(
     artifact = manifest.artifact(variant.file_name(manifest.model, manifest.scale))
     if artifact is None or not (folder / artifact.file).exists():
         return False
-    calibration = table.calibration if table and _is_int8(variant) else None
+    scales_sha256 = table.sha256 if table and _is_int8(variant) else None
     return (
         artifact.rewrites == _lowered(source, variant, table)[1]
-        and artifact.calibration == calibration
+        and artifact.scales_sha256 == scales_sha256
         and sha256_of(folder / artifact.file) == artifact.sha256
         and (artifact.measured.max_abs_diff is not None or artifact.format == "coreml")
     )

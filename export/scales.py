@@ -8,6 +8,7 @@ with the scale of the weights times that of the input.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -84,10 +85,18 @@ class ScaleTable:
             )
         return found
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of everything the table says."""
+        return hashlib.sha256(self._text().encode()).hexdigest()
+
     def write(self, path: Path) -> None:
         """Write the table as readable JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(self._text(), encoding="utf-8")
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def read_scale_table(path: Path) -> ScaleTable:

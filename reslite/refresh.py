@@ -235,7 +235,7 @@ def draw_figure(file: Path) -> None:
         restored = session_restorer(session)(low)
     panels: dict[str, Picture] = {
         "bicubic": bicubic.enlarge(low, GATED_SCALE),
-        "CARN-M ×4, int8 TFLite": restored,
+        "CARN-M x4, int8 TFLite": restored,
         "original": original,
     }
     side, caption, gap = 288, 24, 8

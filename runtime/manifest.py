@@ -96,6 +96,7 @@ class Artifact:
         multadds: Multiply-accumulates of the network at a 1280×720 output.
         operators: How often each operator occurs in the file.
         calibration: The pictures behind int8 scales.
+        scales_sha256: Of the table of scales.
         measured: What was measured.
     """
 
@@ -111,6 +112,7 @@ class Artifact:
     multadds: int
     operators: dict[str, int]
     calibration: Calibration | None = None
+    scales_sha256: str | None = None
     measured: Measured = field(default_factory=Measured)
 
 

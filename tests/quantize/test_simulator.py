@@ -1,0 +1,300 @@
+"""The simulator against arithmetic on whole numbers, written here independently in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from export.errors import CannotLower
+from export.execution import execute
+from export.graph import Graph, Node
+from export.lowering import lower
+from export.profiles import PROFILES
+from export.scales import (
+    PIXELS,
+    Quantization,
+    ScaleTable,
+    bias_scales,
+    quantized_bias,
+    quantized_weight,
+    read_scale_table,
+    with_requantization,
+)
+from quantize.ptq import REWRITES, as_image, quantize_network
+from quantize.simulator import Simulator, rounded, simulate, simulated
+from runtime.errors import UserError
+from runtime.manifest import Calibration
+
+Integers = NDArray[np.int64]
+_NOTHING = Calibration((), "")
+
+
+@st.composite
+def quantized_graphs(draw: st.DrawFn) -> tuple[Graph, ScaleTable]:
+    """Convolutions, with ReLU or without, Add, Requantize, Concat and a shuffle."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    constants: dict[str, NDArray[np.float32]] = {}
+    scales = {"image": PIXELS, "restored_image": PIXELS}
+    nodes: list[Node] = []
+
+    def some_scale() -> Quantization:
+        return Quantization.of_range(-random.uniform(0, 2), random.uniform(0.1, 4))
+
+    def convolve(source: str, channels: tuple[int, int], output: str, relu: bool) -> None:
+        size, groups = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 2]))
+        groups = groups if channels[0] % groups == 0 else 1
+        shape = (channels[1], channels[0] // groups, size, size)
+        constants[f"{output}.w"] = random.normal(0, 0.4, shape).astype(np.float32)
+        constants[f"{output}.b"] = random.normal(0, 0.3, channels[1]).astype(np.float32)
+        made = f"{output}_sum" if relu else output
+        inputs = (source, f"{output}.w", f"{output}.b")
+        nodes.append(Node("Conv", output, inputs, (made,), {"groups": groups}))
+        if relu:
+            nodes.append(Node("Relu", output, (made,), (output,)))
+        scales.setdefault(output, some_scale())
+
+    convolve("image", (3, 4), "a", draw(st.booleans()))
+    convolve("a", (4, 4), "b", draw(st.booleans()))
+    nodes.append(Node("Add", "add", ("a", "b"), ("c",)))
+    scales["c"] = scales["cat"] = some_scale()
+    # 'a' changes its scale on its way into the concatenation; 'c' has that scale already.
+    nodes.append(Node("Requantize", "cat", ("a",), ("cat/from.a",)))
+    nodes.append(Node("Concat", "cat", ("cat/from.a", "c"), ("cat",)))
+    convolve("cat", (8, 12), "d", draw(st.booleans()))
+    shuffle = {"block": 2, "mode": "CRD"}
+    nodes.append(Node("DepthToSpace", "shuffle", ("d",), ("e",), shuffle))
+    scales["e"] = scales["d"]
+    convolve("e", (3, 3), "restored_image", False)
+    return Graph(tuple(nodes), constants), ScaleTable("t", 2, "", "", scales, (), _NOTHING)
+
+
+def _convolved(integers: Integers, kernel: Integers, bias: Integers, groups: int) -> Integers:
+    half = kernel.shape[-1] // 2
+    padded = np.pad(integers, ((0, 0), (half, half), (half, half)))
+    windows = sliding_window_view(padded, kernel.shape[-2:], (1, 2))
+    parts = zip(np.split(windows, groups), np.split(kernel, groups), strict=True)
+    sums = [np.einsum("ihwkl,oikl->ohw", window, part) for window, part in parts]
+    return np.concatenate(sums) + bias[:, None, None]
+
+
+def _nearest(real: NDArray[np.float64], quantization: Quantization) -> Integers:
+    quanta = real / quantization.scale
+    # A tie would be decided by the last bit of a float64, which is no property of the network.
+    assume(bool(np.all(np.abs(quanta - np.floor(quanta) - 0.5) > 1e-9)))
+    return np.clip(np.rint(quanta) + quantization.zero_point, -128, 127).astype(np.int64)
+
+
+def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Integers:
+    """Run a graph on int64: sums of products of integers, rescaled once, rounded once."""
+    held: dict[str, Integers] = {"image": image}
+    sums: dict[str, NDArray[np.float64]] = {}
+
+    def real(value: str) -> NDArray[np.float64]:
+        quantization = table.of(value)
+        return (held[value] - quantization.zero_point) * quantization.scale
+
+    for node in graph.nodes:
+        match node.op:
+            case "Conv":
+                value, weight, bias = node.inputs
+                kernel, source = graph.constants[weight], table.of(value)
+                sums_of_products = _convolved(
+                    held[value] - source.zero_point,
+                    quantized_weight(kernel).astype(np.int64),
+                    quantized_bias(graph.constants[bias], kernel, source).astype(np.int64),
+                    node.integer("groups"),
+                )
+                result = sums_of_products * bias_scales(kernel, source)[:, None, None]
+            case "Relu":
+                result = np.maximum(sums.pop(node.inputs[0]), 0)
+            case "Add":
+                result = real(node.inputs[0]) + real(node.inputs[1])
+            case "Requantize":
+                result = real(node.inputs[0])
+            case "Concat":
+                held[node.output] = np.concatenate([held[value] for value in node.inputs])
+                continue
+            case "DepthToSpace":
+                held[node.output] = _shuffled(held[node.inputs[0]])
+                continue
+        if graph.fused_relu(node) is None:
+            held[node.output] = _nearest(result, table.of(node.output))
+        else:
+            sums[node.output] = result
+    return held["restored_image"]
+
+
+def _shuffled(integers: Integers) -> Integers:
+    channels, height, width = integers.shape
+    blocks = integers.reshape(channels // 4, 2, 2, height, width)
+    return blocks.transpose(0, 3, 1, 4, 2).reshape(channels // 4, 2 * height, 2 * width)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    quantized=quantized_graphs(),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_simulation_is_integer_arithmetic(
+    quantized: tuple[Graph, ScaleTable], height: int, width: int, seed: int
+) -> None:
+    graph, table = quantized
+    levels = np.random.default_rng(seed).integers(0, 256, (3, height, width))
+
+    expected = _run_on_integers(graph, table, levels - 128) + 128
+
+    image = torch.from_numpy(levels)[None] / torch.tensor(255, dtype=torch.float64)
+    restored = simulate(graph, table, image)[0].numpy() / PIXELS.scale
+    np.testing.assert_allclose(restored, expected, atol=1e-6)
+
+
+@given(
+    value=st.floats(-5, 5),
+    low=st.floats(-4, 0),
+    high=st.floats(0.01, 4),
+)
+def test_rounding_clamps_and_goes_to_the_nearest(value: float, low: float, high: float) -> None:
+    quantization = Quantization.of_range(low, high)
+    scale, zero_point = quantization.scale, quantization.zero_point
+
+    (found,) = rounded(torch.tensor([value], dtype=torch.float64), quantization).tolist()
+
+    choices = (np.arange(-128, 128) - zero_point) * scale
+    assert np.abs(choices - found).min() < 1e-12
+    assert abs(found - value) <= np.abs(choices - value).min() + 1e-12
+
+
+def test_ties_go_to_the_even_integer_whatever_the_zero_point() -> None:
+    values = torch.tensor([-1.5, -0.5, 0.5, 1.5, 2.5])
+    for zero_point in (-3, 0, 5):
+        found = rounded(values, Quantization(1.0, zero_point))
+        assert found.tolist() == [-2, 0, 0, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def table(graph: Graph, crops: list[NDArray[np.uint8]]) -> ScaleTable:
+    return _quantized(graph, crops)
+
+
+def _quantized(graph: Graph, crops: list[NDArray[np.uint8]]) -> ScaleTable:
+    return quantize_network(
+        graph,
+        crops,
+        model="small",
+        scale=2,
+        weights_sha256="",
+        calibration=_NOTHING,
+        concatenations="requantized",
+    )
+
+
+@pytest.fixture(scope="module")
+def image(crops: list[NDArray[np.uint8]]) -> torch.Tensor:
+    return as_image(crops[0])
+
+
+def _level_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max()) * 255
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_lowered_form_computes_the_same(
+    profile: str, graph: Graph, table: ScaleTable, image: torch.Tensor
+) -> None:
+    plain = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, PROFILES[profile].rewrites_int8), table)
+    reference = simulate(plain, table, image.double())
+
+    found = simulate(lowered, table, image.double())
+
+    assert _level_difference(found, reference) < 1e-6
+
+
+def test_float32_loses_next_to_nothing(
+    graph: Graph, table: ScaleTable, image: torch.Tensor
+) -> None:
+    lowered = with_requantization(lower(graph, REWRITES), table)
+    exact, quick = (simulate(lowered, table, one) for one in (image.double(), image))
+
+    levels = ((exact - quick).abs() * 255).round()
+    assert levels.max() <= 1
+    assert (levels > 0).float().mean() < 0.01
+
+
+def test_a_requantized_network_stays_near_the_real_one(
+    graph: Graph, table: ScaleTable, image: torch.Tensor
+) -> None:
+    lowered = with_requantization(lower(graph, REWRITES), table)
+    assert lowered.operators()["Requantize"] >= 2
+
+    restored = simulate(lowered, table, image)
+
+    reference = execute(lowered, image).clamp(0, 1)
+    assert 10 * torch.log10(1 / (restored - reference).square().mean()) > 34
+    levels = restored / PIXELS.scale
+    assert float((levels - levels.round()).abs().max()) < 1e-3
+    assert 0 <= restored.min() <= restored.max() <= 1.0001
+
+
+def test_a_table_read_from_json_simulates_identically(
+    graph: Graph, table: ScaleTable, image: torch.Tensor, tmp_path: Path
+) -> None:
+    table.write(tmp_path / "table.json")
+    read = read_scale_table(tmp_path / "table.json")
+
+    def run(scales: ScaleTable) -> torch.Tensor:
+        return simulate(with_requantization(lower(graph, REWRITES), scales), scales, image)
+
+    assert read == table
+    assert torch.equal(run(read), run(table))
+
+
+def test_pictures_are_restored_as_tensors_are(
+    graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
+) -> None:
+    lowered = with_requantization(lower(graph, REWRITES), table)
+
+    restored = simulated(lowered, table)(crops[1].astype(np.float32) / 255)
+
+    expected = simulate(lowered, table, as_image(crops[1]))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(restored, expected)
+
+
+def test_a_simulator_restores_a_batch_as_single_pictures(
+    graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
+) -> None:
+    lowered = with_requantization(lower(graph, REWRITES), table)
+    images = torch.cat([as_image(crop) for crop in crops[:2]]).double()
+    simulator = Simulator(lowered, table, torch.float64)
+
+    with torch.no_grad():
+        together, alone = simulator(images), simulator(images[1:])
+
+    assert _level_difference(together[1:], alone) < 1e-6
+
+
+def test_a_table_of_another_network_is_refused(
+    graph: Graph, table: ScaleTable, image: torch.Tensor
+) -> None:
+    without: Mapping[str, Quantization] = {
+        name: scale for name, scale in table.activations.items() if name != "conv2d"
+    }
+    partial = ScaleTable("small", 2, "", "", without, (), _NOTHING)
+
+    with pytest.raises(UserError, match="do not cover 'conv2d'"):
+        simulate(lower(graph, REWRITES), partial, image)
+
+
+def test_a_constant_outside_convolutions_is_refused(graph: Graph, table: ScaleTable) -> None:
+    with pytest.raises(CannotLower, match="carry_mean_as_channel"):
+        Simulator(graph, table)

@@ -1,0 +1,113 @@
+"""The gate, on the real bundle of CARN-M ×4: it passes, and notices what it must notice."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
+from export.scales import Quantization
+from quantize import load_scales
+from quantize.simulator import simulated
+from training.catalogue import find_model
+
+Cli = Callable[..., Any]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return Source.of(find_model("carn-m"), 4)
+
+
+@pytest.fixture(scope="module")
+def whole_bundle(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    bundle_of(source, DEFAULT_VARIANTS, folder, load_scales("carn-m", 4), simulated)
+    return folder
+
+
+def _tampered(
+    source: Source, whole: Path, folder: Path, table: Any, which: Callable[[Any], bool]
+) -> list[str]:
+    """Replace the files of the variants that ``which`` picks; return their names."""
+    shutil.copytree(whole, folder)
+    chosen = [variant for variant in DEFAULT_VARIANTS if which(variant)]
+    bundle_of(source, chosen, folder, table, overwrite=True)
+    return [variant.file_name("carn-m", 4) for variant in chosen]
+
+
+def _named(output: str) -> set[str]:
+    return set(re.findall(r"^(carn_m_x4_\S+)", output, re.MULTILINE))
+
+
+def test_the_gate_passes_on_what_is_committed(cli: Cli, whole_bundle: Path) -> None:
+    outcome = cli("gate", "--bundle", whole_bundle)
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert "10 artifacts of carn-m ×4 are as expected" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "weight",
+    ["entry.weight", "body.stages.1.stages.0.body.2.weight", "upsampler.3.weight", "exit.weight"],
+)
+def test_a_weight_off_by_one_percent_fails_and_names_the_artifact(
+    cli: Cli, source: Source, whole_bundle: Path, tmp_path: Path, weight: str
+) -> None:
+    constants = {**source.graph.constants}
+    constants[weight] = (constants[weight] * 1.01).astype(np.float32)
+    graph = dataclasses.replace(source.graph, constants=constants)
+    tampered = dataclasses.replace(source, graph=graph, module=_with_scaled_weight(source, weight))
+    files = _tampered(
+        tampered,
+        whole_bundle,
+        tmp_path / "bundle",
+        load_scales("carn-m", 4),
+        lambda v: (v.format, v.precision) in {("onnx", "float32"), ("tflite", "int8")},
+    )
+    outcome = cli("gate", "--bundle", tmp_path / "bundle")
+    assert outcome.code == 1
+    assert _named(outcome.out) == set(files)
+    assert "reslite gate --update" in outcome.out
+
+
+def _with_scaled_weight(source: Source, weight: str) -> Any:
+    """Return the module with the same perturbation, so that parity does not stop the export."""
+    import copy
+
+    import torch
+
+    module = copy.deepcopy(source.module)
+    with torch.no_grad():
+        module.get_parameter(weight).mul_(1.01)
+    return module
+
+
+@pytest.mark.parametrize("value", ["conv2d", "relu_12", "relu_39"])
+def test_a_scale_off_by_five_percent_fails_and_names_the_artifact(
+    cli: Cli, source: Source, whole_bundle: Path, tmp_path: Path, value: str
+) -> None:
+    table = load_scales("carn-m", 4)
+    activations = dict(table.activations)
+    members = [name for name, one in activations.items() if one == activations[value]]
+    for name in members:
+        one = activations[name]
+        activations[name] = Quantization(one.scale * 0.95, one.zero_point)
+    files = _tampered(
+        source,
+        whole_bundle,
+        tmp_path / "bundle",
+        dataclasses.replace(table, activations=activations),
+        lambda v: v.format == "tflite" and v.precision == "int8" and not v.float_io,
+    )
+    outcome = cli("gate", "--bundle", tmp_path / "bundle")
+    assert outcome.code == 1
+    assert _named(outcome.out) == set(files)

@@ -1,0 +1,115 @@
+"""``reslite ship`` from end to end, and what happens when it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslite import shipping
+from runtime.manifest import read_manifest, sha256_of
+
+Cli = Callable[..., Any]
+
+pytestmark = pytest.mark.slow
+
+FILES = {
+    f"carn_m_x4_{precision}{suffix}"
+    for precision in ("float32", "float16", "int8")
+    for suffix in (".onnx", ".tflite", ".mlpackage")
+} | {"carn_m_x4_int8_float_io.tflite"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    # What is tested is what comes out, not how fast it is.
+    monkeypatch.setattr(shipping, "_LATENCY_SIZE", (24, 24))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dist")
+
+
+def test_ship_makes_proves_and_reports_everything(cli: Cli, out: Path) -> None:
+    outcome = cli("ship", "carn-m", "--scale", 4, "--out", out, "--rounds", 2, "--threads", 1)
+    assert outcome.code == 0, outcome.err
+
+    rows = {row["file"]: row for row in json.loads((out / "report.json").read_text())["artifacts"]}
+    assert set(rows) == FILES
+    for file, row in rows.items():
+        assert row["bytes"] > 100_000
+        assert row["multadds"] == pytest.approx(32.5e9, rel=2e-3)
+        if file.endswith(".mlpackage"):
+            assert row["not_run"] == "not run (needs macOS)"
+            assert row["psnr_y"] is row["latency_ms"] is row["max_abs_diff"] is None
+        else:
+            assert row["latency_ms"]["median"] > 0
+            assert abs(row["psnr_loss"]) <= (0.06 if row["precision"] == "int8" else 0.005)
+            limit = {"float32": 1e-5, "float16": 2e-3, "int8": 1.0}[row["precision"]]
+            assert row["max_abs_diff"] <= limit
+
+    manifest = read_manifest(out)
+    assert manifest is not None
+    for artifact in manifest.artifacts:
+        assert artifact.sha256 == sha256_of(out / artifact.file)
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/") >= 6
+    assert 'src="http' not in page
+    assert "estimated by the vendor" in page
+    assert (out / "restored.png").stat().st_size > 1000
+    assert "carn_m_x4_int8.tflite" in outcome.out
+
+
+def test_a_second_ship_keeps_the_files(cli: Cli, out: Path) -> None:
+    before = {file: (out / file).stat().st_mtime_ns for file in FILES}
+    outcome = cli(
+        "ship", "carn-m", "--scale", 4, "--out", out, "--rounds", 1, "--threads", 1, "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("kept ") >= len(FILES)
+    assert {file: (out / file).stat().st_mtime_ns for file in FILES} == before
+    assert json.loads(outcome.out)["model"] == "carn-m"
+
+
+def test_ctrl_c_keeps_finished_files_and_leaves_no_partial_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "dist"
+    command = [sys.executable, "-m", "reslite", "ship", "carn-m", "--scale", "4", "--out"]
+    process = subprocess.Popen(
+        [*command, str(folder)], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    while not (folder / "manifest.json").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted; finished work is kept" in errors
+    assert "Traceback" not in errors
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert 1 <= len(manifest.artifacts) < len(FILES)
+
+
+def test_an_unwritable_folder_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    outcome = cli("export", "carn-m", "--scale", 4, "--format", "onnx", "--out", blocked / "dist")
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+    assert outcome.err.count("\n") == 1
