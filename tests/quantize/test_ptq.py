@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -15,30 +15,37 @@ from export.graph import Graph, Node
 from export.lowering import lower
 from export.scales import PIXELS, Quantization, ScaleTable, quantized_bias, with_requantization
 from quantize import load_scales, ptq, scales_path
-from quantize.calibration import calibration_crops, calibration_record
+from quantize.calibration import calibration_crops, calibration_pictures, calibration_record
 from quantize.observers import OBSERVERS
 from quantize.ptq import (
     REWRITES,
     Method,
     as_image,
     estimated_loss,
+    find_scales,
     output_error,
     quantize_network,
 )
 from quantize.scale_classes import Concatenations, scale_classes
 from quantize.simulator import simulate
 from runtime.errors import UserError
-from runtime.manifest import Calibration
+from runtime.manifest import Calibration, sha256_of
 from training import bicubic
+from training.catalogue import find_model
+from training.checkpoint import save_tensors
 from training.metrics import psnr, psnr_y
-from training.networks.carn import AtScale
+from training.networks.carn import AtScale, Carn, CarnConfig
 from training.pictures import read_rgb
+from training.recipe import load_recipe
 
 Crops = list[NDArray[np.uint8]]
 
 
 def _quantize(
-    graph: Graph, crops: Crops, method: Method = "mse", concatenations: str = "tied"
+    graph: Graph,
+    crops: Crops,
+    method: Method = "mse",
+    concatenations: Concatenations | Literal["measured"] = "tied",
 ) -> ScaleTable:
     return quantize_network(
         graph,
@@ -48,7 +55,7 @@ def _quantize(
         weights_sha256="ab",
         calibration=Calibration(("one.png",), "cd"),
         method=method,
-        concatenations=concatenations,  # type: ignore[arg-type]
+        concatenations=concatenations,
     )
 
 
@@ -122,7 +129,7 @@ def test_requantizing_must_pay_for_its_time(
     crops: Crops,
     monkeypatch: pytest.MonkeyPatch,
     gain_db: float,
-    choice: str,
+    choice: Concatenations,
 ) -> None:
     def measured(lowered: Graph, table: ScaleTable, images: object) -> float:
         loss = 0.2 - gain_db if table.requantized else 0.2
@@ -204,6 +211,21 @@ def test_damaged_weights_are_refused(crops: Crops) -> None:
 
     with pytest.raises(UserError, match="not finite"):
         _quantize(graph, crops)
+
+
+def test_scales_of_a_weights_file_from_a_folder_of_pictures(
+    noise_folder: Path, tmp_path: Path
+) -> None:
+    config = CarnConfig(channels=4, blocks=1, units=1, scales=(2,))
+    recipe = load_recipe("carn").model_copy(update={"name": "tiny", "network": config})
+    path = tmp_path / "tiny.safetensors"
+    save_tensors(path, Carn(config).state_dict(), {"recipe": recipe.model_dump_json()})
+
+    table = find_scales(find_model(str(path)), 2, noise_folder, "percentile", "tied")
+
+    assert (table.model, table.scale, table.weights_sha256) == ("tiny", 2, sha256_of(path))
+    assert table.calibration == calibration_record(calibration_pictures(noise_folder))
+    assert table.of("restored_image") == PIXELS
 
 
 def test_tables_have_file_names_of_artifacts() -> None:
