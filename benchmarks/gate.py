@@ -93,6 +93,7 @@ class Entry:
         multadds: MultAdds of its network at a 1280 × 720 output.
         operators: How often each operator occurs.
         quality: What it makes of the pictures; None where it cannot run (Core ML on Linux).
+        scales_sha256: Of the table of scales of an int8 artifact.
     """
 
     file: str
@@ -102,6 +103,7 @@ class Entry:
     multadds: int
     operators: dict[str, int]
     quality: Quality | None
+    scales_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def snapshot(
                 multadds=artifact.multadds,
                 operators=artifact.operators,
                 quality=quality,
+                scales_sha256=artifact.scales_sha256,
             )
         )
     return Snapshot(
@@ -309,6 +312,7 @@ def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:
         "format": (expected.format, found.format),
         "precision": (expected.precision, found.precision),
         "MultAdds": (expected.multadds, found.multadds),
+        "scales SHA-256": (_short(expected.scales_sha256), _short(found.scales_sha256)),
         **{
             f"operator {name}": (expected.operators.get(name, 0), found.operators.get(name, 0))
             for name in sorted({*expected.operators, *found.operators})
@@ -322,6 +326,10 @@ def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:
     if found.quality is not None and expected.quality is not None:
         deviations += _compare_quality(file, found.precision, found.quality, expected.quality)
     return deviations
+
+
+def _short(sha256: str | None) -> str:
+    return "none" if sha256 is None else sha256[:12]
 
 
 def _compare_quality(

@@ -58,7 +58,7 @@ class _Verbs(click.Group):
 
 @click.command(
     cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: reslite ship carn-m --scale 4 --out dist/",
 )
 @click.version_option(package_name="reslite")

@@ -96,8 +96,8 @@ class Artifact:
         multadds: Multiply-accumulates of the network at a 1280×720 output.
         operators: How often each operator occurs in the file.
         calibration: The pictures behind int8 scales.
-        scales_sha256: Of the table of scales.
         measured: What was measured.
+        scales_sha256: Of the table of scales, for int8.
     """
 
     file: str
@@ -112,8 +112,8 @@ class Artifact:
     multadds: int
     operators: dict[str, int]
     calibration: Calibration | None = None
-    scales_sha256: str | None = None
     measured: Measured = field(default_factory=Measured)
+    scales_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); export the bundle again") from error

@@ -33,11 +33,11 @@ def command(
     from training.trainer import train
 
     chosen = load_recipe(recipe)
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     data = data or data_folder()
     if data is None:
         raise UserError("no training pictures: pass --data DIR or set RESLITE_DATA")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     if threads:
         torch.set_num_threads(threads)
     weights = train(chosen, data, out or Path("runs") / chosen.name, device=device)

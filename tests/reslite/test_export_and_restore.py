@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +98,7 @@ def test_restore_finishes_the_good_pictures_and_names_the_bad(
     outcome = cli("restore", tmp_path, "--model", model, "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "cut.png" in outcome.err
-    assert "1 restored, 1 failed" in outcome.out
+    assert "1 restored, 0 there already, 1 failed" in outcome.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
 
 
@@ -129,9 +132,7 @@ def test_restore_needs_no_torch(bundle: Path, photo: Path) -> None:
         "heavy = {'torch', 'onnx', 'tensorflow', 'coremltools'} & set(sys.modules);"
         "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
     )
-    result = subprocess.run(
-        [shutil.which("python") or "python3", "-c", code], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -177,3 +178,38 @@ def test_bench_prints_medians_and_ratios(cli: Cli, bundle: Path) -> None:
     rows = json.loads(cli("bench", *files, *options, "--json").out)["rows"]
     assert [row["name"] for row in rows] == [str(file) for file in files]
     assert all(row["milliseconds"]["median"] > 0 for row in rows)
+
+
+def _listen_to_ctrl_c() -> None:
+    # A shell starts background jobs with SIGINT ignored, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_keeps_restored_pictures_and_leaves_no_partial_ones(
+    bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "many", tmp_path / "out"
+    folder.mkdir()
+    picture = Image.open(photo).resize((160, 160))
+    for index in range(40):
+        picture.save(folder / f"{index:02}.png")
+    command = [sys.executable, "-m", "reslite", "restore", str(folder), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--model", str(bundle / "carn_m_x4_int8.tflite")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=_listen_to_ctrl_c,
+    )
+    while not (out / "01.png").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted; finished work is kept" in errors
+    done = sorted(path.name for path in out.iterdir())
+    assert done[0] == "00.png"
+    assert 2 <= len(done) < 40
+    for name in done:
+        assert Image.open(out / name).size == (640, 640)

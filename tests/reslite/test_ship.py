@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -90,7 +89,11 @@ def test_ctrl_c_keeps_finished_files_and_leaves_no_partial_ones(tmp_path: Path) 
     folder = tmp_path / "dist"
     command = [sys.executable, "-m", "reslite", "ship", "carn-m", "--scale", "4", "--out"]
     process = subprocess.Popen(
-        [*command, str(folder)], stderr=subprocess.PIPE, text=True, env=os.environ
+        [*command, str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and processes inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (folder / "manifest.json").exists():
         assert process.poll() is None

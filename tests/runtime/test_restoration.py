@@ -289,7 +289,12 @@ with runtime.open({str(write_onnx(tmp_path / "n.onnx"))!r}) as session:
     restore_file(session, {str(tmp_path / "a.png")!r}, {str(tmp_path / "out" / "b.png")!r})
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with SIGINT ignored, and processes inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"running\n"

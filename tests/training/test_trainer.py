@@ -56,7 +56,13 @@ def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
     tmp_path: Path, tiny_recipe: Path, tiny_data: Path
 ) -> None:
     command = _command(tiny_recipe, tiny_data, tmp_path / "run")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and processes inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (tmp_path / "run" / CHECKPOINT).exists():
         assert process.poll() is None
         time.sleep(0.001)
