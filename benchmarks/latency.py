@@ -34,7 +34,7 @@ from runtime.sessions import available_cores
 NEEDS_MACOS = "not run (needs macOS)"
 
 # The threads of a runtime spin for a moment after an inference; the next artifact waits for that.
-_SETTLE_SECONDS = 0.01
+_SETTLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Variant:
         float_io: For int8 TFLite: float32 input and output around the integer network.
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
+        flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
     """
 
     format: Format
@@ -87,6 +88,7 @@ class Variant:
     float_io: bool = False
     size: tuple[int, int] | None = None
     profile: str | None = None
+    flexible: tuple[int, int] | None = None
 
     def file_name(self, model: str, scale: int) -> str:
         """Return the name of the file, for example ``carn_m_x4_int8.tflite``."""
@@ -98,6 +100,8 @@ class Variant:
             parts.append("float_io")
         if self.size is not None:
             parts.append(f"{self.size[0]}x{self.size[1]}")
+        if self.flexible is not None:
+            parts.append(f"{self.flexible[0]}to{self.flexible[1]}")
         return "_".join(parts) + SUFFIXES[self.format]
 
 
@@ -248,7 +252,9 @@ def _write(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None)
         return write_onnx(graph, path, variant.precision, table, variant.size)
     from export.coreml_writer import write_coreml
 
-    return write_coreml(graph, path, variant.precision, table, variant.size)
+    return write_coreml(
+        graph, path, variant.precision, table, variant.size, flexible=variant.flexible
+    )
 
 
 def empty_manifest(source: Source) -> Manifest:

@@ -56,7 +56,8 @@ class Summary:
             raise UserError(
                 "the network's activations are not finite; its weights are damaged, train it again"
             )
-        reach = 2.0 ** math.frexp(largest)[1]
+        # Zeros alone must not set the width of the bins for what follows.
+        reach = 2.0 ** math.frexp(max(largest, 1e-30))[1]
         counts = torch.histc(values.float(), 2 * BINS, -reach, reach)
         return cls(low, high, reach, counts.to(torch.int64).numpy())
 

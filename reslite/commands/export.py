@@ -27,6 +27,18 @@ def parse_size(
     return int(found[1]), int(found[2])
 
 
+def parse_range(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Read a least and a greatest side such as 16-1024 (a click callback)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d*)-([1-9]\d*)", value)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise click.BadParameter(f"{value}: expected least-greatest, for example 16-1024")
+    return int(found[1]), int(found[2])
+
+
 @click.command(
     "export", epilog="Example: reslite export carn-m --scale 4 --format tflite --precision int8"
 )
@@ -49,6 +61,11 @@ def parse_size(
     show_default="all",
 )
 @click.option("--size", callback=parse_size, help="Fix the input to this height x width.")
+@click.option(
+    "--flexible",
+    callback=parse_range,
+    help="Core ML: any side in this range [default: enumerated sizes].",
+)
 @click.option("--float-io", is_flag=True, help="int8 TFLite: float32 input and output.")
 @click.option("--profile", help="Target profile [default: the format's own].")
 @click.option(
@@ -62,6 +79,7 @@ def command(
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     size: tuple[int, int] | None,
+    flexible: tuple[int, int] | None,
     float_io: bool,
     profile: str | None,
     scales: Path | None,
@@ -94,6 +112,7 @@ def command(
             float_io and kind == "tflite" and precision == "int8",
             size,
             profile,
+            flexible if kind == "coreml" else None,
         )
         for kind in formats
         for precision in precisions

@@ -56,6 +56,7 @@ def _mean_squared_error(values: Values, low: float, high: float) -> float:
     return float(np.mean((restored - real) ** 2))
 
 
+@settings(deadline=None)
 @given(values=activations(), parts=st.integers(1, 7))
 def test_a_summary_keeps_extremes_and_counts_of_a_stream(values: Values, parts: int) -> None:
     summary = _summary(values, parts)
@@ -68,6 +69,7 @@ def test_a_summary_keeps_extremes_and_counts_of_a_stream(values: Values, parts: 
     assert summary.counts.sum() == values.size
 
 
+@settings(deadline=None)
 @given(values=activations(), order=st.permutations(range(5)))
 def test_the_order_of_the_stream_does_not_matter(values: Values, order: list[int]) -> None:
     parts = [Summary.of(torch.from_numpy(part)) for part in np.array_split(values, 5)]
@@ -79,6 +81,7 @@ def test_the_order_of_the_stream_does_not_matter(values: Values, order: list[int
     np.testing.assert_array_equal(one.counts, other.counts)
 
 
+@settings(deadline=None)
 @given(values=activations(), percent=st.floats(0.01, 99.99))
 def test_percentiles_are_numpys_to_one_bin(values: Values, percent: float) -> None:
     summary = _summary(values, 3)
@@ -98,20 +101,24 @@ def test_a_percentile_range_ignores_an_outlier_on_either_side() -> None:
     assert (low, high) == pytest.approx((-0.997, 1.997), abs=0.03)
 
 
+@settings(deadline=None)
 @given(values=activations())
 def test_min_max_clips_nothing(values: Values) -> None:
     assert min_max_range(_summary(values)) == (values.min(), values.max())
 
 
+@settings(deadline=None)
 @given(values=activations())
 def test_the_error_of_a_summary_is_that_of_the_values(values: Values) -> None:
     summary = _summary(values)
     quantization = Quantization.of_range(summary.low / 2, summary.high / 2)
 
     expected = _mean_squared_error(values, summary.low / 2, summary.high / 2)
-    assert summary.squared_error(quantization) == pytest.approx(expected, rel=0.1)
+    width = summary.reach / BINS
+    assert summary.squared_error(quantization) == pytest.approx(expected, 0.1, width**2)
 
 
+@settings(deadline=None)
 @given(values=activations())
 def test_least_squares_is_never_worse_than_min_max(values: Values) -> None:
     summary = _summary(values, 2)
@@ -122,9 +129,9 @@ def test_least_squares_is_never_worse_than_min_max(values: Values) -> None:
     full = summary.squared_error(Quantization.of_range(*min_max_range(summary)))
     assert summary.squared_error(Quantization.of_range(low, high)) <= full
     # On the values themselves, up to the width of a bin.
-    assert _mean_squared_error(values, low, high) <= 1.05 * _mean_squared_error(
-        values, summary.low, summary.high
-    )
+    width = summary.reach / BINS
+    on_values = _mean_squared_error(values, summary.low, summary.high)
+    assert _mean_squared_error(values, low, high) <= 1.05 * on_values + width**2
 
 
 def test_least_squares_is_near_the_best_clipping_of_a_normal_distribution() -> None:
@@ -142,6 +149,15 @@ def test_zeros_alone_have_a_summary() -> None:
 
     assert (summary.low, summary.high) == (0, 0)
     assert all(observer(summary) == (0, 0) for observer in OBSERVERS.values())
+
+
+def test_a_crop_of_zeros_does_not_coarsen_the_summary_of_the_next() -> None:
+    values = torch.linspace(0, 1e-3, 1000)
+
+    merged = Summary.of(torch.zeros(1000)).merged(Summary.of(values))
+
+    assert merged.reach == Summary.of(values).reach < 2e-3
+    assert merged.percentile(75) == pytest.approx(5e-4, rel=0.01)
 
 
 def test_values_of_very_different_size_are_merged() -> None:

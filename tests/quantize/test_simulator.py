@@ -158,6 +158,7 @@ def test_the_simulation_is_integer_arithmetic(
     np.testing.assert_allclose(restored, expected, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(
     value=st.floats(-5, 5),
     low=st.floats(-4, 0),

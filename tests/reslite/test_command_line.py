@@ -42,6 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["teleport"], "No such command"),
         (["export", "carn-m"], "Missing option '--scale'"),
         (["export", "carn-m", "--scale", "4", "--size", "big"], "expected height x width"),
+        (["export", "carn-m", "--scale", "4", "--flexible", "9-2"], "expected least-greatest"),
         (["export", "carn-m", "--scale", "5"], "scale 5 was not trained"),
         (["export", "karn", "--scale", "4"], "did you mean 'carn'"),
         (["export", "carn-m", "--scale", "4", "--profile", "x"], "no such target profile"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import reslite
+from quantize import scales_path
 from runtime.errors import UserError
 from runtime.manifest import read_manifest
 from training.bicubic import reduce
@@ -64,6 +65,28 @@ def test_a_second_export_keeps_what_is_valid_and_mends_what_is_not(
     }
     for name in verbs:
         assert (folder / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_fixed_and_flexible_sizes_reach_the_files(cli: Cli, tmp_path: Path) -> None:
+    options = ["--scale", 4, "--precision", "float32", "--out", tmp_path]
+    fixed = cli("export", "carn-m", *options, "--format", "tflite", "--size", "20x24")
+    flexible = cli("export", "carn-m", *options, "--format", "coreml", "--flexible", "16-512")
+    assert (fixed.code, flexible.code) == (0, 0), fixed.err + flexible.err
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    shapes = {artifact.file: artifact.input.shape for artifact in manifest.artifacts}
+    assert shapes == {
+        "carn_m_x4_float32_20x24.tflite": (1, 20, 24, 3),
+        "carn_m_x4_float32_16to512.mlpackage": (1, 3, None, None),
+    }
+
+
+def test_scales_of_other_weights_are_refused(cli: Cli, tmp_path: Path) -> None:
+    options = ["--scale", 4, "--format", "onnx", "--precision", "int8", "--out", tmp_path]
+    outcome = cli("export", "carn", *options, "--scales", scales_path("carn-m", 4))
+    assert outcome.code == 2
+    assert "made for other weights" in outcome.err
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_another_models_bundle_is_not_mixed_in(cli: Cli, bundle: Path) -> None:
