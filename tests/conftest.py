@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from training.pictures import data_folder
+
+# Tests do not assert how long anything takes: machines differ and do other things meanwhile.
+settings.register_profile("reslite", deadline=None)
+settings.load_profile("reslite")
 
 
 @pytest.fixture(scope="session")
