@@ -43,6 +43,18 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_int8=(
                 "fold_output_shift",
                 "carry_mean_as_channel",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+            ),
+        ),
+        # With AMX one dense convolution is faster than four groups of it.
+        Profile(
+            name="litert-cpu-amx",
+            format="tflite",
+            rewrites_float=("fold_output_shift", "split_shuffled_convolutions", "use_dcr_shuffles"),
+            rewrites_int8=(
+                "fold_output_shift",
+                "carry_mean_as_channel",
                 "make_convolutions_dense",
                 "use_dcr_shuffles",
             ),
@@ -51,11 +63,7 @@ PROFILES: Mapping[str, Profile] = {
             name="ort-cpu",
             format="onnx",
             rewrites_float=("fold_output_shift",),
-            rewrites_int8=(
-                "fold_output_shift",
-                "carry_mean_as_channel",
-                "make_convolutions_dense",
-            ),
+            rewrites_int8=("fold_output_shift", "carry_mean_as_channel"),
         ),
         Profile(
             name="coreml-ane",
