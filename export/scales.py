@@ -140,7 +140,8 @@ def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
     """
     others = tuple(index for index in range(kernel.ndim) if index != axis)
     largest = np.abs(kernel).max(axis=others)
-    most = largest.max() or 1.0
+    # Below that, scales would not be normal float32 numbers any more.
+    most = largest.max() if largest.max() > 1e-30 else 1.0
     chosen = np.where(largest > 0, np.maximum(largest, _SMALLEST_CHANNEL * most), most)
     scales: NDArray[np.float32] = (chosen / 127).astype(np.float32)
     return scales
