@@ -42,6 +42,9 @@ _EXTRAS = {
 }
 
 
+_INTERRUPTED = "interrupted; finished work is kept, the same command goes on from there"
+
+
 class _Verbs(click.Group):
     """Verbs are modules of ``reslite.commands``, imported when they are needed."""
 
@@ -80,12 +83,23 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; finished work is kept, the same command goes on from there", 2)
+        return _fail(_INTERRUPTED, 2)
     except Exception as error:
+        if _was_interrupted(error):
+            return _fail(_INTERRUPTED, 2)
         if debug:
             raise
         return _fail(*_explained(error))
     return outcome if isinstance(outcome, int) else 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind ``error``: extension modules wrap it into errors of theirs."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _explained(error: Exception) -> tuple[str, int]:

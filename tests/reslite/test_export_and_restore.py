@@ -229,7 +229,7 @@ def test_ctrl_c_keeps_restored_pictures_and_leaves_no_partial_ones(
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     assert "interrupted; finished work is kept" in errors
     done = sorted(path.name for path in out.iterdir())
     assert done[0] == "00.png"
