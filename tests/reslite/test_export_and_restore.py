@@ -227,6 +227,7 @@ def test_ctrl_c_keeps_restored_pictures_and_leaves_no_partial_ones(
     while not (out / "01.png").exists():
         assert process.poll() is None
         time.sleep(0.002)
+    time.sleep(0.1)  # into the next picture
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
