@@ -42,7 +42,11 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary.parent, ignore_errors=True)
+            try:
+                shutil.rmtree(temporary.parent, ignore_errors=True)
+            except KeyboardInterrupt:
+                shutil.rmtree(temporary.parent, ignore_errors=True)
+                raise
 
 
 def _move(temporary: Path, destination: Path) -> None:
