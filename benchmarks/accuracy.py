@@ -223,13 +223,13 @@ def max_abs_diff(
     """
     size = session.fixed_size
     if pictures is None:
-        return largest_difference(session, reference, parity_pictures(size))
+        return largest_difference(session.run, reference, parity_pictures(size))
     if size is None:
         inputs = [_to_float(picture) for picture in pictures]
     else:
         large = [p for p in pictures if p.shape[0] >= size[0] and p.shape[1] >= size[1]]
         inputs = [_to_float(picture[: size[0], : size[1]]) for picture in large]
-    return largest_difference(session, reference, inputs or parity_pictures(size))
+    return largest_difference(session.run, reference, inputs or parity_pictures(size))
 
 
 def _score_one(restored: Picture, pair: Pair, scale: int) -> PictureScore:

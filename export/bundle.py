@@ -23,10 +23,12 @@ from export.lowering import lower
 from export.parity import (
     Restore,
     check_parity,
+    in_tiles,
     largest_difference,
     parity_pictures,
     restore_with,
 )
+from export.pooling import cut_at_pooling
 from export.profiles import DEFAULT_PROFILES, profile_named
 from export.scales import ScaleTable, with_requantization
 from export.writing import Written
@@ -81,6 +83,7 @@ class Variant:
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
         flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
+        tiled: Cut at the global pooling, to restore tiles in two passes (see ``export.pooling``).
     """
 
     format: Format
@@ -89,6 +92,12 @@ class Variant:
     size: tuple[int, int] | None = None
     profile: str | None = None
     flexible: tuple[int, int] | None = None
+    tiled: bool = False
+
+    @property
+    def companion(self) -> Variant:
+        """The variant that restores tiles in this one's place, if the network pools globally."""
+        return dataclasses.replace(self, tiled=True, float_io=False)
 
     def file_name(self, model: str, scale: int) -> str:
         """Return the name of the file, for example ``carn_m_x4_int8.tflite``."""
@@ -98,6 +107,8 @@ class Variant:
             parts.append(self.profile.replace("-", "_"))
         if self.float_io:
             parts.append("float_io")
+        if self.tiled:
+            parts.append("tiled")
         if self.size is not None:
             parts.append(f"{self.size[0]}x{self.size[1]}")
         if self.flexible is not None:
@@ -130,6 +141,7 @@ def bundle_of(
 ) -> Manifest:
     """Export the variants that ``folder`` does not hold yet, and prove each of them.
 
+    Of a network that pools globally every variant brings its companion, which restores tiles.
     The manifest is written after every file: an interrupted export goes on where it stopped.
 
     Args:
@@ -149,6 +161,10 @@ def bundle_of(
         UserError: If a variant cannot be made.
     """
     manifest = existing_manifest(folder, source)
+    if source.graph.pools_globally:
+        # A companion comes first: a file is proven with the one that restores its tiles.
+        paired = [one for variant in variants for one in (variant.companion, variant)]
+        variants = list(dict.fromkeys(paired))
     for variant in variants:
         if not overwrite and _is_current(manifest, folder, source, variant, table):
             announce(f"kept      {variant.file_name(manifest.model, manifest.scale)}")
@@ -157,7 +173,11 @@ def bundle_of(
         artifact = _export(source, graph, rewrites, variant, folder, table)
         manifest = with_artifact(manifest, artifact)
         manifest.write(folder)
-        reference = simulate(graph, table) if simulate and table and _is_int8(variant) else None
+        reference = None
+        if simulate is not None and table is not None and _is_int8(variant):
+            # What is cut to restore tiles must restore what the whole graph does.
+            whole, _ = _lowered(source, dataclasses.replace(variant, tiled=False), table)
+            reference = simulate(whole, table)
         measured = _proven(source, artifact, folder, reference)
         manifest = with_artifact(manifest, dataclasses.replace(artifact, measured=measured))
         manifest.write(folder)
@@ -178,6 +198,8 @@ def _lowered(
         raise UserError(f"profile {profile.name} is for {profile.format}, not {variant.format}")
     rewrites = profile.rewrites(variant.precision)
     graph = lower(source.graph, rewrites)
+    if variant.tiled:
+        graph, rewrites = cut_at_pooling(graph), (*rewrites, "cut_at_pooling")
     if not _is_int8(variant):
         return graph, rewrites
     if table is None:
@@ -220,6 +242,12 @@ def _export(
         operators=written.operators,
         calibration=scales.calibration if scales else None,
         scales_sha256=scales.sha256 if scales else None,
+        pooling=written.pooling,
+        tiled_by=(
+            variant.companion.file_name(source.model.name, source.scale)
+            if source.graph.pools_globally and not variant.tiled
+            else None
+        ),
     )
 
 
@@ -229,13 +257,16 @@ def _proven(
     """Run the file, check it against its reference and return its difference from the network."""
     if artifact.format == "coreml" and sys.platform != "darwin":
         return Measured()
+    # A cut file has nothing to say of one tile: it is proven on a picture of several.
+    halo = source.graph.halo() if artifact.pooling is not None else None
     with runtime.open(folder / artifact.file) as session:
-        pictures = parity_pictures(session.fixed_size)
-        difference = largest_difference(session, restore_with(source.module), pictures)
+        pictures = parity_pictures(session.fixed_size, halo)
+        restore = session.run if halo is None else in_tiles(session)
+        difference = largest_difference(restore, restore_with(source.module), pictures)
         if artifact.precision != "int8":
             check_parity(artifact.file, artifact.format, artifact.precision, difference)
         elif simulated is not None:
-            apart = largest_difference(session, simulated, pictures)
+            apart = largest_difference(restore, simulated, pictures)
             check_parity(artifact.file, artifact.format, artifact.precision, apart)
     return Measured(max_abs_diff=difference)
 

@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -35,7 +35,7 @@ def capture(module: nn.Module) -> Graph:
     """
     model = _trace(module.eval())
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
-    nodes = tuple(_read_node(node, constants) for node in model.graph)
+    nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     return Graph(nodes, {k: v for k, v in constants.items() if k in used}, _INPUT, _OUTPUT)
 
@@ -85,7 +85,39 @@ def _array(value: ir.Value) -> Array:
     return array if array.ndim else array.reshape(1, 1, 1, 1)
 
 
-def _read_node(node: ir.Node, constants: Mapping[str, Array]) -> Node:
+def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> Iterator[Node]:
+    """Read every node; a kernel that is mixed from constants becomes one ``MixTemplates``.
+
+    The exporter spells that Reshape(MatMul(coefficients, Reshape(templates))).
+    """
+    mixed: dict[str, tuple[str, str]] = {}
+    kernels: dict[str, Array] = {}  # Of mixed kernels the shape is known, not the values.
+    for node in graph:
+        names = [str(value.name) for value in node.inputs if value is not None]
+        output = str(node.outputs[0].name)
+        if node.op_type == "Reshape" and names[0] in constants and names[1] in constants:
+            constants[output] = constants[names[0]].reshape(_integers(constants[names[1]]))
+        elif node.op_type == "MatMul" and all(name in constants for name in names):
+            mixed[output] = (names[0], names[1])
+        elif node.op_type == "Reshape" and names[0] in mixed:
+            shape = _integers(constants[names[1]])
+            kernels[output] = np.broadcast_to(np.float32(0), shape)
+            yield Node(
+                "MixTemplates", _module_path(node), mixed[names[0]], (output,), {"shape": shape}
+            )
+        else:
+            if node.op_type == "Conv" and len(names) == 2:
+                bias = f"{output}.bias"
+                constants[bias] = np.zeros((constants | kernels)[names[1]].shape[0], np.float32)
+                names.append(bias)
+            yield _read_node(node, names, constants | kernels)
+
+
+def _integers(array: Array) -> tuple[int, ...]:
+    return tuple(int(value) for value in array)
+
+
+def _read_node(node: ir.Node, inputs: Sequence[str], constants: Mapping[str, Array]) -> Node:
     place = _module_path(node)
     reader = _READERS.get(node.op_type)
     if reader is None:
@@ -94,11 +126,10 @@ def _read_node(node: ir.Node, constants: Mapping[str, Array]) -> Node:
             f"{place}: ONNX operator '{node.op_type}' is outside the vocabulary ({known}); "
             "rewrite the module with those"
         )
-    inputs = tuple(str(value.name) for value in node.inputs if value is not None)
     outputs = tuple(str(value.name) for value in node.outputs)
     attributes, count = reader(node, place, [constants.get(name) for name in inputs])
     op = _RENAMED.get(node.op_type, node.op_type)
-    return Node(op, place, inputs[:count], outputs, attributes)
+    return Node(op, place, tuple(inputs[:count]), outputs, attributes)
 
 
 # A reader returns the node's attributes and how many of its inputs are operands.
@@ -113,7 +144,7 @@ def _plain(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
 def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     weight = inputs[1] if len(inputs) == 3 else None
     if weight is None:
-        raise CannotLower(f"{place}: a convolution needs constant weights and a bias")
+        raise CannotLower(f"{place}: a convolution needs constant weights")
     attributes = node.attributes
     half = weight.shape[-1] // 2
     expected = {"pads": [half] * 4, "strides": [1, 1], "dilations": [1, 1]}

@@ -19,13 +19,14 @@ import sys
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.errors import CannotLower
 from export.graph import Graph, Node
 from export.scales import (
     ScaleTable,
@@ -38,7 +39,7 @@ from export.scales import (
 from export.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import Precision, TensorInfo
+from runtime.manifest import PoolingTensors, Precision, TensorInfo
 
 
 @contextlib.contextmanager
@@ -137,7 +138,7 @@ def write_coreml(
             _ProgramWriter(graph, dtype, table).program(size),
             source="milinternal",
             convert_to="mlprogram",
-            inputs=[ct.TensorType(graph.input, shape=shape)],
+            inputs=[ct.TensorType(graph.input, shape=shape), *_pooled_inputs(graph)],
             minimum_deployment_target=ct.target.iOS17,
             compute_precision=ct.precision.FLOAT32,  # The program holds the casts it needs.
             pass_pipeline=ct.PassPipeline.EMPTY,
@@ -151,6 +152,7 @@ def write_coreml(
     return Written(
         input=_tensor_info(graph, graph.input, size),
         output=_tensor_info(graph, graph.output, enlarged),
+        pooling=_pooling_tensors(graph, size),
         operators=_operators(specification),
     )
 
@@ -176,6 +178,21 @@ def _input_shape(
 def _tensor_info(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
     shape = (1, graph.channels()[value], *(size or (None, None)))
     return TensorInfo(value, "NCHW", "float32", shape)
+
+
+def _pooled_inputs(graph: Graph) -> list[Any]:
+    if graph.pooling is None:
+        return []
+    return [ct.TensorType(graph.pooling.pooled, shape=(1, graph.pooling.channels, 1, 1))]
+
+
+def _pooling_tensors(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
+    if graph.pooling is None:
+        return None
+    return PoolingTensors(
+        features=_tensor_info(graph, graph.pooling.features, size),
+        pooled=_tensor_info(graph, graph.pooling.pooled, (1, 1)),
+    )
 
 
 def _describe(description: Any, graph: Graph) -> None:
@@ -235,18 +252,26 @@ class _ProgramWriter:
     def program(self, size: tuple[int, int] | None) -> Any:
         """Translate the whole graph, for one input size or for any."""
         extents = size or (get_new_symbol(), get_new_symbol())
-        image = Builder.TensorSpec(shape=(1, 3, *extents), dtype=types.fp32)
-        with Function({self._graph.input: image}, ct.target.iOS17) as function:
-            function.set_outputs([self._body(function.inputs[self._graph.input])])
+        shapes = {self._graph.input: (1, 3, *extents)}
+        if (pooling := self._graph.pooling) is not None:
+            shapes[pooling.pooled] = (1, pooling.channels, 1, 1)
+        specs = {
+            name: Builder.TensorSpec(shape=shape, dtype=types.fp32)
+            for name, shape in shapes.items()
+        }
+        with Function(specs, ct.target.iOS17) as function:
+            function.set_outputs(self._body(function.inputs))
         program = Program()
         program.add_function("main", function)
         return program
 
-    def _body(self, image: Any) -> Any:
+    def _body(self, inputs: Mapping[str, Any]) -> list[Any]:
         graph = self._graph
-        if self._casts:
-            image = Builder.cast(x=image, dtype="fp16", name=f"{graph.input}/float16")
-        self._read[graph.input] = self._rounded(graph.input, image)
+        for value in graph.inputs:
+            given = inputs[value]
+            if self._casts:
+                given = Builder.cast(x=given, dtype="fp16", name=f"{value}/float16")
+            self._read[value] = self._rounded(value, given)
         for node in graph.nodes:
             made = self._translate(node)
             variables = made if isinstance(made, (list, tuple)) else [made]
@@ -254,15 +279,17 @@ class _ProgramWriter:
             rounds = graph.fused_relu(node) is None
             for value, variable in zip(node.outputs, variables, strict=True):
                 self._read[value] = self._rounded(value, variable) if rounds else variable
-        restored = self._read[graph.output]
-        return (
-            Builder.cast(x=restored, dtype="fp32", name=graph.output) if self._casts else restored
-        )
+        return [self._handed_out(value) for value in graph.outputs]
+
+    def _handed_out(self, value: str) -> Any:
+        """Return the variable that leaves the program under the name of ``value``."""
+        variable = self._read[value]
+        return Builder.cast(x=variable, dtype="fp32", name=value) if self._casts else variable
 
     def _translate(self, node: Node) -> Any:
         """Return the variable that stands for the node's output, or a list of them."""
         name = node.outputs[0]
-        if self._casts and name == self._graph.output:
+        if self._casts and name in self._graph.outputs:
             name = f"{name}/float16"  # The cast behind it bears the output's name.
         if node.op in {"Conv", "ConvTranspose"}:
             return self._convolution(node, name)
@@ -296,6 +323,8 @@ class _ProgramWriter:
                 return Builder.reduce_mean(x=x, axes=[2, 3], keep_dims=True, name=name)
             case "Requantize":
                 return Builder.identity(x=x, name=name) if self._table is None else x
+            case "MixTemplates":
+                raise CannotLower(f"{node.name}: Core ML mixes no kernels; 'fold_template_bank'")
         raise AssertionError(f"{node.op} is in OPERATORS but cannot be written")
 
     def _convolution(self, node: Node, name: str) -> Any:

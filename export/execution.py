@@ -81,6 +81,8 @@ def _apply(node: Node, x: list[Tensor]) -> tuple[Tensor, ...]:
             return (_depth_to_space(x[0], node.integer("block"), node.attributes["mode"]),)
         case "GlobalAveragePool":
             return (x[0].mean((2, 3), keepdim=True),)
+        case "MixTemplates":
+            return (torch.matmul(x[0], x[1]).view(node.shape()),)
         case "Requantize":
             return (x[0],)
     raise AssertionError(f"{node.op} is in OPERATORS but cannot be run")

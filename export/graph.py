@@ -11,6 +11,7 @@ they stand for; this is how one table of scales fits every lowered form of a net
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,14 +38,17 @@ OPERATORS: Mapping[str, frozenset[str]] = {
     "Split": frozenset({"sizes"}),
     "DepthToSpace": frozenset({"block", "mode"}),
     "GlobalAveragePool": frozenset(),
+    "MixTemplates": frozenset({"shape"}),
     "Requantize": frozenset(),
 }
 """The operators and their attributes.
 
 ``Conv`` and ``ConvTranspose`` take (value, weight, bias); a ConvTranspose's kernel is as large as
 its stride and its weight is input × output/groups × k × k. ``Concat`` and ``Split`` work on
-channels. ``DepthToSpace`` has mode ``CRD`` (PyTorch's) or ``DCR`` (TFLite's). ``Requantize`` is
-the identity on real numbers: it marks where an 8-bit value changes its scale.
+channels. ``DepthToSpace`` has mode ``CRD`` (PyTorch's) or ``DCR`` (TFLite's). ``MixTemplates``
+makes a kernel of ``shape`` from two constants, coefficients (T) and templates (T × the kernel's
+size). ``Requantize`` is the identity on real numbers: it marks where an 8-bit value changes its
+scale.
 """
 
 
@@ -100,10 +104,32 @@ class Node:
 
     def sizes(self) -> tuple[int, ...]:
         """Return the channel counts a Split makes."""
-        value = self.attributes["sizes"]
+        return self._extents("sizes")
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the kernel that a MixTemplates makes."""
+        return self._extents("shape")
+
+    def _extents(self, attribute: str) -> tuple[int, ...]:
+        value = self.attributes[attribute]
         if not isinstance(value, tuple):
-            raise TypeError(f"{self.name}: sizes={value!r} is no tuple")
+            raise TypeError(f"{self.name}: {attribute}={value!r} is no tuple")
         return value
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Where a graph was cut at its global pooling.
+
+    Attributes:
+        features: The activation whose mean over the picture is wanted, 1 × C × H × W.
+        pooled: That mean, 1 × C × 1 × 1.
+        channels: C.
+    """
+
+    features: str
+    pooled: str
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -116,12 +142,16 @@ class Graph:
             (1 × C × 1 × 1), float32, by name. Nodes that share a name share the array.
         input: Name of the picture, 1 × 3 × H × W in [0, 1].
         output: Name of the restored picture.
+        pooling: The activation that is pooled over the whole picture and the pooled value, where
+            the first is handed out beside the restored picture and the second is handed in beside
+            the picture (see ``export.pooling``).
     """
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     input: str = "image"
     output: str = "restored_image"
+    pooling: Pooling | None = None
 
     def producer(self, value: str) -> Node | None:
         """Return the node that makes ``value``, or None for the input and constants."""
@@ -132,9 +162,33 @@ class Graph:
         return [node for node in self.nodes if value in node.inputs]
 
     def sole_consumer(self, value: str) -> Node | None:
-        """Return the node that alone reads ``value``; None if several do or it is the output."""
+        """Return the node that alone reads ``value``; None if several do or it is handed out."""
         consumers = self.consumers(value)
-        return consumers[0] if len(consumers) == 1 and value != self.output else None
+        return consumers[0] if len(consumers) == 1 and value not in self.outputs else None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What is handed in: the picture, and the pooled value of a graph cut there."""
+        return (self.input,) if self.pooling is None else (self.input, self.pooling.pooled)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What is handed out: the restored picture, and the features of a graph cut there."""
+        return (self.output,) if self.pooling is None else (self.output, self.pooling.features)
+
+    @property
+    def pools_globally(self) -> bool:
+        """Whether a pixel depends on the whole picture."""
+        return any(node.op == "GlobalAveragePool" for node in self.nodes)
+
+    def kernel_shape(self, node: Node) -> tuple[int, ...]:
+        """Return the shape of the kernel that a convolution reads, mixed from templates or not."""
+        kernel = node.inputs[1]
+        if self.is_constant(kernel):
+            return self.constants[kernel].shape
+        mix = self.producer(kernel)
+        assert mix is not None, f"{node.name}: its kernel {kernel} comes from nowhere"
+        return mix.shape()
 
     def fused_relu(self, node: Node) -> Node | None:
         """Return the Relu that ``node`` (Conv, Add, Sub) can apply itself, or None."""
@@ -165,15 +219,23 @@ class Graph:
     def channels(self) -> dict[str, int]:
         """Return the number of channels of every activation."""
         found = {self.input: 3}
-        for node in self.nodes:
+        if self.pooling is not None:
+            found[self.pooling.pooled] = self.pooling.channels
+        for node in self.activations():
             for output, count in zip(node.outputs, self._output_channels(node, found), strict=True):
                 found[output] = count
         return found
 
+    def activations(self) -> Iterator[Node]:
+        """Go through the nodes that make activations and not kernels."""
+        return (node for node in self.nodes if node.op != "MixTemplates")
+
     def resolutions(self) -> dict[str, int]:
         """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
         found = {self.input: 1}
-        for node in self.nodes:
+        if self.pooling is not None:
+            found[self.pooling.pooled] = 0
+        for node in self.activations():
             resolution = max(found[name] for name in node.inputs if name in found)
             if node.op == "DepthToSpace":
                 resolution *= node.integer("block")
@@ -192,20 +254,19 @@ class Graph:
     def halo(self) -> int:
         """Return how many input pixels beyond its own each output pixel depends on.
 
-        Raises:
-            CannotLower: If a node pools over the whole picture, whose halo has no end.
+        What is pooled over the whole picture is not counted: it is one value for all pixels.
         """
         reach = {self.output: 0}
         for node in reversed(self.nodes):
             needed = max(reach.get(output, 0) for output in node.outputs)
             if node.op == "Conv":
-                needed += self.constants[node.inputs[1]].shape[-1] // 2
+                needed += self.kernel_shape(node)[-1] // 2
             elif node.op == "DepthToSpace":
                 needed = -(-needed // node.integer("block"))
             elif node.op == "ConvTranspose":
                 needed = -(-needed // node.integer("stride"))
             elif node.op == "GlobalAveragePool":
-                raise CannotLower(f"{node.name}: global pooling reaches over the whole picture")
+                needed = 0
             for name in node.inputs:
                 if not self.is_constant(name):
                     reach[name] = max(reach.get(name, 0), needed)
@@ -224,7 +285,9 @@ class Graph:
                 # A ConvTranspose meets each of its weights once per input pixel, a Conv once per
                 # pixel of its output, which is as large as its input.
                 pixels = width * height * resolutions[node.inputs[0]] ** 2 / scale**2
-                rows.append((node, round(pixels * self.constants[node.inputs[1]].size)))
+                # Convolutions of what was pooled run once, however large the picture is.
+                pixels = pixels if resolutions[node.inputs[0]] else 1
+                rows.append((node, round(pixels * math.prod(self.kernel_shape(node)))))
         return rows
 
     def multadds(self, width: int, height: int) -> int:
@@ -235,9 +298,9 @@ class Graph:
         first = known.get(node.inputs[0], 0)
         match node.op:
             case "Conv":
-                return (self.constants[node.inputs[1]].shape[0],)
+                return (self.kernel_shape(node)[0],)
             case "ConvTranspose":
-                return (self.constants[node.inputs[1]].shape[1] * node.integer("groups"),)
+                return (self.kernel_shape(node)[1] * node.integer("groups"),)
             case "Concat":
                 return (sum(known[name] for name in node.inputs),)
             case "Split":

@@ -18,6 +18,17 @@ from export.graph import Array, Graph, Node
 _CHANNELWISE = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Requantize"})
 
 
+def fold_template_bank(graph: Graph) -> Graph:
+    """Compute every kernel that is mixed from templates, so that convolutions own theirs."""
+    mixed = {node.output: node for node in graph.nodes if node.op == "MixTemplates"}
+    folded: dict[str, Array] = {}
+    for output, node in mixed.items():
+        coefficients, templates = (graph.constants[name].astype(np.float64) for name in node.inputs)
+        kernel = (coefficients @ templates).reshape(node.shape())
+        folded[output] = kernel.astype(np.float32)
+    return graph.with_nodes([n for n in graph.nodes if n.op != "MixTemplates"], **folded)
+
+
 def fold_output_shift(graph: Graph) -> Graph:
     """Fold the addition of a constant per channel into the bias of the convolution before it."""
     shifts = {
@@ -268,6 +279,7 @@ def sum_pointwise_branches(graph: Graph) -> Graph:
 REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
     function.__name__: function
     for function in (
+        fold_template_bank,
         fold_output_shift,
         carry_mean_as_channel,
         make_convolutions_dense,

@@ -30,7 +30,7 @@ from export.scales import (
 from export.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import Precision, TensorInfo
+from runtime.manifest import PoolingTensors, Precision, TensorInfo
 
 _OPSET = 18
 # The version that came with opset 18: a runtime refuses files of a newer one than it knows.
@@ -72,6 +72,7 @@ def write_onnx(
     return Written(
         input=_tensor_info(graph, graph.input, size),
         output=_tensor_info(graph, graph.output, enlarged),
+        pooling=_pooling_tensors(graph, size),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
     )
 
@@ -79,6 +80,15 @@ def write_onnx(
 def _tensor_info(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
     shape = (1, graph.channels()[value], *(size or (None, None)))
     return TensorInfo(value, "NCHW", "float32", shape)
+
+
+def _pooling_tensors(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
+    if graph.pooling is None:
+        return None
+    return PoolingTensors(
+        features=_tensor_info(graph, graph.pooling.features, size),
+        pooled=_tensor_info(graph, graph.pooling.pooled, (1, 1)),
+    )
 
 
 class _Builder:
@@ -107,16 +117,20 @@ class _Builder:
     def model(self) -> onnx.ModelProto:
         """Translate the whole graph."""
         graph = self._graph
-        self._begin(graph.input)
+        for value in graph.inputs:
+            self._begin(value)
         for node in graph.nodes:
-            self._translate(node)
+            if node.op == "MixTemplates":
+                self._mix(node)
+            else:
+                self._translate(node)
         types = {known.name: known for known in self._types}
         return helper.make_model(
             helper.make_graph(
                 self._nodes,
                 "reslite",
-                [_type(graph.input, _FLOAT32, self._shape(graph.input))],
-                [types.pop(graph.output)],
+                [_type(value, _FLOAT32, self._shape(value)) for value in graph.inputs],
+                [types.pop(value) for value in graph.outputs],
                 self._initializers,
                 value_info=list(types.values()),
             ),
@@ -145,7 +159,8 @@ class _Builder:
             return
         # Where a Relu follows at once, only the Relu's result is rounded.
         table = None if self._graph.fused_relu(node) else self._table
-        halves = self._dtype == _FLOAT16 and self._graph.output in node.outputs
+        handed_out = [value for value in node.outputs if value in self._graph.outputs]
+        halves = self._dtype == _FLOAT16 and bool(handed_out)
         suffix = "/float32" if table else "/float16" if halves else ""
         made = {value: f"{value}{suffix}" for value in node.outputs}
         self._add(
@@ -158,8 +173,21 @@ class _Builder:
         for value, tensor in made.items():
             self._read[value] = self._rounded(value, tensor, value, table) if table else tensor
         if halves:
-            output = self._graph.output
-            self._cast(made[output], output, _FLOAT32, self._shape(output))
+            for value in handed_out:
+                self._cast(made[value], value, _FLOAT32, self._shape(value))
+
+    def _mix(self, node: Node) -> None:
+        """Add the product of coefficients and templates, which runtimes compute when they open."""
+        flat, (kernel,) = f"{node.output}/flat", node.outputs
+        constants = [self._graph.constants[name] for name in node.inputs]
+        operands = [
+            self._constant(name, array.astype(self._dtype))
+            for name, array in zip(node.inputs, constants, strict=True)
+        ]
+        self._add("MatMul", operands, {flat: (constants[1].shape[1],)}, self._dtype)
+        shape = self._constant(f"{kernel}/shape", np.array(node.shape()))
+        self._add("Reshape", [flat, shape], {kernel: node.shape()}, self._dtype)
+        self._read[kernel] = kernel
 
     def _operands(self, node: Node) -> list[str]:
         if node.op in {"Conv", "ConvTranspose"} and self._table is not None:
@@ -256,7 +284,7 @@ class _Builder:
 def _attributes(node: Node, graph: Graph) -> dict[str, Any]:
     match node.op:
         case "Conv":
-            size = graph.constants[node.inputs[1]].shape[-1]
+            size = graph.kernel_shape(node)[-1]
             return {
                 "kernel_shape": [size, size],
                 "pads": [size // 2] * 4,

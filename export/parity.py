@@ -12,6 +12,7 @@ from torch import nn
 from runtime.errors import UserError
 from runtime.manifest import Format, Precision
 from runtime.sessions import Session
+from runtime.tiling import restore_tiled
 
 Restore = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From a picture, H × W × 3 in [0, 1], to the restored one, clamped or not."""
@@ -23,17 +24,29 @@ COREML_INT8_TOLERANCE = 3.01 / 255
 """Core ML computes in float16 between quantized activations, which can move a value further."""
 
 PARITY_SIZES = ((37, 51), (8, 8), (1, 1))
+_TILE = 16
 
 
 class ParityError(UserError):
     """A file does not compute what its source computes."""
 
 
-def parity_pictures(fixed_size: tuple[int, int] | None) -> list[NDArray[np.float32]]:
-    """Return seeded pictures: smooth colours with noise, at odd sizes or at the fixed one."""
+def parity_pictures(
+    fixed_size: tuple[int, int] | None = None, halo: int | None = None
+) -> list[NDArray[np.float32]]:
+    """Return seeded pictures: smooth colours with noise.
+
+    Args:
+        fixed_size: The only size a file takes; None for several odd ones.
+        halo: Of a file that is to be proven in tiles: the picture is larger than one of them.
+    """
     random = np.random.default_rng(7)
     pictures = []
-    for height, width in [fixed_size] if fixed_size else PARITY_SIZES:
+    sizes: Sequence[tuple[int, int]] = [fixed_size] if fixed_size else PARITY_SIZES
+    if halo is not None:
+        least = fixed_size or (2 * halo + _TILE, 0)
+        sizes = [(least[0] + 24, max(24, least[1]))]
+    for height, width in sizes:
         ramps = np.linspace(0, 1, height)[:, None, None] * np.linspace(0.2, 1, width)[:, None]
         noise = random.random((height, width, 3))
         pictures.append((0.7 * ramps + 0.3 * noise).astype(np.float32))
@@ -52,12 +65,18 @@ def restore_with(module: nn.Module) -> Restore:
     return restore
 
 
+def in_tiles(session: Session) -> Restore:
+    """Return a function that restores one picture with a file in tiles."""
+    tile = None if session.fixed_size else _TILE
+    return lambda picture: restore_tiled(session, picture, tile)
+
+
 def largest_difference(
-    session: Session, reference: Restore, pictures: Sequence[NDArray[np.float32]]
+    restore: Restore, reference: Restore, pictures: Sequence[NDArray[np.float32]]
 ) -> float:
     """Return the largest absolute difference between the outputs, both clamped to [0, 1]."""
     return max(
-        float(np.abs(np.clip(session.run(p), 0, 1) - np.clip(reference(p), 0, 1)).max())
+        float(np.abs(np.clip(restore(p), 0, 1) - np.clip(reference(p), 0, 1)).max())
         for p in pictures
     )
 

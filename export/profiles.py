@@ -39,8 +39,14 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="litert-cpu",
             format="tflite",
-            rewrites_float=("fold_output_shift", "split_shuffled_convolutions", "use_dcr_shuffles"),
+            rewrites_float=(
+                "fold_template_bank",
+                "fold_output_shift",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+            ),
             rewrites_int8=(
+                "fold_template_bank",
                 "fold_output_shift",
                 "carry_mean_as_channel",
                 "split_shuffled_convolutions",
@@ -51,8 +57,14 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="litert-cpu-amx",
             format="tflite",
-            rewrites_float=("fold_output_shift", "split_shuffled_convolutions", "use_dcr_shuffles"),
+            rewrites_float=(
+                "fold_template_bank",
+                "fold_output_shift",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+            ),
             rewrites_int8=(
+                "fold_template_bank",
                 "fold_output_shift",
                 "carry_mean_as_channel",
                 "make_convolutions_dense",
@@ -62,24 +74,39 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="ort-cpu",
             format="onnx",
+            rewrites_float=(
+                "fold_template_bank",
+                "fold_output_shift",
+            ),
+            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
+        ),
+        # Stores templates and coefficients; the runtime mixes the kernels when it opens the file.
+        Profile(
+            name="ort-cpu-banked",
+            format="onnx",
             rewrites_float=("fold_output_shift",),
-            rewrites_int8=("fold_output_shift", "carry_mean_as_channel"),
+            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
         ),
         Profile(
             name="coreml-ane",
             format="coreml",
-            rewrites_float=("fold_output_shift",),
-            rewrites_int8=("fold_output_shift", "carry_mean_as_channel"),
+            rewrites_float=(
+                "fold_template_bank",
+                "fold_output_shift",
+            ),
+            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
         ),
         Profile(
             name="ethos-u",
             format="tflite",
             rewrites_float=(
+                "fold_template_bank",
                 "fold_output_shift",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),
             rewrites_int8=(
+                "fold_template_bank",
                 "fold_output_shift",
                 "carry_mean_as_channel",
                 "split_shuffled_convolutions",

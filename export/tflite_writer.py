@@ -31,7 +31,7 @@ from export.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile
 from export.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import Precision, TensorInfo
+from runtime.manifest import PoolingTensors, Precision, TensorInfo
 
 _SIGMOID = Quantization(1 / 256, -128)
 """What TFLite's int8 LOGISTIC returns, always."""
@@ -77,6 +77,7 @@ def write_tflite(
     return Written(
         input=translator.tensor_info(graph.input),
         output=translator.tensor_info(graph.output),
+        pooling=translator.pooling_tensors(),
         operators=translator.file.operators(),
     )
 
@@ -113,11 +114,11 @@ class _Translator:
     def file_content(self) -> bytes:
         """Translate the whole graph."""
         graph = self._graph
-        image = self._begin()
+        inputs = {value: self._begin(value) for value in graph.inputs}
         for node in graph.nodes:
             if node.op != "Relu" or node.inputs[0] not in self._fused_relus:
                 self._translate(node)
-        return self.file.serialize({graph.input: image}, {graph.output: self._end()})
+        return self.file.serialize(inputs, {value: self._end(value) for value in graph.outputs})
 
     def tensor_info(self, value: str) -> TensorInfo:
         """Describe the file's input or output."""
@@ -129,20 +130,25 @@ class _Translator:
             value, "NHWC", "int8", shape, scale=found.scale, zero_point=found.zero_point
         )
 
-    def _begin(self) -> int:
-        image = self._graph.input
+    def pooling_tensors(self) -> PoolingTensors | None:
+        """Describe what a file that was cut at its pooling takes and returns beside pictures."""
+        pooling = self._graph.pooling
+        if pooling is None:
+            return None
+        return PoolingTensors(self.tensor_info(pooling.features), self.tensor_info(pooling.pooled))
+
+    def _begin(self, value: str) -> int:
         if not self._float_io:
-            return self._activation(image)
-        outside = self.file.add_tensor(image, np.float32, self._shape(image))
-        self._requantized(outside, self._activation(image))
+            return self._activation(value)
+        outside = self.file.add_tensor(value, np.float32, self._shape(value))
+        self._requantized(outside, self._activation(value))
         return outside
 
-    def _end(self) -> int:
-        restored = self._graph.output
+    def _end(self, value: str) -> int:
         if not self._float_io:
-            return self._tensors[restored]
-        outside = self.file.add_tensor(restored, np.float32, self._shape(restored))
-        inside = self._tensors[restored]
+            return self._tensors[value]
+        outside = self.file.add_tensor(value, np.float32, self._shape(value))
+        inside = self._tensors[value]
         self.file.add_operator("DEQUANTIZE", [inside], [outside], schema.DequantizeOptionsT())
         return outside
 
@@ -180,6 +186,8 @@ class _Translator:
                 self._emit("MEAN", node, schema.ReducerOptionsT(keepDims=True), operands)
             case "Requantize":
                 self._requantize(node)
+            case "MixTemplates":
+                raise CannotLower(f"{node.name}: TFLite mixes no kernels; 'fold_template_bank'")
 
     def _convolution(self, node: Node) -> None:
         options = schema.Conv2DOptionsT(
@@ -358,7 +366,7 @@ class _Translator:
 
     def _activation(self, value: str) -> int:
         """Add the tensor that holds ``value``."""
-        at_end = value in {self._graph.input, self._graph.output}
+        at_end = value in {*self._graph.inputs, *self._graph.outputs}
         name = f"{value}/int8" if self._float_io and at_end else value
         self._tensors[value] = self._like(value, name)
         return self._tensors[value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.manifest import TensorInfo
+from runtime.manifest import PoolingTensors, TensorInfo
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,10 @@ class Written:
         input: Its picture tensor.
         output: Its restored tensor.
         operators: How often each of the format's operators occurs in it.
+        pooling: The tensors of a file that was cut at its global pooling.
     """
 
     input: TensorInfo
     output: TensorInfo
     operators: dict[str, int]
+    pooling: PoolingTensors | None = None

@@ -37,7 +37,7 @@ from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.pictures import Picture
 
-REWRITES = ("fold_output_shift", "carry_mean_as_channel")
+REWRITES = ("fold_template_bank", "fold_output_shift", "carry_mean_as_channel")
 """What every int8 profile begins with: tables are made on the graph after these."""
 
 Method = Literal["min-max", "percentile", "mse"]

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError, first_line
-from runtime.manifest import Manifest
 from runtime.sessions import (
+    Description,
     FloatPicture,
     Session,
     check_picture_tensors,
     from_planes,
+    pictures_of,
     to_planes,
 )
 
@@ -37,26 +38,28 @@ def require_macos(path: Path) -> None:
 class CoreMLSession(Session):
     """An ``.mlpackage`` (NCHW multi-arrays); enumerated shapes run at their default size."""
 
-    def __init__(self, path: Path, manifest: Manifest | None) -> None:
+    def __init__(self, path: Path, description: Description | None) -> None:
         coremltools = _coremltools()
         try:
             self._model = coremltools.models.MLModel(str(path))
-            description = self._model.get_spec().description
+            ports = self._model.get_spec().description
         except Exception as error:  # coremltools raises bare Exceptions for damaged packages
             raise UserError(
                 f"{path}: Core ML cannot read it ({first_line(error)}); export it again"
             ) from error
+        inputs = pictures_of(ports.input, description)
+        outputs = pictures_of(ports.output, description)
         fixed_size = check_picture_tensors(
             path.name,
             "NCHW",
-            [_extents(one.type.multiArrayType) for one in description.input],
-            [[None] * 4 for _ in description.output],  # a free size leaves the output's unsaid
+            [_extents(one.type.multiArrayType) for one in inputs],
+            [[None] * 4 for _ in outputs],  # a free size leaves the output's unsaid
         )
-        self._input, self._output = description.input[0].name, description.output[0].name
+        self._input, self._output = inputs[0].name, outputs[0].name
         self._feeds: dict[str, NDArray[Any]] = {}
         self._restored: dict[str, NDArray[Any]] = {}
         name = f"Core ML (macOS {platform.mac_ver()[0]}, {self._model.compute_unit.name})"
-        super().__init__(name, fixed_size, manifest)
+        super().__init__(name, fixed_size, description)
 
     def invoke(self) -> None:
         """Run the network on the prepared picture."""
@@ -73,6 +76,16 @@ class CoreMLSession(Session):
 
     def _feed(self, image: FloatPicture) -> None:
         self._feeds = {self._input: to_planes(image, np.float32)}
+
+    def _feed_pooled(self, pooled: FloatPicture) -> None:
+        assert self.pooling is not None
+        self._feeds[self.pooling.pooled.name] = to_planes(
+            pooled[np.newaxis, np.newaxis], np.float32
+        )
+
+    def _features(self) -> FloatPicture:
+        assert self.pooling is not None
+        return from_planes(self._restored[self.pooling.features.name])
 
 
 def _coremltools() -> Any:

@@ -17,29 +17,36 @@ FloatPicture = NDArray[np.float32]
 _QUARTER_TURNS = (0, 2, 1, 3)
 
 
-def restore(run: Callable[[FloatPicture], FloatPicture], image: FloatPicture) -> FloatPicture:
+ORIENTATIONS = tuple((turns, flip) for turns in _QUARTER_TURNS for flip in (False, True))
+"""Quarter turns, and whether the picture is flipped before them; the first leaves it as it is."""
+
+
+def restore(run: Callable[[FloatPicture, int], FloatPicture], image: FloatPicture) -> FloatPicture:
     """Restore all eight orientations of a picture and average them in float.
 
     Args:
-        run: Restores one picture, H × W × 3 → scale·H × scale·W × 3.
+        run: Restores one picture, H × W × 3 → scale·H × scale·W × 3, told which of
+            ``ORIENTATIONS`` it has.
         image: H × W × 3.
 
     Returns:
         The mean of the eight restored pictures, each turned back, scale·H × scale·W × 3.
     """
     restored = [
-        _turned_back(run(_oriented(image, turns, flip)), turns, flip)
-        for turns in _QUARTER_TURNS
-        for flip in (False, True)
+        turned_back(run(oriented(image, index), index), index) for index in range(len(ORIENTATIONS))
     ]
     mean: FloatPicture = np.mean(restored, axis=0, dtype=np.float32)
     return mean
 
 
-def _oriented(image: FloatPicture, turns: int, flip: bool) -> FloatPicture:
+def oriented(image: FloatPicture, index: int) -> FloatPicture:
+    """Turn and flip a picture."""
+    turns, flip = ORIENTATIONS[index]
     return np.ascontiguousarray(np.rot90(image[:, ::-1] if flip else image, turns))
 
 
-def _turned_back(image: FloatPicture, turns: int, flip: bool) -> FloatPicture:
+def turned_back(image: FloatPicture, index: int) -> FloatPicture:
+    """Undo ``oriented``."""
+    turns, flip = ORIENTATIONS[index]
     upright = np.rot90(image, -turns)
     return upright[:, ::-1] if flip else upright

@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError, first_line
-from runtime.manifest import Manifest
-from runtime.sessions import FloatPicture, Session, check_picture_tensors
+from runtime.sessions import (
+    Description,
+    FloatPicture,
+    Session,
+    check_picture_tensors,
+    pictures_of,
+)
 
 _TYPES = (np.float32, np.float16, np.int8, np.uint8)
 
@@ -19,7 +24,7 @@ _TYPES = (np.float32, np.float16, np.int8, np.uint8)
 class LiteRTSession(Session):
     """A ``.tflite`` file on the CPU (NHWC; float32, float16, int8 or uint8 tensors)."""
 
-    def __init__(self, path: Path, manifest: Manifest | None, threads: int) -> None:
+    def __init__(self, path: Path, description: Description | None, threads: int) -> None:
         interpreter, name = _interpreter_class()
         try:
             self._interpreter = interpreter(model_path=str(path), num_threads=threads)
@@ -27,8 +32,9 @@ class LiteRTSession(Session):
             raise UserError(
                 f"{path}: {name} cannot read it ({first_line(error)}); export it again"
             ) from error
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
+        ports = (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        inputs, outputs = (pictures_of(one, description, lambda t: t["name"]) for one in ports)
+        self._beside = {one["name"]: one for port in ports for one in port}
         fixed_size = check_picture_tensors(
             path.name, "NHWC", [_shape(one) for one in inputs], [_shape(one) for one in outputs]
         )
@@ -36,7 +42,7 @@ class LiteRTSession(Session):
         for tensor in (self._input, self._output):
             _check_type(path.name, tensor)
         self._allocated: tuple[int, ...] = ()
-        super().__init__(name, fixed_size, manifest)
+        super().__init__(name, fixed_size, description)
 
     def invoke(self) -> None:
         """Run the network on the prepared picture."""
@@ -64,6 +70,17 @@ class LiteRTSession(Session):
                 ) from error
             self._allocated = shape
         self._interpreter.set_tensor(index, _encoded(image, self._input)[np.newaxis])
+
+    def _feed_pooled(self, pooled: FloatPicture) -> None:
+        assert self.pooling is not None
+        tensor = self._beside[self.pooling.pooled.name]
+        values = _encoded(pooled, tensor)[np.newaxis, np.newaxis, np.newaxis]
+        self._interpreter.set_tensor(tensor["index"], values)
+
+    def _features(self) -> FloatPicture:
+        assert self.pooling is not None
+        tensor = self._beside[self.pooling.features.name]
+        return _decoded(self._interpreter.get_tensor(tensor["index"])[0], tensor)
 
 
 def _interpreter_class() -> tuple[Any, str]:

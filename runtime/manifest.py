@@ -49,6 +49,29 @@ class TensorInfo:
     scale: float | None = None
     zero_point: int | None = None
 
+    @property
+    def channels(self) -> int:
+        """Extent of the channels."""
+        channels = self.shape[1 if self.layout == "NCHW" else 3]
+        assert channels is not None
+        return channels
+
+
+@dataclass(frozen=True)
+class PoolingTensors:
+    """How a file restores tiles of a picture whose network pools over the whole of it.
+
+    Run it on every tile with any ``pooled``, average ``features`` over all pixels of the picture
+    (each tile without its halo), and run it on every tile again with that average.
+
+    Attributes:
+        features: Output beside the restored picture: one vector for every input pixel.
+        pooled: Input beside the picture: the average of those vectors.
+    """
+
+    features: TensorInfo
+    pooled: TensorInfo
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -98,6 +121,9 @@ class Artifact:
         calibration: The pictures behind int8 scales.
         measured: What was measured.
         scales_sha256: Of the table of scales, for int8.
+        pooling: Of a file that restores tiles for another: its tensors besides the pictures.
+        tiled_by: Name of the file that restores tiles in the place of this one, whose network
+            pools over the whole picture.
     """
 
     file: str
@@ -114,6 +140,8 @@ class Artifact:
     calibration: Calibration | None = None
     measured: Measured = field(default_factory=Measured)
     scales_sha256: str | None = None
+    pooling: PoolingTensors | None = None
+    tiled_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError, first_line
-from runtime.manifest import Manifest
 from runtime.sessions import (
+    Description,
     FloatPicture,
     Session,
     check_picture_tensors,
     from_planes,
+    pictures_of,
     to_planes,
 )
 
@@ -28,7 +29,7 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
 class OnnxSession(Session):
     """An ``.onnx`` file (NCHW; float32 or float16 tensors, quantized inside or not)."""
 
-    def __init__(self, path: Path, manifest: Manifest | None, threads: int) -> None:
+    def __init__(self, path: Path, description: Description | None, threads: int) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -48,7 +49,8 @@ class OnnxSession(Session):
             raise UserError(
                 f"{path}: ONNX Runtime cannot read it ({first_line(error)}); export it again"
             ) from error
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs = pictures_of(self._session.get_inputs(), description)
+        outputs = pictures_of(self._session.get_outputs(), description)
         fixed_size = check_picture_tensors(
             path.name,
             "NCHW",
@@ -61,18 +63,20 @@ class OnnxSession(Session):
                     f"{path.name}: '{tensor.name}' is {tensor.type}, expected float or float16; "
                     "export it again"
                 )
-        self._name = inputs[0].name
+        self._name, self._outputs = inputs[0].name, [outputs[0].name]
+        if description is not None and description.pooling is not None:
+            self._outputs.append(description.pooling.features.name)
         self._type = _TYPES[inputs[0].type]
         self._feeds: dict[str, NDArray[Any]] = {}
         self._restored: list[NDArray[Any]] = []
         providers = "+".join(self._session.get_providers())
         super().__init__(
-            f"ONNX Runtime {onnxruntime.__version__} {providers}", fixed_size, manifest
+            f"ONNX Runtime {onnxruntime.__version__} {providers}", fixed_size, description
         )
 
     def invoke(self) -> None:
         """Run the network on the prepared picture."""
-        self._restored = self._session.run(None, self._feeds)
+        self._restored = self._session.run(self._outputs, self._feeds)
 
     def result(self) -> FloatPicture:
         """Return the restored picture of the last ``invoke``."""
@@ -85,6 +89,15 @@ class OnnxSession(Session):
 
     def _feed(self, image: FloatPicture) -> None:
         self._feeds = {self._name: to_planes(image, self._type)}
+
+    def _feed_pooled(self, pooled: FloatPicture) -> None:
+        assert self.pooling is not None
+        self._feeds[self.pooling.pooled.name] = to_planes(
+            pooled[np.newaxis, np.newaxis], np.float32
+        )
+
+    def _features(self) -> FloatPicture:
+        return from_planes(self._restored[1])
 
 
 def _extents(shape: list[int | str | None]) -> list[int | None]:

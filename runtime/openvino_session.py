@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.errors import UserError, first_line
-from runtime.manifest import Manifest
 from runtime.sessions import (
+    Description,
     FloatPicture,
     Session,
     check_picture_tensors,
     from_planes,
+    pictures_of,
     to_planes,
 )
 
@@ -19,7 +23,7 @@ from runtime.sessions import (
 class OpenVINOSession(Session):
     """An ``.onnx`` file (NCHW; float32 or float16 tensors, quantized inside or not)."""
 
-    def __init__(self, path: Path, manifest: Manifest | None, threads: int) -> None:
+    def __init__(self, path: Path, description: Description | None, threads: int) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -34,21 +38,24 @@ class OpenVINOSession(Session):
             fixed_size = check_picture_tensors(
                 path.name,
                 "NCHW",
-                [_extents(port) for port in model.inputs],
-                [_extents(port) for port in model.outputs],
+                [_extents(port) for port in _pictures_of(model.inputs, description)],
+                [_extents(port) for port in _pictures_of(model.outputs, description)],
             )
             compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise UserError(
                 f"{path}: OpenVINO cannot read it ({first_line(error)}); export it again"
             ) from error
-        self._type = compiled.inputs[0].element_type.to_dtype()
+        self._image, self._restored = (
+            _pictures_of(ports, description)[0] for ports in (compiled.inputs, compiled.outputs)
+        )
+        self._type = self._image.element_type.to_dtype()
         self._request = compiled.create_infer_request()
         self._tensor = openvino.Tensor
         version = openvino.__version__.split("-")[0]
         devices = "+".join(compiled.get_property("EXECUTION_DEVICES"))
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        super().__init__(f"OpenVINO {version} {devices} ({precision})", fixed_size, manifest)
+        super().__init__(f"OpenVINO {version} {devices} ({precision})", fixed_size, description)
 
     def invoke(self) -> None:
         """Run the network on the prepared picture."""
@@ -56,14 +63,27 @@ class OpenVINOSession(Session):
 
     def result(self) -> FloatPicture:
         """Return the restored picture of the last ``invoke``."""
-        return from_planes(self._request.get_output_tensor().data)
+        return from_planes(self._request.get_tensor(self._restored).data)
 
     def close(self) -> None:
         """Release the compiled network and its tensors."""
         self._request = None
 
     def _feed(self, image: FloatPicture) -> None:
-        self._request.set_input_tensor(self._tensor(to_planes(image, self._type)))
+        self._request.set_tensor(self._image, self._tensor(to_planes(image, self._type)))
+
+    def _feed_pooled(self, pooled: FloatPicture) -> None:
+        assert self.pooling is not None
+        planes = to_planes(pooled[np.newaxis, np.newaxis], self._type)
+        self._request.set_tensor(self.pooling.pooled.name, self._tensor(planes))
+
+    def _features(self) -> FloatPicture:
+        assert self.pooling is not None
+        return from_planes(self._request.get_tensor(self.pooling.features.name).data)
+
+
+def _pictures_of(ports: Sequence[Any], description: Description | None) -> list[Any]:
+    return pictures_of(ports, description, lambda port: port.get_any_name())
 
 
 def _extents(port: Any) -> list[int | None]:

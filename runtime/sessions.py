@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from runtime.errors import UserError
-from runtime.manifest import Manifest, read_manifest
+from runtime.manifest import PoolingTensors, read_manifest
 from runtime.manifest import verify as verify_sha256
 
 FloatPicture = NDArray[np.float32]
@@ -31,6 +32,23 @@ _RUNTIMES: dict[str, tuple[str, ...]] = {
 _PROBE_SIZE = (8, 8)
 
 
+@dataclass(frozen=True)
+class Description:
+    """What the manifest says of a file that a session needs to know.
+
+    Attributes:
+        scale: Upscaling factor.
+        halo: Input pixels around a tile that its output depends on.
+        pooling: Tensors besides the pictures of a file that restores tiles for another.
+        tiled_by: Name of the file that restores tiles in the place of this one.
+    """
+
+    scale: int
+    halo: int
+    pooling: PoolingTensors | None = None
+    tiled_by: str | None = None
+
+
 class Session(ABC):
     """An artifact ready to run.
 
@@ -39,16 +57,21 @@ class Session(ABC):
         halo: Input pixels around a tile that its output depends on; None without a manifest.
         fixed_size: Height and width of the only input the artifact takes; None if it takes any.
         runtime_name: Runtime, version and device that really execute it.
+        pooling: Tensors besides the pictures of a file that restores tiles for another.
+        open_tiled: Opens the file that restores tiles in the place of this one, whose network pools
+            over the whole picture; None if this one restores tiles itself.
     """
 
     def __init__(
-        self, runtime_name: str, fixed_size: tuple[int, int] | None, manifest: Manifest | None
+        self, runtime_name: str, fixed_size: tuple[int, int] | None, description: Description | None
     ) -> None:
         # Subclasses call this last: without a manifest the scale is found by running the network.
         self.runtime_name = runtime_name
         self.fixed_size = fixed_size
-        self.halo = manifest.halo if manifest else None
-        self.scale = manifest.scale if manifest else self._probed_scale()
+        self.pooling = description.pooling if description else None
+        self.open_tiled: Callable[[], Session] | None = None
+        self.halo = description.halo if description else None
+        self.scale = description.scale if description else self._probed_scale()
 
     def run(self, image: FloatPicture) -> FloatPicture:
         """Restore a picture.
@@ -66,6 +89,26 @@ class Session(ABC):
         self.prepare(image)
         self.invoke()
         return self.result()
+
+    def run_pooled(
+        self, image: FloatPicture, pooled: FloatPicture | None
+    ) -> tuple[FloatPicture, FloatPicture]:
+        """Run a file that was cut at its global pooling.
+
+        Args:
+            image: H × W × 3, a tile.
+            pooled: C, the features' average over the whole picture; None in the pass that finds
+                it.
+
+        Returns:
+            The restored tile, and its features, H × W × C.
+        """
+        assert self.pooling is not None
+        self.prepare(image)
+        channels = self.pooling.pooled.channels
+        self._feed_pooled(np.zeros(channels, np.float32) if pooled is None else pooled)
+        self.invoke()
+        return self.result(), self._features()
 
     def prepare(self, image: FloatPicture) -> None:
         """Convert a picture and hand it to the runtime, which adapts to its size if need be."""
@@ -91,6 +134,14 @@ class Session(ABC):
     @abstractmethod
     def _feed(self, image: FloatPicture) -> None:
         """Hand a contiguous picture of a permitted size to the runtime."""
+
+    @abstractmethod
+    def _feed_pooled(self, pooled: FloatPicture) -> None:
+        """Hand the pooled vector to the runtime, after the picture."""
+
+    @abstractmethod
+    def _features(self) -> FloatPicture:
+        """Return the features of the last ``invoke``, H × W × C."""
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +182,17 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
             from its manifest, is no picture-to-picture network, or if its runtime is missing.
     """
     path = Path(path)
+    session, tiled_by = _opened(path, verify, runtime, threads)
+    if tiled_by is not None:
+        companion = path.with_name(tiled_by)
+        session.open_tiled = lambda: _opened(companion, verify, runtime, threads)[0]
+    return session
+
+
+def _opened(
+    path: Path, verify: bool, runtime: str | None, threads: int | None
+) -> tuple[Session, str | None]:
+    """Return the session and the name of the file that restores its tiles, if another does."""
     engine = _runtime_for(path, runtime)
     if threads is not None and threads < 1:
         raise UserError(f"{threads} threads requested; choose 1 or more")
@@ -140,20 +202,22 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
         from runtime.coreml_session import CoreMLSession, require_macos
 
         require_macos(path)
-        return CoreMLSession(path, _manifest_of(path, verify))
+        found = _description_of(path, verify)
+        return CoreMLSession(path, found), found.tiled_by if found else None
     _check_content(path)
-    manifest = _manifest_of(path, verify)
+    found = _description_of(path, verify)
+    tiled_by = found.tiled_by if found else None
     if engine == "litert":
         from runtime.litert_session import LiteRTSession
 
-        return LiteRTSession(path, manifest, threads or available_cores())
+        return LiteRTSession(path, found, threads or available_cores()), tiled_by
     if engine == "openvino":
         from runtime.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(path, manifest, threads or available_cores())
+        return OpenVINOSession(path, found, threads or available_cores()), tiled_by
     from runtime.onnx_session import OnnxSession
 
-    return OnnxSession(path, manifest, threads or available_cores())
+    return OnnxSession(path, found, threads or available_cores()), tiled_by
 
 
 def available_cores() -> int:
@@ -206,13 +270,25 @@ def check_picture_tensors(
     return height, width
 
 
+def pictures_of(
+    tensors: Sequence[Any],
+    description: Description | None,
+    name_of: Callable[[Any], str] = lambda tensor: tensor.name,
+) -> list[Any]:
+    """Return the tensors of a file that are pictures: all but those of its pooling."""
+    if description is None or description.pooling is None:
+        return list(tensors)
+    others = {description.pooling.features.name, description.pooling.pooled.name}
+    return [tensor for tensor in tensors if name_of(tensor) not in others]
+
+
 def to_planes(image: FloatPicture, dtype: DTypeLike) -> NDArray[Any]:
-    """Convert a picture H × W × 3 to a contiguous tensor 1 × 3 × H × W of ``dtype``."""
+    """Convert a picture H × W × C to a contiguous tensor 1 × C × H × W of ``dtype``."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis], dtype)
 
 
 def from_planes(tensor: NDArray[Any]) -> FloatPicture:
-    """Copy a tensor 1 × 3 × H × W to a picture H × W × 3."""
+    """Copy a tensor 1 × C × H × W to a picture H × W × C."""
     return np.array(tensor[0].transpose(1, 2, 0), np.float32)
 
 
@@ -231,14 +307,15 @@ def _runtime_for(path: Path, requested: str | None) -> str:
     return requested
 
 
-def _manifest_of(path: Path, verify: bool) -> Manifest | None:
+def _description_of(path: Path, verify: bool) -> Description | None:
     manifest = read_manifest(path.parent)
     entry = manifest.artifact(path.name) if manifest else None
     if entry is None:
         return None
     if verify:
         verify_sha256(path, entry)
-    return manifest
+    assert manifest is not None
+    return Description(manifest.scale, manifest.halo, entry.pooling, entry.tiled_by)
 
 
 def _check_content(path: Path) -> None:

@@ -6,6 +6,10 @@ full halo is kept. At the picture's edge there is none to read: the window ends 
 network pads with zeros exactly as it does for the whole picture. All windows are of one size, so
 that the runtime plans its memory once.
 
+A network that pools over the whole picture would restore every tile as if it were the whole. It
+comes with a second file, cut at its pooling: one pass over the tiles sums the features (of every
+tile only what is kept, so that every pixel counts once), a second one restores with their average.
+
 An artifact of fixed size takes windows of exactly that size. A picture smaller than the window is
 continued by reflection at its bottom and right; within a halo of those two edges the result then
 differs from the whole picture's, where the network pads with zeros.
@@ -14,6 +18,8 @@ differs from the whole picture's, where the network pads with zeros.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -130,21 +136,21 @@ def restore_tiled(
     Args:
         session: Restores a float picture.
         image: H × W × 3, or H × W × 1 for a grey picture, which is shown to the network as three
-            equal channels whose mean is taken afterwards; uint8 or uint16.
+            equal channels whose mean is taken afterwards; uint8, uint16, or float32 in [0, 1].
         tile: Pixels kept per tile side; None chooses by ``plan_default_tiles``.
         ensemble: Whether to average each tile over its eight orientations.
         progress: Whether to draw a bar when there are several tiles and stderr is a terminal.
         out: Array to write to; None makes a new one.
 
     Returns:
-        scale·H × scale·W × channels in the same type, clamped and rounded half to even.
+        scale·H × scale·W × channels in the same type, clamped; integers are rounded half to even.
 
     Raises:
         UserError: If the picture is too large for an artifact whose halo is unknown, or a tile
             size does not fit the artifact.
     """
     height, width, channels = image.shape
-    white = float(np.iinfo(image.dtype).max)
+    white = _white(image)
     scale = session.scale
     tiles = _tiles_for(session, height, width, tile)
     if ensemble and session.fixed_size and session.fixed_size[0] != session.fixed_size[1]:
@@ -152,20 +158,75 @@ def restore_tiled(
             "the self-ensemble turns the picture and needs a square input; this artifact's is "
             f"fixed at {session.fixed_size[0]}×{session.fixed_size[1]}: restore without it"
         )
-    restore = partial(self_ensemble.restore, session.run) if ensemble else session.run
     if out is None:
         out = np.empty((scale * height, scale * width, channels), image.dtype)
     hidden = None if progress and len(tiles) > 1 else True
-    for one in tqdm(tiles, unit="tile", leave=False, disable=hidden):
-        window = image[one.rows.window(), one.columns.window()]
-        restored = restore(_as_input(window, white, session.fixed_size))
-        kept = restored[one.rows.kept_of_window(scale), one.columns.kept_of_window(scale)]
-        if channels == 1:
-            kept = kept.mean(axis=2, keepdims=True)
-        out[one.rows.kept(scale), one.columns.kept(scale)] = np.rint(
-            np.clip(kept, 0, 1) * np.float32(white)
-        )
+    bar = partial(tqdm, tiles, unit="tile", leave=False, disable=hidden)
+    with ExitStack() as stack:
+        run: _Run = lambda window, orientation: session.run(window)  # noqa: E731
+        cut = _cut_session(session, tiles, (height, width), stack)
+        if cut is not None:
+            counted = range(len(self_ensemble.ORIENTATIONS) if ensemble else 1)
+            pooled = [
+                _pooled(cut, image, bar(desc="pooling"), orientation) for orientation in counted
+            ]
+            run = lambda window, orientation: cut.run_pooled(window, pooled[orientation])[0]  # noqa: E731
+        for one in bar():
+            window = _as_input(_window(image, one), white, session.fixed_size)
+            restored = self_ensemble.restore(run, window) if ensemble else run(window, 0)
+            kept = restored[one.rows.kept_of_window(scale), one.columns.kept_of_window(scale)]
+            if channels == 1:
+                kept = kept.mean(axis=2, keepdims=True)
+            kept = np.clip(kept, 0, 1) * np.float32(white)
+            integer = np.issubdtype(image.dtype, np.integer)
+            out[one.rows.kept(scale), one.columns.kept(scale)] = np.rint(kept) if integer else kept
     return out
+
+
+_Run = Callable[[FloatPicture, int], FloatPicture]
+"""Restores a window that has one of the orientations of the self-ensemble."""
+
+
+def _pooled(
+    cut: Session, image: NDArray[Any], tiles: Iterable[Tile], orientation: int
+) -> FloatPicture:
+    """Return the average of a network's features over a whole picture, C values."""
+    white = _white(image)
+    total: NDArray[np.float64] | None = None
+    for one in tiles:
+        window = _as_input(_window(image, one), white, cut.fixed_size)
+        turned = self_ensemble.oriented(window, orientation)
+        features = self_ensemble.turned_back(cut.run_pooled(turned, None)[1], orientation)
+        kept = features[one.rows.kept_of_window(1), one.columns.kept_of_window(1)]
+        part = kept.sum(axis=(0, 1), dtype=np.float64)
+        total = part if total is None else total + part
+    assert total is not None
+    average: FloatPicture = (total / (image.shape[0] * image.shape[1])).astype(np.float32)
+    return average
+
+
+def _window(image: NDArray[Any], tile: Tile) -> NDArray[Any]:
+    return image[tile.rows.window(), tile.columns.window()]
+
+
+def _white(image: NDArray[Any]) -> float:
+    integer = np.issubdtype(image.dtype, np.integer)
+    return float(np.iinfo(image.dtype).max) if integer else 1.0
+
+
+def _cut_session(
+    session: Session, tiles: Sequence[Tile], size: tuple[int, int], stack: ExitStack
+) -> Session | None:
+    """Return the session that was cut at its pooling and restores these tiles, or None.
+
+    A file that is not cut restores only the whole picture, and nothing more than it.
+    """
+    if session.pooling is not None:
+        return session
+    whole = len(tiles) == 1 and session.fixed_size in (None, size)
+    if session.open_tiled is None or whole:
+        return None
+    return stack.enter_context(session.open_tiled())
 
 
 def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> list[Tile]:

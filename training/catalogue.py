@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from torch import nn
 
 from runtime.errors import UserError
 from runtime.manifest import sha256_of
 from training.checkpoint import load_tensors
-from training.networks.carn import AtScale, Carn
+from training.networks.families import build_network
+from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe, nearest, parse_recipe
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -48,9 +50,9 @@ class Model:
         """SHA-256 of the weights file."""
         return sha256_of(self.path)
 
-    def network(self) -> Carn:
+    def network(self) -> RestorationNetwork:
         """Load the network with its weights, in evaluation mode."""
-        network = Carn(self.recipe.network)
+        network = build_network(self.recipe.network)
         tensors, _ = load_tensors(self.path)
         try:
             network.load_state_dict(tensors)
@@ -70,14 +72,14 @@ class Model:
             known = ", ".join(map(str, self.scales))
             raise UserError(f"{self.name}: scale {scale} was not trained; choose one of {known}")
 
-    def at_scale(self, scale: int) -> AtScale:
+    def at_scale(self, scale: int) -> nn.Module:
         """Load the network reduced to one scale.
 
         Raises:
             UserError: If the network has no such scale.
         """
         self.check_scale(scale)
-        return AtScale(self.network(), scale).eval()
+        return self.network().at_scale(scale).eval()
 
 
 def list_models() -> list[Model]:

@@ -1,7 +1,7 @@
 """PSNR and SSIM as the super-resolution literature computes them.
 
 Both are taken on Y of ITU-R BT.601 (studio range), rounded to 8 bits as MATLAB's ``rgb2ycbcr``
-does, after cutting a border of ``scale`` pixels. Denoising-like tasks compare RGB without a crop.
+does, after cutting a border of ``scale`` pixels; denoising-like tasks compare RGB without a crop.
 """
 
 from __future__ import annotations
@@ -16,6 +16,24 @@ _SSIM_SIGMA, _SSIM_WINDOW = 1.5, 11
 def luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return Y of an H × W × 3 RGB picture: whole numbers in [16, 235] as float64, H × W."""
     return np.floor(picture.astype(np.float64) @ _LUMA + 16.0 + 0.5)
+
+
+def psnr_at(scale: int, restored: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Return the PSNR in dB by the protocol of a scale.
+
+    Above 1, super-resolution: of Y, without ``scale`` pixels at each edge. At 1, denoising-like
+    tasks: of RGB, nothing cut.
+    """
+    if scale == 1:
+        return psnr(restored, reference)
+    return psnr_y(restored, reference, border=scale)
+
+
+def ssim_at(scale: int, restored: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Return the SSIM by the protocol of a scale (see ``psnr_at``); of RGB, the channels' mean."""
+    if scale == 1:
+        return float(np.mean([ssim(restored[..., c], reference[..., c]) for c in range(3)]))
+    return ssim_y(restored, reference, border=scale)
 
 
 def psnr_y(restored: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:

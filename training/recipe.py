@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.errors import UserError
-from training.networks.carn import CarnConfig
+from training.networks.families import CONFIGS, NetworkConfig, family_of
+from training.shdd import CHOPS, Level
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+Degradation = Literal["bicubic", "shdd-easy", "shdd-moderate", "shdd-difficult"]
+"""What the network undoes: bicubic reduction, or distortions that differ from region to region."""
 
 
 class _Strict(BaseModel):
@@ -31,22 +36,28 @@ class Stage(_Strict):
     batch: int = Field(gt=0)
 
 
-class Optimizer(_Strict):
-    """Adam, with a linear warm-up and then the schedule over all steps.
+class OptimizerOptions(_Strict):
+    """Adam or Muon, with a linear warm-up and then the schedule over all steps.
+
+    ``muon`` steps kernels by Muon at ``learning_rate`` and everything else by Adam at
+    ``adam_learning_rate``; ``adam`` steps everything by Adam at ``learning_rate``.
 
     ``trapezoid`` stays at the learning rate and falls linearly to ``final_fraction`` of it over the
     last ``decay`` steps: a run can be lengthened or shortened until the fall begins and still be
-    the run its recipe describes. ``cosine`` falls from the start; ``halving`` halves every
-    ``halve_every`` steps, as the papers do.
+    the run its recipe describes. ``cosine`` falls from the start; ``halving`` halves at the steps
+    of ``halvings``, as the papers do.
     """
 
+    kind: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(gt=0)
+    adam_learning_rate: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=500, ge=0)
     schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
     decay: int = Field(default=5000, gt=0)
     final_fraction: float = Field(default=0.01, ge=0, le=1)
-    halve_every: int = Field(default=200_000, gt=0)
+    halvings: tuple[int, ...] = (200_000, 400_000)
     clip_norm: float = Field(gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
 
@@ -55,9 +66,10 @@ class Recipe(_Strict):
     """Everything that determines a training run, besides the pictures themselves."""
 
     name: str
-    network: CarnConfig
+    network: NetworkConfig
     stages: tuple[Stage, ...] = Field(min_length=1)
-    optimizer: Optimizer
+    optimizer: OptimizerOptions
+    degradation: Degradation = "bicubic"
     scale_weights: dict[int, float] = Field(default_factory=dict)
     loss: Literal["l1", "l2"] = "l1"
     precision: Literal["bf16", "float32"] = "bf16"
@@ -67,6 +79,21 @@ class Recipe(_Strict):
     valid_folder: str = "valid"
     validate_every: int = Field(default=5000, gt=0)
     checkpoint_every: int = Field(default=1000, gt=0)
+
+    @model_validator(mode="after")
+    def _degradation_fits_the_scales(self) -> Recipe:
+        if (self.degradation == "bicubic") != (1 not in self.network.scales):
+            raise ValueError(
+                f"degradation '{self.degradation}' does not go with scales {self.network.scales}: "
+                "bicubic reduces, shdd-… keeps the size"
+            )
+        return self
+
+    @property
+    def shdd_level(self) -> Level | None:
+        """How often pictures are chopped and distorted, or None if they are reduced."""
+        level = self.degradation.removeprefix("shdd-")
+        return next((one for one in CHOPS if one == level), None)
 
     @property
     def steps(self) -> int:
@@ -126,16 +153,25 @@ def nearest(word: str, known: list[str]) -> str:
 
 def _complaints(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
-        where = ".".join(map(str, item["loc"]))
+        # pydantic names the family between 'network' and its key; the recipe does not.
+        place = [str(part) for part in item["loc"] if part not in CONFIGS]
+        where = ".".join(place)
         if item["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-            key = str(item["loc"][-1])
-            yield f"unknown key '{where}'{nearest(key, _keys_beside(item['loc']))}"
+            yield f"unknown key '{where}'{nearest(place[-1], _keys_beside(item['loc']))}"
+        elif item["type"] == "union_tag_invalid":
+            known, found = list(CONFIGS), family_of(item["input"])
+            yield (
+                f"network.family: expected one of {', '.join(known)} (found '{found}')"
+                f"{nearest(found, known)}"
+            )
         else:
             yield f"{where}: {item['msg']} (found {item['input']!r})"
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys the schema knows at the place of the unknown one."""
-    parents = {"network": CarnConfig, "stages": Stage, "optimizer": Optimizer}
+    if location[0] == "network":
+        return list(CONFIGS[str(location[1])].__annotations__)
+    parents = {"stages": Stage, "optimizer": OptimizerOptions}
     schema = parents.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
     return list(schema.__annotations__)

@@ -1,4 +1,4 @@
-"""The training loop: Adam on random patches, an average of the weights, exact resume.
+"""The training loop: steps on random patches, an average of the weights, exact resume.
 
 Everything random in step ``n`` is drawn from ``(seed, n)``, so that a run that was killed and
 resumed from its checkpoint ends with the weights of one that never stopped.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from tqdm import tqdm
 
 from runtime.errors import UserError
 from training.checkpoint import load_tensors, save_tensors
-from training.networks.carn import Carn
+from training.networks.families import build_network
+from training.networks.interface import RestorationNetwork
+from training.optimization import Optimizer
 from training.pictures import PatchSource, Picture, picture_paths, read_all
-from training.recipe import Recipe
-from training.validation import validate
+from training.recipe import Recipe, parse_recipe
+from training.shdd import patch_source
+from training.validation import HeldOut, held_out, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -41,15 +44,15 @@ class Run:
         recipe: What is trained and how.
         network: The network under training.
         average: Exponential moving average of the network's parameters; what is published.
-        optimizer: Adam over the network's parameters.
+        optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in those steps.
     """
 
     recipe: Recipe
-    network: Carn
+    network: RestorationNetwork
     average: dict[str, Tensor]
-    optimizer: torch.optim.Adam
+    optimizer: Optimizer
     step: int = 0
     seconds: float = 0.0
 
@@ -57,13 +60,10 @@ class Run:
     def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
         """Initialize a network from the recipe's seed."""
         torch.manual_seed(recipe.seed)
-        network = Carn(recipe.network).to(device).train()
+        network = build_network(recipe.network).to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.train_masked_dense(recipe.masked_dense)
-        options = recipe.optimizer
-        optimizer = torch.optim.Adam(
-            network.parameters(), options.learning_rate, options.betas, fused=True
-        )
+        optimizer = Optimizer(network, recipe.optimizer)
         average = {name: value.detach().clone() for name, value in network.named_parameters()}
         return cls(recipe, network, average, optimizer)
 
@@ -72,8 +72,7 @@ class Run:
         tensors = {f"average.{name}": value for name, value in self.average.items()}
         for name, parameter in self.network.named_parameters():
             tensors[f"network.{name}"] = parameter
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{key}.{name}"] = value
+        tensors.update(self.optimizer.state())
         metadata = {
             "step": str(self.step),
             "seconds": repr(self.seconds),
@@ -92,44 +91,48 @@ class Run:
         """
         tensors, metadata = load_tensors(path)
         run = cls.fresh(recipe, device)
-        trained = json.loads(metadata.get("recipe", "{}")).get("network")
-        if trained != json.loads(recipe.model_dump_json())["network"]:
+        trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
+        if (trained.network, trained.optimizer.kind) != (recipe.network, recipe.optimizer.kind):
             raise UserError(
-                f"{path}: was trained with another network than recipe '{recipe.name}' describes; "
-                "choose another --out or restore the recipe"
+                f"{path}: was trained with another network or optimizer than recipe "
+                f"'{recipe.name}' describes; choose another --out or restore the recipe"
             )
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 parameter.copy_(tensors[f"network.{name}"])
                 run.average[name].copy_(tensors[f"average.{name}"])
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    if (saved := tensors.get(f"adam.{key}.{name}")) is not None:
-                        like = parameter if saved.ndim else saved
-                        run.optimizer.state[parameter][key] = torch.empty_like(like).copy_(saved)
+        run.optimizer.load(tensors)
         run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
         return run
 
-    def averaged_network(self) -> Carn:
+    def averaged_network(self) -> RestorationNetwork:
         """Return a copy of the network with the averaged parameters, ready to evaluate."""
-        network = Carn(self.recipe.network)
+        network = build_network(self.recipe.network)
         network.load_state_dict({name: value.cpu() for name, value in self.average.items()})
         return network.eval()
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the learning rate of ``step`` (from 0)."""
+def schedule(recipe: Recipe, step: int) -> float:
+    """Return the fraction of the learning rate that ``step`` (from 0) is taken at."""
     options = recipe.optimizer
     if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
+        return (step + 1) / options.warmup
     if options.schedule == "halving":
-        return float(options.learning_rate * 0.5 ** (step // options.halve_every))
+        return float(0.5 ** sum(step >= one for one in options.halvings))
     if options.schedule == "trapezoid":
         fall = min(1.0, (recipe.steps - step) / options.decay)
     else:
         progress = (step - options.warmup) / max(1, recipe.steps - options.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * progress))
     floor = options.final_fraction
-    return options.learning_rate * (floor + (1 - floor) * fall)
+    return floor + (1 - floor) * fall
+
+
+def source_of(recipe: Recipe, pictures: Sequence[Picture]) -> PatchSource:
+    """Return where a recipe's batches come from: ``pictures`` and their damaged forms."""
+    if recipe.shdd_level is not None:
+        return patch_source(pictures, recipe.shdd_level, recipe.seed)
+    return PatchSource.from_pictures(pictures, recipe.network.scales)
 
 
 def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Picture, Picture]:
@@ -148,16 +151,13 @@ def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
     recipe, options = run.recipe, run.recipe.optimizer
     parameters: list[Tensor] = list(run.network.parameters())
     device = parameters[0].device
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, run.step)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         restored = run.network(_to_tensor(low, device), scale)
     loss = _LOSSES[recipe.loss](restored.float(), _to_tensor(high, device))
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(parameters, options.clip_norm)
-    # The upsamplers of the other scales had no gradient: Adam leaves them, and their moments, be.
-    run.optimizer.step()
+    run.optimizer.step(schedule(recipe, run.step))
     run.step += 1
     decay = min(options.ema, run.step / (run.step + 10))
     with torch.no_grad():
@@ -187,10 +187,10 @@ def train(
     checkpoint = folder / CHECKPOINT
     run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
     run = run or Run.fresh(recipe, device)
-    source = PatchSource.from_pictures(
-        read_all(picture_paths(data / recipe.train_folder)), recipe.network.scales
-    )
-    held_out = read_all(picture_paths(data / recipe.valid_folder))
+    pictures = read_all(picture_paths(data / recipe.train_folder))
+    source = source_of(recipe, pictures)
+    valid = read_all(picture_paths(data / recipe.valid_folder))
+    validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     log = SummaryWriter(str(folder), purge_step=run.step)
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
     losses: list[Tensor] = []
@@ -206,14 +206,14 @@ def train(
                 log.add_scalar("loss", loss, run.step)
                 bar.set_postfix(loss=f"{loss:.4f}")
             if run.step % recipe.validate_every == 0 or run.step == recipe.steps:
-                _log_validation(run, held_out, log, bar)
+                _log_validation(run, validation, log, bar)
             if run.step % recipe.checkpoint_every == 0:
                 run.save(checkpoint)
     finally:
         run.save(checkpoint)
         log.close()
         bar.close()
-    save_weights(run, folder / WEIGHTS, len(source.high))
+    save_weights(run, folder / WEIGHTS, len(pictures))
     return folder / WEIGHTS
 
 
@@ -243,12 +243,14 @@ def _machine(device: torch.device) -> str:
     return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}"
 
 
-def _log_validation(run: Run, pictures: list[Picture], log: SummaryWriter, bar: Any) -> None:
+def _log_validation(
+    run: Run, validation: Mapping[int, HeldOut], log: SummaryWriter, bar: Any
+) -> None:
     network = run.averaged_network()
-    for scale in run.recipe.network.scales:
-        score = validate(network, pictures, scale)
-        log.add_scalar(f"psnr_y/x{scale}", score, run.step)
-        log.add_scalar(f"psnr_y_by_seconds/x{scale}", score, int(run.seconds))
+    for scale, pairs in validation.items():
+        score = validate(network, pairs, scale)
+        log.add_scalar(f"psnr/x{scale}", score, run.step)
+        log.add_scalar(f"psnr_by_seconds/x{scale}", score, int(run.seconds))
         bar.write(f"step {run.step}: x{scale} {score:.3f} dB")
 
 

@@ -7,27 +7,46 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training import bicubic
-from training.metrics import psnr_y
-from training.networks.carn import Carn
+from training import bicubic, shdd
+from training.metrics import psnr_at
+from training.networks.interface import RestorationNetwork
 from training.pictures import Picture
+from training.recipe import Recipe
+
+_CROP = 160  # of distorted pictures: restoring them whole would cost as much as many steps
+_SEED = 900
+
+HeldOut = Sequence[tuple[Picture, Picture]]
+"""Damaged pictures and their originals."""
 
 
-def restore(network: Carn, picture: Picture, scale: int) -> Picture:
+def held_out(recipe: Recipe, pictures: Sequence[Picture], scale: int) -> HeldOut:
+    """Damage held-out pictures as the recipe says: always in the same way."""
+    level = recipe.shdd_level
+    if level is None:
+        originals = [bicubic.crop_to_multiple(picture, scale) for picture in pictures]
+        return [(bicubic.reduce(original, scale), original) for original in originals]
+    pairs = []
+    for index, picture in enumerate(pictures):
+        distorted = shdd.distort(picture, level, _SEED, index, 0).pixels
+        top, left = (max(0, (side - _CROP) // 2) for side in picture.shape[:2])
+        window = np.s_[top : top + _CROP, left : left + _CROP]
+        pairs.append((distorted[window], picture[window]))
+    return pairs
+
+
+def restore(network: RestorationNetwork, picture: Picture, scale: int) -> Picture:
     """Restore one H × W × 3 uint8 picture with a network in evaluation mode."""
     device = next(network.parameters()).device
-    tensor = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float().div(255)
+    tensor = torch.from_numpy(picture.copy()).to(device).permute(2, 0, 1)[None].float().div(255)
     with torch.inference_mode():
         restored = network(tensor, scale)[0].clamp(0, 1).mul(255).round()
     pixels: Picture = restored.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
     return pixels
 
 
-def validate(network: Carn, pictures: Sequence[Picture], scale: int) -> float:
-    """Return the mean PSNR-Y in dB over high-resolution ``pictures``."""
-    scores = []
-    for picture in pictures:
-        reference = bicubic.crop_to_multiple(picture, scale)
-        restored = restore(network, bicubic.reduce(reference, scale), scale)
-        scores.append(psnr_y(restored, reference, border=scale))
-    return float(np.mean(scores))
+def validate(network: RestorationNetwork, pairs: HeldOut, scale: int) -> float:
+    """Return the mean PSNR in dB (see ``psnr_at``) of the restored pictures."""
+    return float(
+        np.mean([psnr_at(scale, restore(network, low, scale), high) for low, high in pairs])
+    )

@@ -30,11 +30,11 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _row(model: Model) -> dict[str, Any]:
     from benchmarks.multadds import layers_of_module, total
-    from training.networks.carn import AtScale, Carn
+    from training.networks.families import build_network
 
-    network = Carn(model.recipe.network)
+    network = build_network(model.recipe.network)
     costs = {
-        str(scale): total(layers_of_module(AtScale(network, scale), scale))
+        str(scale): total(layers_of_module(network.at_scale(scale), scale))
         for scale in model.scales
     }
     return {

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RGB_MEANS = (0.4488, 0.4371, 0.4040)
-"""Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
+from training.networks.interface import RGB_MEANS, RestorationNetwork
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class CarnConfig:
     """The shape of a CARN.
 
     Attributes:
+        family: Tells recipes of CARN from those of other networks.
         channels: Width of the body.
         blocks: Cascading blocks.
         units: Residual blocks in each cascading block.
@@ -34,6 +34,7 @@ class CarnConfig:
         scales: The upscaling factors that have an upsampler, each 2, 3 or 4.
     """
 
+    family: Literal["carn"] = "carn"
     channels: int = 64
     blocks: int = 3
     units: int = 3
@@ -152,7 +153,7 @@ def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Carn(nn.Module):
+class Carn(RestorationNetwork):
     """CARN (ECCV 2018, Fig. 2) or CARN-M (Sec. 3.3), as ``config`` says."""
 
     means: Tensor
@@ -182,6 +183,10 @@ class Carn(nn.Module):
         features = self.body(self.entry(picture - self.means))
         restored: Tensor = self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
         return restored
+
+    def at_scale(self, scale: int) -> AtScale:
+        """Return the network reduced to one of its scales."""
+        return AtScale(self, scale)
 
     def train_masked_dense(self, enabled: bool) -> None:
         """Choose whether grouped convolutions train as masked dense ones."""

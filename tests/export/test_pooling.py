@@ -1,0 +1,260 @@
+"""A network that pools over the whole picture, exported whole, in tiles, folded and banked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import runtime
+from export.bundle import Source, Variant, bundle_of
+from export.capture import capture
+from export.errors import CannotLower
+from export.execution import execute
+from export.graph import Graph
+from export.lowering import fold_template_bank, lower
+from export.pooling import cut_at_pooling
+from export.scales import ScaleTable
+from quantize.calibration import calibration_record
+from quantize.ptq import quantize_network
+from quantize.simulator import simulated
+from runtime.manifest import Manifest
+from runtime.tiling import restore_tiled
+from training.catalogue import Model, find_model
+from training.checkpoint import save_tensors
+from training.networks.mepsnet import Mepsnet, MepsnetConfig
+from training.recipe import Recipe
+
+# The bank has more than 8,192 values: torch's exporter would fold a smaller one away.
+CONFIG = MepsnetConfig(extraction=(8, 12), channels=8, experts=2, srirs=1, blocks=1, templates=16)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An untrained MEPSNet whose gates differ from picture to picture."""
+    torch.manual_seed(5)
+    network = Mepsnet(CONFIG)
+    with torch.no_grad():
+        for convolution in (network.fusion.squeeze, network.fusion.excite):
+            convolution.weight.mul_(8)
+        network.reconstruction[2].weight.mul_(0.3)
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny-mepsnet",
+            "network": dataclasses.asdict(CONFIG),
+            "degradation": "shdd-easy",
+            "stages": [{"steps": 1, "patch": 8, "batch": 1}],
+            "optimizer": {"learning_rate": 1.0, "clip_norm": 1.0},
+        }
+    )
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_tensors(path, network.state_dict(), {"recipe": recipe.model_dump_json()})
+    return find_model(str(path))
+
+
+@pytest.fixture(scope="module")
+def source(model: Model) -> Source:
+    return Source.of(model, 1)
+
+
+@pytest.fixture(scope="module")
+def table(source: Source) -> ScaleTable:
+    random = np.random.default_rng(0)
+    crops = [random.integers(0, 256, (40, 40, 3), np.uint8) // one for one in (1, 2, 3)]
+    return quantize_network(
+        source.graph,
+        crops,
+        model=source.model.name,
+        scale=1,
+        weights_sha256=source.model.sha256,
+        calibration=calibration_record([]),
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    source: Source, table: ScaleTable, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("bundle")
+    variants = [
+        *(
+            Variant(kind, precision)  # type: ignore[arg-type]
+            for kind in ("onnx", "tflite", "coreml")
+            for precision in ("float32", "float16", "int8")
+        ),
+        Variant("tflite", "int8", float_io=True),
+        Variant("tflite", "float32", size=(24, 32)),
+        Variant("onnx", "float32", profile="ort-cpu-banked"),
+    ]
+    return folder, bundle_of(source, variants, folder, table, simulated)
+
+
+@pytest.fixture
+def picture() -> NDArray[np.uint8]:
+    """Dark on the left and bright on the right: tiles of it differ from the whole."""
+    random = np.random.default_rng(2)
+    ramp = np.linspace(0, 200, 90)[None, :, None]
+    return (ramp + random.integers(0, 56, (60, 90, 3))).astype(np.uint8)
+
+
+def test_the_captured_graph_holds_the_bank_and_computes_what_the_network_does(
+    source: Source,
+) -> None:
+    graph, image = source.graph, torch.rand(1, 3, 17, 13)
+    assert graph.operators()["MixTemplates"] == 4
+    with torch.inference_mode():
+        expected = source.module(image)
+        torch.testing.assert_close(execute(graph, image), expected, atol=1e-5, rtol=0)
+        folded = fold_template_bank(graph)
+        assert "MixTemplates" not in folded.operators()
+        torch.testing.assert_close(execute(folded, image), expected, atol=1e-5, rtol=0)
+    assert folded.multadds(1280, 720) == graph.multadds(1280, 720)
+    assert folded.halo() == graph.halo() == 8  # 2 + 1 + 2 + 1 + 2 convolutions of 3×3
+
+
+def test_every_float_file_is_the_network_and_every_int8_file_its_simulation(
+    bundle: tuple[Path, Manifest],
+) -> None:
+    _, manifest = bundle
+    measured = {one.file: one.measured.max_abs_diff for one in manifest.artifacts}
+    assert len(measured) == 12 + 11  # the two int8 TFLite files share their companion
+    for file, difference in measured.items():
+        if file.endswith(".mlpackage"):
+            continue
+        assert difference is not None, file
+        if "float32" in file:
+            assert difference <= 1e-5, file
+
+
+def test_the_banked_file_is_the_folded_one_with_less_in_it(
+    bundle: tuple[Path, Manifest], picture: NDArray[np.uint8]
+) -> None:
+    folder, manifest = bundle
+    folded = manifest.artifact("tiny_mepsnet_x1_float32.onnx")
+    banked = manifest.artifact("tiny_mepsnet_x1_float32_ort_cpu_banked.onnx")
+    assert folded is not None
+    assert banked is not None
+    assert banked.operators["MatMul"] == 4
+    assert "MatMul" not in folded.operators
+    assert "fold_template_bank" in folded.rewrites
+    image = picture.astype(np.float32) / 255
+    with runtime.open(folder / folded.file) as one, runtime.open(folder / banked.file) as other:
+        np.testing.assert_allclose(one.run(image), other.run(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("tile", [8, 23, 40])
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("float32", 1e-5), ("float16", 2e-3), ("int8", 2.01 / 255)]
+)
+def test_tiles_restore_what_the_whole_picture_does(
+    bundle: tuple[Path, Manifest],
+    picture: NDArray[np.uint8],
+    kind: str,
+    tile: int,
+    precision: str,
+    allowed: float,
+) -> None:
+    image = picture.astype(np.float32) / 255
+    with runtime.open(bundle[0] / f"tiny_mepsnet_x1_{precision}.{kind}") as session:
+        whole = np.clip(session.run(image), 0, 1)
+        tiled = restore_tiled(session, image, tile)
+        assert np.abs(tiled - whole).max() <= allowed
+        # What the second pass is for: tiles that are taken for the whole picture are wrong.
+        session.open_tiled = None
+        assert np.abs(restore_tiled(session, image, tile) - whole).max() > 2 * allowed
+
+
+def test_the_self_ensemble_of_tiles_is_that_of_the_whole_picture(
+    bundle: tuple[Path, Manifest], picture: NDArray[np.uint8]
+) -> None:
+    with runtime.open(bundle[0] / "tiny_mepsnet_x1_float32.tflite") as session:
+        image = picture.astype(np.float32) / 255
+        whole = restore_tiled(session, image, ensemble=True)
+        tiled = restore_tiled(session, image, 20, ensemble=True)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_a_file_of_fixed_size_restores_larger_and_smaller_pictures(
+    bundle: tuple[Path, Manifest], picture: NDArray[np.uint8]
+) -> None:
+    folder, _ = bundle
+    fixed = runtime.open(folder / "tiny_mepsnet_x1_float32_24x32.tflite")
+    free = runtime.open(folder / "tiny_mepsnet_x1_float32.tflite")
+    with fixed, free:
+        np.testing.assert_array_equal(restore_tiled(fixed, picture), restore_tiled(free, picture))
+        small = picture[:20, :30]
+        halo = 8
+        inner = np.s_[: 20 - halo, : 30 - halo]
+        restored = restore_tiled(fixed, small)
+        # Near the continued edges the network sees the reflection and not the padding; the
+        # average, which all pixels depend on, is that of the picture alone up to those.
+        difference = np.abs(restored.astype(int) - restore_tiled(free, small))[inner]
+        assert difference.max() <= 12
+
+
+def test_openvino_restores_tiles_too(
+    bundle: tuple[Path, Manifest], picture: NDArray[np.uint8]
+) -> None:
+    pytest.importorskip("openvino")
+    path = bundle[0] / "tiny_mepsnet_x1_float32.onnx"
+    with runtime.open(path, runtime="openvino") as one, runtime.open(path) as other:
+        restored = restore_tiled(one, picture, 20).astype(int)
+        assert np.abs(restored - restore_tiled(other, picture)).max() <= 1
+
+
+def test_the_manifest_says_how_tiles_are_restored(bundle: tuple[Path, Manifest]) -> None:
+    _, manifest = bundle
+    main = manifest.artifact("tiny_mepsnet_x1_int8_float_io.tflite")
+    assert main is not None
+    assert main.tiled_by == "tiny_mepsnet_x1_int8_tiled.tflite"
+    companion = manifest.artifact(main.tiled_by)
+    assert companion is not None
+    assert companion.pooling is not None
+    assert companion.tiled_by is None
+    assert companion.pooling.features.shape == (1, None, None, 16)
+    assert companion.pooling.pooled.shape == (1, 1, 1, 16)
+    assert companion.pooling.pooled.scale is not None
+    assert "cut_at_pooling" in companion.rewrites
+
+
+@given(height=st.integers(1, 70), width=st.integers(1, 70), tile=st.integers(1, 30))
+@settings(max_examples=15)
+def test_any_tiles_of_any_picture_are_right(
+    bundle: tuple[Path, Manifest], height: int, width: int, tile: int
+) -> None:
+    image = np.random.default_rng(height * width).random((height, width, 3), np.float32)
+    with runtime.open(bundle[0] / "tiny_mepsnet_x1_float32.onnx") as session:
+        tiled = restore_tiled(session, image, tile)
+        np.testing.assert_allclose(tiled, np.clip(session.run(image), 0, 1), atol=1e-5)
+
+
+def test_a_graph_without_a_pooling_or_with_two_is_not_cut(source: Source) -> None:
+    cut = cut_at_pooling(source.graph)
+    with pytest.raises(CannotLower, match="0 global poolings"):
+        cut_at_pooling(cut)
+
+    class Twice(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            once = image * image.mean((2, 3), keepdim=True)
+            return once * torch.relu(once).mean((2, 3), keepdim=True)
+
+    with pytest.raises(CannotLower, match="2 global poolings"):
+        cut_at_pooling(capture(Twice()))
+
+
+def test_other_formats_refuse_a_bank_with_the_remedy(source: Source, tmp_path: Path) -> None:
+    from export.coreml_writer import write_coreml
+    from export.tflite_writer import write_tflite
+
+    banked: Graph = lower(source.graph, ("fold_output_shift",))
+    with pytest.raises(CannotLower, match="fold_template_bank"):
+        write_tflite(banked, tmp_path / "a.tflite", "float32")
+    with pytest.raises(CannotLower, match="fold_template_bank"):
+        write_coreml(banked, tmp_path / "a.mlpackage", "float32")

@@ -1,0 +1,33 @@
+"""What every network offers to the trainer, the export and the measurements."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+RGB_MEANS = (0.4488, 0.4371, 0.4040)
+"""Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
+
+
+class RestorationNetwork(nn.Module):
+    """A network that restores pictures at one or several scales; scale 1 keeps the size."""
+
+    @abstractmethod
+    def forward(self, picture: Tensor, scale: int) -> Tensor:
+        """Restore pictures.
+
+        Args:
+            picture: N × 3 × H × W, RGB in [0, 1].
+            scale: Upscaling factor, one of those the network was built for.
+
+        Returns:
+            N × 3 × scale·H × scale·W, RGB, not clamped.
+        """
+
+    @abstractmethod
+    def at_scale(self, scale: int) -> nn.Module:
+        """Return the module that is exported and measured: it takes pictures alone."""
+
+    def train_masked_dense(self, enabled: bool) -> None:
+        """Choose whether grouped convolutions train as masked dense ones, where there are some."""

@@ -1,0 +1,236 @@
+"""MEPSNet: a mixture of experts with parameter sharing, for pictures damaged region by region.
+
+Kim, Ahn and Sohn, "Restoring Spatially-Heterogeneous Distortions using Mixture of Experts
+Network", ACCV 2020; chapter 7 of the thesis. Extraction, experts side by side, attentive fusion
+and reconstruction. The 3×3 convolutions inside the experts own no kernels but a few coefficients
+each: their kernels are weighted sums of templates that all of them share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.networks.interface import RGB_MEANS, RestorationNetwork
+
+# Against He's initialization, of the last convolution in a residual branch and in an expert: the
+# sums of dozens of blocks in a row would otherwise grow beyond what an optimizer recovers from.
+_LAST_GAIN = 0.1
+
+
+@dataclass(frozen=True)
+class MepsnetConfig:
+    """The shape of a MEPSNet.
+
+    Attributes:
+        family: Tells recipes of MEPSNet from those of CARN.
+        extraction: Output channels of the convolutions before the experts.
+        channels: Width of the experts.
+        experts: How many there are.
+        srirs: Shared residual-in-residual blocks in each expert.
+        blocks: Shared residual blocks in each of those, of two convolutions each.
+        templates: Kernels in the bank.
+        sharing: Make kernels from the bank; without it every convolution owns its kernel.
+    """
+
+    family: Literal["mepsnet"] = "mepsnet"
+    extraction: tuple[int, ...] = (128, 256, 256)
+    channels: int = 64
+    experts: int = 3
+    srirs: int = 3
+    blocks: int = 12
+    templates: int = 16
+    sharing: bool = True
+
+    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        counts = (self.channels, self.experts, self.srirs, self.blocks, self.templates)
+        if not self.extraction or min(*counts, *self.extraction) < 1:
+            raise ValueError("extraction, channels, experts, srirs, blocks, templates: at least 1")
+        if self.fused_channels % 2:
+            raise ValueError(
+                f"{self.experts} experts of {self.channels} channels: the fusion halves their "
+                "number; choose an even one"
+            )
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The only scale: MEPSNet keeps the size of a picture."""
+        return (1,)
+
+    @property
+    def groups(self) -> int:
+        """Its convolutions are plain ones."""
+        return 1
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of all experts together."""
+        return self.experts * self.channels
+
+
+class TemplateBank(nn.Module):
+    """The kernels that all shared convolutions mix, templates × C × (C · 3 · 3)."""
+
+    def __init__(self, templates: int, channels: int) -> None:
+        super().__init__()
+        self.templates = nn.Parameter(torch.empty(templates, channels, 9 * channels))
+        nn.init.normal_(self.templates, std=math.sqrt(2 / (9 * channels)))
+
+    def mixed(self, coefficients: Tensor) -> Tensor:
+        """Return the kernel Σ coefficientₖ · templateₖ, C × C × 3 × 3."""
+        channels = self.templates.shape[1]
+        kernel = torch.matmul(coefficients, self.templates.flatten(1))
+        return kernel.view(channels, channels, 3, 3)
+
+
+class SharedConv2d(nn.Module):
+    """SConv: a 3×3 convolution without bias, whose kernel is mixed from a bank of templates."""
+
+    def __init__(self, config: MepsnetConfig, gain: float = 1.0) -> None:
+        super().__init__()
+        # Coefficients of this deviation keep that of the templates.
+        self.coefficients = nn.Parameter(torch.empty(config.templates))
+        nn.init.normal_(self.coefficients, std=gain / math.sqrt(config.templates))
+
+    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+        """Convolve N × C × H × W features with a kernel from ``bank``."""
+        assert bank is not None
+        return F.conv2d(features, bank.mixed(self.coefficients), padding=1)
+
+
+class OwnConv2d(nn.Module):
+    """What a shared convolution is compared with: a 3×3 convolution that owns its kernel."""
+
+    def __init__(self, config: MepsnetConfig, gain: float = 1.0) -> None:
+        super().__init__()
+        channels = config.channels
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        nn.init.normal_(self.weight, std=gain * math.sqrt(2 / (9 * channels)))
+
+    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+        """Convolve N × C × H × W features."""
+        return F.conv2d(features, self.weight, padding=1)
+
+
+class SharedResidual(nn.Module):
+    """SResidual: SConv–ReLU–SConv, plus the input."""
+
+    def __init__(self, config: MepsnetConfig) -> None:
+        super().__init__()
+        convolution = SharedConv2d if config.sharing else OwnConv2d
+        self.first = convolution(config)
+        self.second = convolution(config, _LAST_GAIN)
+
+    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+        """Refine N × C × H × W features."""
+        refined: Tensor = self.second(F.relu(self.first(features, bank)), bank)
+        return refined + features
+
+
+class ResidualInResidual(nn.Module):
+    """SRIR: shared residual blocks in a row, plus the input."""
+
+    def __init__(self, config: MepsnetConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SharedResidual(config) for _ in range(config.blocks))
+
+    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+        """Refine N × C × H × W features."""
+        refined = features
+        for block in self.blocks:
+            refined = block(refined, bank)
+        return refined + features
+
+
+class Expert(nn.Module):
+    """A path of its own from the extracted features to what it makes of them."""
+
+    def __init__(self, config: MepsnetConfig) -> None:
+        super().__init__()
+        self.head = _convolution(config.extraction[-1], config.channels)
+        self.srirs = nn.ModuleList(ResidualInResidual(config) for _ in range(config.srirs))
+        self.tail = _convolution(config.channels, config.channels, gain=_LAST_GAIN)
+
+    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+        """Turn N × extraction × H × W into N × C × H × W features."""
+        head = self.head(features)
+        refined = head
+        for srir in self.srirs:
+            refined = srir(refined, bank)
+        result: Tensor = self.tail(refined + head)
+        return result
+
+
+class AttentiveFusion(nn.Module):
+    """Weighs the channels of all experts by what they are on average over the whole picture.
+
+    Squeeze and excitation (Hu et al., CVPR 2018) with a reduction of 2.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = _convolution(channels, channels // 2, 1)
+        self.excite = _convolution(channels // 2, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weigh N × C × H × W features."""
+        pooled = features.mean((2, 3), keepdim=True)
+        return features * torch.sigmoid(self.excite(F.relu(self.squeeze(pooled))))
+
+
+class Mepsnet(RestorationNetwork):
+    """MEPSNet, as ``config`` says."""
+
+    means: Tensor
+
+    def __init__(self, config: MepsnetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("means", torch.tensor(RGB_MEANS).view(1, 3, 1, 1), persistent=False)
+        widths = (3, *config.extraction)
+        self.extraction = nn.Sequential(
+            *(
+                layer
+                for inputs, outputs in zip(widths, config.extraction, strict=False)
+                for layer in (_convolution(inputs, outputs), nn.ReLU())
+            )
+        )
+        self.bank = TemplateBank(config.templates, config.channels) if config.sharing else None
+        self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
+        fused = config.fused_channels
+        self.fusion = AttentiveFusion(fused)
+        self.reconstruction = nn.Sequential(
+            _convolution(fused, fused // 2), nn.ReLU(), _convolution(fused // 2, 3)
+        )
+
+    def forward(self, picture: Tensor, scale: int = 1) -> Tensor:
+        """Restore N × 3 × H × W pictures in [0, 1]; their size stays (``scale`` is 1)."""
+        fused = self.fusion(torch.cat(self.expert_features(picture), dim=1))
+        restored: Tensor = self.reconstruction(fused) + self.means
+        return restored
+
+    def expert_features(self, picture: Tensor) -> list[Tensor]:
+        """Return what each expert makes of N × 3 × H × W pictures, N × C × H × W each."""
+        features = self.extraction(picture - self.means)
+        return [expert(features, self.bank) for expert in self.experts]
+
+    def at_scale(self, scale: int) -> nn.Module:
+        """Return the network itself."""
+        return self
+
+
+def _convolution(inputs: int, outputs: int, size: int = 3, gain: float = 1.0) -> nn.Conv2d:
+    """Return a convolution with a bias and He's initialization, times ``gain``."""
+    convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2)
+    nn.init.normal_(convolution.weight, std=gain * math.sqrt(2 / (size**2 * inputs)))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return convolution
