@@ -1,13 +1,15 @@
 """PSNR and SSIM of a network or an artifact on pictures, by the protocol of the literature.
 
-The low-resolution pictures are MATLAB's bicubic reduction of the high-resolution ones unless they
-come with them; scores are taken on Y after cutting a border of ``scale`` pixels (see
-``training.metrics``).
+Super-resolution: the low-resolution pictures are MATLAB's bicubic reduction of the high-resolution
+ones unless they come with them; scores are taken on Y after cutting a border of ``scale`` pixels.
+At scale 1 pictures are distorted region by region (``training.shdd``) unless they come so, scores
+are taken on RGB without a crop (``training.metrics``), and each kind of region is scored too.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,15 @@ from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
 from runtime.sessions import FloatPicture, Session
 from runtime.tiling import restore_tiled
-from training import bicubic
-from training.metrics import psnr_y, ssim_y
+from training import bicubic, shdd
+from training.metrics import psnr_at, ssim_at
 from training.pictures import Picture, picture_paths, read_rgb
 
 Restore = Callable[[Picture], Picture]
 """From a low-resolution picture, H × W × 3 uint8, to the restored one, scale·H × scale·W × 3."""
+
+DISTORTION_SEED = 2020
+"""Of the distortions that pictures are scored with: they are always the same."""
 
 _SSIM_WINDOW = 11
 
@@ -40,11 +45,26 @@ class Pair:
         name: File name, for the rows of a result.
         low: h × w × 3, uint8.
         high: scale·h × scale·w × 3, uint8.
+        regions: What befell the picture where, at scale 1.
     """
 
     name: str
     low: Picture
     high: Picture
+    regions: tuple[shdd.Region, ...] = ()
+
+    @classmethod
+    def damaged(cls, name: str, picture: Picture, scale: int, level: shdd.Level) -> Pair:
+        """Return a picture and its reduction, or at scale 1 its distortion."""
+        return (
+            cls.reduced(name, picture, scale) if scale > 1 else cls.distorted(name, picture, level)
+        )
+
+    @classmethod
+    def distorted(cls, name: str, picture: Picture, level: shdd.Level) -> Pair:
+        """Return a picture and its distortion, which the name and the level decide."""
+        found = shdd.distort(picture, level, DISTORTION_SEED, Path(name).stem, 0)
+        return cls(name, found.pixels, picture, found.regions)
 
     @classmethod
     def reduced(cls, name: str, picture: Picture, scale: int) -> Pair:
@@ -69,13 +89,15 @@ class FolderPairs:
 
     Attributes:
         high: Paths of the high-resolution pictures.
-        low: Paths of their reductions, or None to reduce them here.
+        low: Paths of their damaged forms, or None to damage them here.
         scale: Upscaling factor.
+        level: Of the distortions at scale 1.
     """
 
     high: tuple[Path, ...]
     low: tuple[Path, ...] | None
     scale: int
+    level: shdd.Level = "moderate"
 
     def __len__(self) -> int:
         return len(self.high)
@@ -83,7 +105,7 @@ class FolderPairs:
     def __iter__(self) -> Iterator[Pair]:
         for index, path in enumerate(self.high):
             if self.low is None:
-                yield Pair.reduced(path.name, read_rgb(path), self.scale)
+                yield Pair.damaged(path.name, read_rgb(path), self.scale, self.level)
             else:
                 yield self._given(path, self.low[index])
 
@@ -96,16 +118,21 @@ class FolderPairs:
                 f"{low}: {_size(small)} is not {high.name} ({_size(large)}) reduced {self.scale} "
                 "times; put matching pictures into the two folders"
             )
-        return Pair(high.name, small, large)
+        explained = low.with_suffix(".json")
+        regions = shdd.read_regions(explained) if explained.is_file() else ()
+        return Pair(low.name if self.scale == 1 else high.name, small, large, regions)
 
 
-def pairs_in(folder: Path, scale: int) -> FolderPairs:
+def pairs_in(folder: Path, scale: int, level: shdd.Level = "moderate") -> FolderPairs:
     """Find the pictures to score on.
 
     Args:
         folder: High-resolution pictures, or a folder ``HR`` of them with their reductions beside
-            it in ``LRx<scale>`` or ``LR`` (names equal, or with ``x<scale>`` at the end).
+            it in ``LRx<scale>`` or ``LR`` (names equal, or with ``x<scale>`` at the end). At scale
+            1 ``LR`` holds distorted pictures, several of each (names equal, or with the number of
+            the version at the end: ``bird_03``), as 'reslite make-dataset' writes them.
         scale: Upscaling factor.
+        level: How pictures that come alone are distorted at scale 1.
 
     Raises:
         UserError: If there are no pictures, or one has no reduction.
@@ -115,12 +142,43 @@ def pairs_in(folder: Path, scale: int) -> FolderPairs:
     reductions = (folder / f"LRx{scale}", folder / "LR")
     lower = next((one for one in reductions if nested.is_dir() and one.is_dir()), None)
     if lower is None:
-        return FolderPairs(tuple(high), None, scale)
+        return FolderPairs(tuple(high), None, scale, level)
+    if scale == 1:
+        return _versions(high, picture_paths(lower))
     by_stem = {path.stem.removesuffix(f"x{scale}"): path for path in picture_paths(lower)}
     missing = next((path for path in high if path.stem not in by_stem), None)
     if missing is not None:
         raise UserError(f"{lower}: holds no reduction of {missing.name}; add it or remove {lower}")
     return FolderPairs(tuple(high), tuple(by_stem[path.stem] for path in high), scale)
+
+
+def _versions(originals: Sequence[Path], distorted: Sequence[Path]) -> FolderPairs:
+    """Pair every distorted picture with its original."""
+    by_stem = {path.stem: path for path in originals}
+    high = []
+    for path in distorted:
+        stem = path.stem if path.stem in by_stem else re.sub(r"_\d+$", "", path.stem)
+        if stem not in by_stem:
+            raise UserError(f"{path}: its original is missing; put it into {originals[0].parent}")
+        high.append(by_stem[stem])
+    return FolderPairs(tuple(high), tuple(distorted), 1)
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """The squared errors of one region, summed over its samples.
+
+    Attributes:
+        kind: What befell it.
+        samples: How many: pixels times channels.
+        before: As it was distorted.
+        after: As it was restored.
+    """
+
+    kind: shdd.Kind
+    samples: int
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -129,13 +187,15 @@ class PictureScore:
 
     Attributes:
         name: Its file name.
-        psnr_y: PSNR of Y in dB; inf if the restored picture is equal.
-        ssim_y: SSIM of Y; None if the picture is smaller than SSIM's window of 11 × 11.
+        psnr: PSNR in dB (see ``psnr_at``); inf if the restored picture is equal.
+        ssim: SSIM; None if the picture is smaller than SSIM's window of 11 × 11.
+        regions: Of its regions, at scale 1.
     """
 
     name: str
-    psnr_y: float
-    ssim_y: float | None
+    psnr: float
+    ssim: float | None
+    regions: tuple[RegionScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,13 +203,13 @@ class Scores:
     """Mean scores over pictures, and the score of each.
 
     Attributes:
-        psnr_y: Mean PSNR of Y in dB.
-        ssim_y: Mean SSIM of Y over the pictures that have one; None if none has.
+        psnr: Mean PSNR in dB.
+        ssim: Mean SSIM over the pictures that have one; None if none has.
         rows: One for each picture.
     """
 
-    psnr_y: float
-    ssim_y: float | None
+    psnr: float
+    ssim: float | None
     rows: tuple[PictureScore, ...]
 
     @property
@@ -157,15 +217,29 @@ class Scores:
         """How many pictures were scored."""
         return len(self.rows)
 
+    def by_kind(self) -> dict[shdd.Kind, tuple[float, float]]:
+        """Return the PSNR in dB before and after restoration of every kind of region.
+
+        It is that of the mean squared error over all samples of the kind; inf where that is 0.
+        """
+        found: dict[shdd.Kind, tuple[float, float]] = {}
+        for kind in shdd.STRENGTHS:
+            regions = [one for row in self.rows for one in row.regions if one.kind == kind]
+            samples = sum(one.samples for one in regions)
+            if samples:
+                before, after = (sum(one.before for one in regions), sum(o.after for o in regions))
+                found[kind] = (_psnr_of(before / samples), _psnr_of(after / samples))
+        return found
+
 
 def score(restore: Restore, pairs: Pairs, scale: int, progress: bool = False) -> Scores:
     """Score a restorer.
 
     Args:
         restore: From low to high resolution: ``session_restorer``, ``network_restorer``, or
-            ``bicubic.enlarge`` for the baseline.
+            ``baseline``.
         pairs: The pictures.
-        scale: Upscaling factor; so many pixels are cut at each edge.
+        scale: Upscaling factor; it decides the protocol.
         progress: Whether to show a progress bar (never when stderr is no terminal).
 
     Raises:
@@ -178,12 +252,37 @@ def score(restore: Restore, pairs: Pairs, scale: int, progress: bool = False) ->
         rows.append(_score_one(restore(pair.low), pair, scale))
     if not rows:
         raise UserError("no pictures to score; name a folder that holds some")
-    similarities = [row.ssim_y for row in rows if row.ssim_y is not None]
+    similarities = [row.ssim for row in rows if row.ssim is not None]
     return Scores(
-        psnr_y=float(np.mean([row.psnr_y for row in rows])),
-        ssim_y=float(np.mean(similarities)) if similarities else None,
+        psnr=float(np.mean([row.psnr for row in rows])),
+        ssim=float(np.mean(similarities)) if similarities else None,
         rows=tuple(rows),
     )
+
+
+def baseline(scale: int) -> Restore:
+    """Return what needs no network: bicubic enlargement; at scale 1 the picture as it is."""
+    return lambda picture: bicubic.enlarge(picture, scale) if scale > 1 else picture
+
+
+def baseline_name(scale: int) -> str:
+    """Return what tables call the baseline."""
+    return "bicubic" if scale > 1 else "distorted"
+
+
+def psnr_name(scale: int) -> str:
+    """Return what tables call the PSNR of a scale's protocol."""
+    return "PSNR-Y" if scale > 1 else "PSNR"
+
+
+def ssim_name(scale: int) -> str:
+    """Return what tables call the SSIM of a scale's protocol."""
+    return "SSIM-Y" if scale > 1 else "SSIM"
+
+
+def finite(value: float | None) -> float | None:
+    """Return ``value``, or None for what JSON cannot say: the PSNR of equal pictures."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def psnr_loss(source: Scores, artifact: Scores) -> float:
@@ -194,9 +293,9 @@ def psnr_loss(source: Scores, artifact: Scores) -> float:
     """
     if [row.name for row in source.rows] != [row.name for row in artifact.rows]:
         raise ValueError("a loss is defined on the same pictures only")
-    if math.isinf(source.psnr_y) and math.isinf(artifact.psnr_y):
+    if math.isinf(source.psnr) and math.isinf(artifact.psnr):
         return 0.0
-    return source.psnr_y - artifact.psnr_y
+    return source.psnr - artifact.psnr
 
 
 def session_restorer(session: Session, tile: int | None = None) -> Restore:
@@ -238,14 +337,30 @@ def _score_one(restored: Picture, pair: Pair, scale: int) -> PictureScore:
             f"{pair.name}: restored to {_size(restored)}, expected {_size(pair.high)}; is this an "
             f"artifact for ×{scale}?"
         )
-    inner = min(pair.high.shape[:2]) - 2 * scale
+    inner = min(pair.high.shape[:2]) - (2 * scale if scale > 1 else 0)
     if inner < 1:
         raise UserError(
             f"{pair.name}: {_size(pair.high)} has nothing left without the border of {scale} "
             f"pixels; remove it, scored pictures need at least {2 * scale + 1} pixels a side"
         )
-    similarity = ssim_y(restored, pair.high, scale) if inner >= _SSIM_WINDOW else None
-    return PictureScore(pair.name, psnr_y(restored, pair.high, scale), similarity)
+    similarity = ssim_at(scale, restored, pair.high) if inner >= _SSIM_WINDOW else None
+    quality = psnr_at(scale, restored, pair.high)
+    return PictureScore(pair.name, quality, similarity, tuple(_region_scores(restored, pair)))
+
+
+def _region_scores(restored: Picture, pair: Pair) -> Iterator[RegionScore]:
+    for region in pair.regions:
+        window = region.window()
+        original = pair.high[window].astype(np.float64)
+        before, after = (
+            float(np.sum((picture[window] - original) ** 2)) for picture in (pair.low, restored)
+        )
+        yield RegionScore(region.kind, original.size, before, after)
+
+
+def _psnr_of(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error of 8-bit samples."""
+    return float(10 * np.log10(255.0**2 / error)) if error > 0 else math.inf
 
 
 def _to_float(picture: Picture) -> FloatPicture:

@@ -137,6 +137,8 @@ def contenders_of(folder: Path, manifest: Manifest, openvino: bool = False) -> l
     """Return the artifacts of a bundle as contenders, ONNX files on OpenVINO too if asked for."""
     found = []
     for artifact in manifest.artifacts:
+        if artifact.pooling is not None:
+            continue  # Restores tiles in two passes; a latency of one would mislead.
         path = folder / artifact.file
         found.append(Contender(artifact.file, path, None, artifact.multadds))
         if openvino and artifact.format == "onnx":

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from benchmarks.accuracy import Scores
+from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
 from benchmarks.latency import NEEDS_MACOS, Latency, LatencyReport, Spread
 from benchmarks.npu import NpuEstimate
 from benchmarks.scatter import Point, scatter_svg
@@ -30,6 +30,7 @@ from training.pictures import Picture
 
 FORMAT_NAMES: Mapping[Format, str] = {"tflite": "TFLite", "onnx": "ONNX", "coreml": "Core ML"}
 
+RESTORES_TILES = "restores the tiles of large pictures"
 _NOT_MEASURED = "not measured"
 
 
@@ -44,8 +45,8 @@ class Row:
         bytes: Size.
         multadds: MultAdds of its network at a 1280 × 720 output.
         max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
-        psnr_y: Mean PSNR-Y in dB.
-        ssim_y: Mean SSIM-Y.
+        psnr: Mean PSNR in dB, by the protocol of the scale.
+        ssim: Mean SSIM.
         psnr_loss: dB lost against the source network on the same pictures.
         latency: Milliseconds of one inference.
         not_run: Why a figure is missing.
@@ -57,8 +58,8 @@ class Row:
     bytes: int
     multadds: int
     max_abs_diff: float | None = None
-    psnr_y: float | None = None
-    ssim_y: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
     psnr_loss: float | None = None
     latency: Spread | None = None
     not_run: str | None = None
@@ -74,15 +75,17 @@ class Row:
             bytes=artifact.bytes,
             multadds=artifact.multadds,
             max_abs_diff=measured.max_abs_diff,
-            psnr_y=measured.psnr_y,
-            ssim_y=measured.ssim_y,
+            psnr=measured.psnr,
+            ssim=measured.ssim,
             psnr_loss=measured.psnr_loss,
             latency=latency.milliseconds if latency else None,
         )
-        complete = None not in (row.max_abs_diff, row.psnr_y, row.ssim_y, row.latency)
+        complete = None not in (row.max_abs_diff, row.psnr, row.ssim, row.latency)
         if complete:
             return row
         reason = latency.not_run if latency else None
+        if artifact.pooling is not None:
+            reason = RESTORES_TILES
         if reason is None and artifact.format == "coreml":
             reason = NEEDS_MACOS
         return dataclasses.replace(row, not_run=reason or _NOT_MEASURED)
@@ -94,20 +97,20 @@ class Example:
 
     Attributes:
         name: Its caption.
-        bicubic: Enlarged by bicubic interpolation.
+        before: Without a network: enlarged by bicubic interpolation; distorted at scale 1.
         restored: Enlarged by an artifact.
         file: That artifact.
         original: The high-resolution original, where there is one.
-        psnr_bicubic: PSNR-Y of the bicubic enlargement in dB.
-        psnr_restored: PSNR-Y of the artifact's.
+        psnr_before: Its PSNR in dB.
+        psnr_restored: PSNR of the artifact's.
     """
 
     name: str
-    bicubic: Picture
+    before: Picture
     restored: Picture
     file: str
     original: Picture | None = None
-    psnr_bicubic: float | None = None
+    psnr_before: float | None = None
     psnr_restored: float | None = None
 
 
@@ -128,7 +131,7 @@ class Report:
         scale: Upscaling factor.
         pictures: Name of the pictures the scores are taken on, for example ``Set5``.
         source: Scores of the source network in torch.
-        bicubic: Scores of bicubic interpolation on the same pictures.
+        baseline: Scores of what needs no network on the same pictures (see ``baseline``).
         rows: The artifacts.
         latency: The interleaved run, of this bundle and of others it is compared with; None if
             nothing was timed.
@@ -141,7 +144,7 @@ class Report:
     scale: int
     pictures: str
     source: Scores
-    bicubic: Scores
+    baseline: Scores
     rows: tuple[Row, ...]
     latency: LatencyReport | None
     points: tuple[Point, ...] = ()
@@ -191,7 +194,11 @@ def to_json(report: Report) -> dict[str, Any]:
         "scale": report.scale,
         "pictures": {"name": report.pictures, "count": report.source.pictures},
         "source": _scores(report.source),
-        "bicubic": _scores(report.bicubic),
+        "baseline": {"name": baseline_name(report.scale), **_scores(report.baseline)},
+        "kinds": {
+            kind: {"before": finite(before), "after": finite(after)}
+            for kind, (before, after) in report.source.by_kind().items()
+        },
         "artifacts": [_artifact(row) for row in report.rows],
         "latency": None if latency is None else _latency(latency),
         "environment": None if latency is None else dataclasses.asdict(latency.environment),
@@ -210,6 +217,8 @@ def to_html(report: Report) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["count"] = _count
+    environment.globals["before"] = baseline_name(report.scale)
+    environment.globals["quality"] = (psnr_name(report.scale), ssim_name(report.scale))
     npu_points = tuple(
         Point(
             model=row.model,
@@ -226,6 +235,7 @@ def to_html(report: Report) -> str:
             (name, [r for r in report.rows if r.format == f]) for f, name in FORMAT_NAMES.items()
         ],
         highlights=_highlights(report),
+        kinds=report.source.by_kind(),
         slowest=max((r.latency.median for r in report.rows if r.latency), default=1.0),
         cpu_chart=scatter_svg("cpu", report.points) if report.points else None,
         npu_chart=scatter_svg("npu", npu_points) if npu_points else None,
@@ -257,9 +267,9 @@ def _highlights(report: Report) -> list[_Highlight]:
     found = [
         _Highlight(
             f"Accuracy on {report.pictures}",
-            f"{report.source.psnr_y:.2f}",
-            "dB PSNR-Y",
-            f"{report.source.psnr_y - report.bicubic.psnr_y:+.2f} dB to bicubic",
+            f"{report.source.psnr:.2f}",
+            f"dB {psnr_name(report.scale)}",
+            f"{report.source.psnr - report.baseline.psnr:+.2f} dB to {baseline_name(report.scale)}",
         )
     ]
     losses = [row.psnr_loss for row in report.rows if row.psnr_loss is not None]
@@ -290,10 +300,10 @@ def _artifact(row: Row) -> dict[str, Any]:
         "format": row.format,
         "precision": row.precision,
         "bytes": row.bytes,
-        "max_abs_diff": _finite(row.max_abs_diff),
-        "psnr_y": _finite(row.psnr_y),
-        "ssim_y": _finite(row.ssim_y),
-        "psnr_loss": _finite(row.psnr_loss),
+        "max_abs_diff": finite(row.max_abs_diff),
+        "psnr": finite(row.psnr),
+        "ssim": finite(row.ssim),
+        "psnr_loss": finite(row.psnr_loss),
         "latency_ms": None if spread is None else {"median": spread.median, "iqr": spread.iqr},
         "multadds": row.multadds,
     }
@@ -301,13 +311,10 @@ def _artifact(row: Row) -> dict[str, Any]:
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
-    rows = [
-        {"name": r.name, "psnr_y": _finite(r.psnr_y), "ssim_y": _finite(r.ssim_y)}
-        for r in scores.rows
-    ]
+    rows = [{"name": r.name, "psnr": finite(r.psnr), "ssim": finite(r.ssim)} for r in scores.rows]
     return {
-        "psnr_y": _finite(scores.psnr_y),
-        "ssim_y": _finite(scores.ssim_y),
+        "psnr": finite(scores.psnr),
+        "ssim": finite(scores.ssim),
         "pictures": rows,
     }
 
@@ -326,11 +333,6 @@ def _npu(row: NpuRow) -> dict[str, Any]:
         "npu_operators": found.npu_operators,
         "cpu_operators": found.cpu_operators,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    """Return ``value``, or None for what JSON cannot say: the PSNR of equal pictures."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _data_uri(picture: Picture) -> str:

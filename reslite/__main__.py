@@ -13,7 +13,9 @@ from reslite.packages import ShadowedPackage, check_packages
 VERBS = (
     "models",
     "train",
+    "make-dataset",
     "evaluate",
+    "explain",
     "export",
     "quantize",
     "ship",
@@ -55,7 +57,7 @@ class _Verbs(click.Group):
         name = _ALIASES.get(cmd_name, cmd_name)
         if name not in VERBS:
             return None
-        command = import_module(f"reslite.commands.{name}").command
+        command = import_module(f"reslite.commands.{name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
 
 

@@ -64,8 +64,6 @@ def open_model(
     path = Path(model)
     if path.suffix in ARTIFACT_SUFFIXES:
         return runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)
-    if scale is None:
-        raise UserError(f"{model}: a model needs --scale (reslite models lists them)")
     if precision not in PRECISIONS:
         raise UserError(f"{precision}: no such precision; choose one of {', '.join(PRECISIONS)}")
     exported = _cached_export(model, scale, cast("Precision", precision))
@@ -78,12 +76,13 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "reslite"
 
 
-def _cached_export(model: str, scale: int, precision: Precision) -> Path:
+def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
     from export.bundle import Source, Variant, bundle_of
     from quantize import load_scales
     from training.catalogue import file_stem, find_model
 
     found = find_model(model)
+    scale = found.chosen_scale(scale)
     folder = cache_folder() / f"{file_stem(found.name, scale)}_{found.sha256[:12]}"
     variant = Variant("tflite", precision)
     path = folder / variant.file_name(found.name, scale)

@@ -112,14 +112,14 @@ def publish(model: Model, data: Path) -> None:
         for name in TEST_SETS
     }
     record = dict(model.training)
-    for quantity, digits in (("psnr_y", 3), ("ssim_y", 4)):
+    for quantity, digits in (("psnr", 3), ("ssim", 4)):
         record[quantity] = {
             name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
             for name, row in scores.items()
         }
     path = WEIGHTS_FOLDER / f"{model.name.replace('-', '_')}.safetensors"
     save_tensors(path, tensors, {**metadata, "training": json.dumps(record)})
-    click.echo(f"{path}: {record['psnr_y']}")
+    click.echo(f"{path}: {record['psnr']}")
 
 
 def update_baseline(bundle: Path) -> None:
@@ -139,8 +139,7 @@ def scores_table(models: Sequence[Model], data: Path) -> str:
     for scale in (2, 3, 4):
         enlarge = partial(bicubic.enlarge, scale=scale)
         cells = [
-            f"{score(enlarge, pairs_in(data / name, scale), scale).psnr_y:.2f}"
-            for name in TEST_SETS
+            f"{score(enlarge, pairs_in(data / name, scale), scale).psnr:.2f}" for name in TEST_SETS
         ]
         lines.append(f"| bicubic | ×{scale} | {' | '.join(cells)} | |")
     for model in models:
@@ -148,7 +147,7 @@ def scores_table(models: Sequence[Model], data: Path) -> str:
         effort = f"{record['steps']:,} steps, {record['hours']:.1f} h"
         for index, scale in enumerate(model.scales):
             cells = [
-                f"**{record['psnr_y'][name][str(scale)]:.2f}** / "
+                f"**{record['psnr'][name][str(scale)]:.2f}** / "
                 f"{PUBLISHED[model.name][name][index]:.2f}"
                 for name in TEST_SETS
             ]
@@ -163,7 +162,7 @@ def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
     assert latency is not None
     machine = latency.environment
     lines = [
-        f"{report.model} ×{report.scale}; PSNR-Y on Set5 ({report.source.psnr_y:.2f} dB in torch), "
+        f"{report.model} ×{report.scale}; PSNR-Y on Set5 ({report.source.psnr:.2f} dB in torch), "
         f"speed against its float32 TFLite file at an input of 128×128 on {machine.cpu} "
         f"({', '.join(machine.simd)}; {latency.threads} threads, median of {latency.rounds} "
         "interleaved rounds).",
@@ -176,7 +175,7 @@ def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
     module = find_model(report.model).at_scale(report.scale)
     source = score(network_restorer(module), pairs, report.scale)
     for row in report.rows:
-        if row.psnr_y is None or row.psnr_loss is None or row.latency is None or base is None:
+        if row.psnr is None or row.psnr_loss is None or row.latency is None or base is None:
             lines.append(f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.not_run} | | | | |")
             continue
         with runtime.open(folder / row.file) as session:
@@ -185,7 +184,7 @@ def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
         assert timed is not None
         ratios = [a / b for a, b in zip(base.samples_ms, timed.samples_ms, strict=True)]
         lines.append(
-            f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.max_abs_diff:.1e} | {row.psnr_y:.2f} | "
+            f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.max_abs_diff:.1e} | {row.psnr:.2f} | "
             f"{row.psnr_loss:.3f} | {lost:.3f} | {np.median(ratios):.2f}× |"
         )
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from benchmarks.accuracy import (
     Pair,
     Pairs,
     Scores,
+    baseline,
     network_restorer,
     pairs_in,
     psnr_loss,
@@ -37,9 +38,8 @@ from reslite.loading import cache_folder
 from runtime.atomic import replacing
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
-from training import bicubic
 from training.catalogue import Model, file_stem, list_models
-from training.metrics import psnr_y
+from training.metrics import psnr_at
 
 Announce = Callable[[str], None]
 
@@ -106,7 +106,7 @@ def ship(
         scale=scale,
         pictures=data.name if data else "crops of scikit-image's pictures",
         source=reference,
-        bicubic=score(lambda picture: bicubic.enlarge(picture, scale), pairs, scale),
+        baseline=score(baseline(scale), pairs, scale),
         rows=rows_of(manifest, latency),
         latency=latency,
         points=tuple(
@@ -141,13 +141,13 @@ def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -
     artifacts = []
     for artifact in manifest.artifacts:
         measured = artifact.measured
-        if measured.max_abs_diff is not None:
+        if measured.max_abs_diff is not None and artifact.pooling is None:
             with runtime.open(folder / artifact.file) as session:
                 scores = score(session_restorer(session), pairs, manifest.scale)
             measured = dataclasses.replace(
                 measured,
-                psnr_y=scores.psnr_y,
-                ssim_y=scores.ssim_y,
+                psnr=scores.psnr,
+                ssim=scores.ssim,
                 psnr_loss=psnr_loss(reference, scores),
             )
         artifacts.append(dataclasses.replace(artifact, measured=measured))
@@ -209,17 +209,17 @@ def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, 
     examples = []
     with runtime.open(folder / name) as session:
         for pair in chosen:
-            enlarged = bicubic.enlarge(pair.low, manifest.scale)
+            before = baseline(manifest.scale)(pair.low)
             restored = restore_tiled(session, pair.low)
             examples.append(
                 Example(
                     name=pair.name,
-                    bicubic=enlarged,
+                    before=before,
                     restored=restored,
                     file=name,
                     original=pair.high,
-                    psnr_bicubic=psnr_y(enlarged, pair.high, manifest.scale),
-                    psnr_restored=psnr_y(restored, pair.high, manifest.scale),
+                    psnr_before=psnr_at(manifest.scale, before, pair.high),
+                    psnr_restored=psnr_at(manifest.scale, restored, pair.high),
                 )
             )
     return tuple(examples)

@@ -79,16 +79,16 @@ class Measured:
 
     Attributes:
         max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
-        psnr_y: PSNR-Y in dB on the evaluation pictures.
-        ssim_y: SSIM-Y on the evaluation pictures.
+        psnr: PSNR in dB on the evaluation pictures: of Y, at scale 1 of RGB.
+        ssim: SSIM on the evaluation pictures.
         psnr_loss: dB lost against the source network on the same pictures.
         latency_median_ms: Median latency of one inference.
         latency_iqr_ms: Its interquartile range.
     """
 
     max_abs_diff: float | None = None
-    psnr_y: float | None = None
-    ssim_y: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
     psnr_loss: float | None = None
     latency_median_ms: float | None = None
     latency_iqr_ms: float | None = None

@@ -62,15 +62,20 @@ class Model:
             ) from error
         return network.eval()
 
-    def check_scale(self, scale: int) -> None:
-        """Make sure that the network restores at ``scale``.
+    def chosen_scale(self, scale: int | None) -> int:
+        """Return ``scale``, or where none was named the only one there is.
 
         Raises:
-            UserError: If it has no such scale.
+            UserError: If the network has no such scale, or several to choose from.
         """
+        known = ", ".join(map(str, self.scales))
+        if scale is None:
+            if len(self.scales) > 1:
+                raise UserError(f"{self.name}: name the upscaling factor with --scale: {known}")
+            return self.scales[0]
         if scale not in self.scales:
-            known = ", ".join(map(str, self.scales))
             raise UserError(f"{self.name}: scale {scale} was not trained; choose one of {known}")
+        return scale
 
     def at_scale(self, scale: int) -> nn.Module:
         """Load the network reduced to one scale.
@@ -78,8 +83,7 @@ class Model:
         Raises:
             UserError: If the network has no such scale.
         """
-        self.check_scale(scale)
-        return self.network().at_scale(scale).eval()
+        return self.network().at_scale(self.chosen_scale(scale)).eval()
 
 
 def list_models() -> list[Model]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,8 +114,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe that ships with reslite, by name, or any YAML file, by path.
+
+    Args:
+        name_or_path: The recipe.
+        changes: Values to replace in it, such as ``network.experts=1``, in YAML's spelling.
 
     Raises:
         UserError: If there is no such recipe or it does not fit the schema. An unknown key is
@@ -134,7 +138,28 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of recipe keys at the top level")
+    for change in changes:
+        _apply(change, content)
     return parse_recipe(content, str(path))
+
+
+def _apply(change: str, content: dict[str, Any]) -> None:
+    """Put the value of ``key.key=value`` in its place in a recipe."""
+    key, given, text = change.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{change}: the value is not valid YAML") from error
+    *path, last = key.split(".")
+    place = content
+    for part in path:
+        inner = place.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{change}: '{part}' of the recipe holds no keys; replace it whole")
+        place = inner
+    if not given or not last:
+        raise UserError(f"{change}: expected KEY=VALUE, for example network.experts=1")
+    place[last] = value
 
 
 def parse_recipe(content: Mapping[str, Any], origin: str) -> Recipe:

@@ -16,15 +16,18 @@ bits.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import UserError
 from training.pictures import PatchSource, Picture
 
 Level = Literal["easy", "moderate", "difficult"]
@@ -75,6 +78,27 @@ class Region:
         """Return the rows and columns of the block."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
+
+
+def regions_text(picture: str, level: Level, regions: Sequence[Region]) -> str:
+    """Return the JSON that lies beside a distorted picture and explains it."""
+    content = {"picture": picture, "level": level, "regions": [asdict(one) for one in regions]}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def read_regions(path: Path) -> tuple[Region, ...]:
+    """Read the regions that ``regions_text`` wrote.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Region(**region) for region in content["regions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: no list of distorted regions ({error}); run 'reslite make-dataset' again"
+        ) from error
 
 
 @dataclass(frozen=True)

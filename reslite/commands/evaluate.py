@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
+
+if TYPE_CHECKING:
+    from training.shdd import Level
 
 
 @click.command("evaluate", epilog="Example: reslite evaluate carn-m --scale 4 --data set5/ --json")
 @click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor; needed with a model's name.")
+@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@click.option(
+    "--level",
+    type=click.Choice(("easy", "moderate", "difficult")),
+    default="moderate",
+    show_default=True,
+    help="Of distortions, for networks that keep the size.",
+)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
 @click.option("--tile", type=click.IntRange(min=8), help="Restore in tiles of this many pixels.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
-    model: str, scale: int | None, data: Path, tile: int | None, no_verify: bool, as_json: bool
+    model: str,
+    scale: int | None,
+    level: str,
+    data: Path,
+    tile: int | None,
+    no_verify: bool,
+    as_json: bool,
 ) -> None:
     """Score MODEL, a network by name or .safetensors file, or an exported file.
 
     The folder holds high-resolution pictures, which are reduced as MATLAB does, or a folder HR with
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
+    For networks that keep the size the pictures are distorted region by region, or come distorted
+    in LR beside HR ('reslite make-dataset'); scores are taken on RGB.
     """
-    from benchmarks.accuracy import network_restorer, pairs_in, score, session_restorer
+    from benchmarks.accuracy import (
+        baseline,
+        baseline_name,
+        finite,
+        network_restorer,
+        pairs_in,
+        score,
+        session_restorer,
+    )
     from reslite.loading import ARTIFACT_SUFFIXES
     from runtime.errors import UserError
 
@@ -33,25 +60,35 @@ def command(
         with runtime.open(model, verify=not no_verify) as session:
             if scale not in (None, session.scale):
                 raise UserError(f"{model}: restores ×{session.scale}, not ×{scale}")
-            pairs = pairs_in(data, session.scale)
-            scores = score(session_restorer(session, tile), pairs, session.scale, progress=True)
-    elif scale is None:
-        raise UserError(f"{model}: a network needs --scale ('reslite models' lists them)")
+            scale = session.scale
+            pairs = pairs_in(data, scale, cast("Level", level))
+            scores = score(session_restorer(session, tile), pairs, scale, progress=True)
     else:
         from training.catalogue import find_model
 
-        network = find_model(model).at_scale(scale)
-        scores = score(network_restorer(network), pairs_in(data, scale), scale, progress=True)
+        found = find_model(model)
+        scale = found.chosen_scale(scale)
+        pairs = pairs_in(data, scale, cast("Level", level))
+        scores = score(network_restorer(found.at_scale(scale)), pairs, scale, progress=True)
+    before = score(baseline(scale), pairs, scale)
     if as_json:
         result = {
-            "psnr_y": scores.psnr_y,
-            "ssim_y": scores.ssim_y,
+            "psnr": scores.psnr,
+            "ssim": scores.ssim,
             "pictures": scores.pictures,
+            baseline_name(scale): {"psnr": finite(before.psnr), "ssim": before.ssim},
+            "kinds": {
+                kind: {"before": finite(worse), "after": finite(better)}
+                for kind, (worse, better) in scores.by_kind().items()
+            },
         }
         click.echo(json.dumps(result))
         return
     for row in scores.rows:
-        similarity = "" if row.ssim_y is None else f"{row.ssim_y:.4f}"
-        click.echo(f"{row.name:<28} {row.psnr_y:6.2f} dB  {similarity}")
-    mean = "" if scores.ssim_y is None else f"{scores.ssim_y:.4f}"
-    click.echo(f"{f'mean of {scores.pictures}':<28} {scores.psnr_y:6.2f} dB  {mean}")
+        similarity = "" if row.ssim is None else f"{row.ssim:.4f}"
+        click.echo(f"{row.name:<28} {row.psnr:6.2f} dB  {similarity}")
+    mean = "" if scores.ssim is None else f"{scores.ssim:.4f}"
+    click.echo(f"{f'mean of {scores.pictures}':<28} {scores.psnr:6.2f} dB  {mean}")
+    click.echo(f"{baseline_name(scale):<28} {before.psnr:6.2f} dB")
+    for kind, (worse, better) in scores.by_kind().items():
+        click.echo(f"{f'{kind} regions':<28} {better:6.2f} dB  from {worse:.2f}")

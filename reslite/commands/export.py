@@ -43,7 +43,7 @@ def parse_range(
     "export", epilog="Example: reslite export carn-m --scale 4 --format tflite --precision int8"
 )
 @click.argument("model")
-@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option(
     "--format",
     "formats",
@@ -75,7 +75,7 @@ def parse_range(
 @click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
 def command(
     model: str,
-    scale: int,
+    scale: int | None,
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     size: tuple[int, int] | None,
@@ -101,6 +101,7 @@ def command(
     if profile is not None:
         formats = (profile_named(profile).format,)
     found = find_model(model)
+    scale = found.chosen_scale(scale)
     source = Source.of(found, scale)
     table = None
     if "int8" in precisions:

@@ -45,7 +45,7 @@ def _row(model: Model) -> dict[str, Any]:
             "all": sum(parameter.numel() for parameter in network.parameters()),
         },
         "multadds_720p": {scale: cost.multadds for scale, cost in costs.items()},
-        "psnr_y": model.training.get("psnr_y", {}),
+        "psnr": model.training.get("psnr", {}),
     }
 
 
@@ -55,7 +55,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         for scale in map(str, row["scales"]):
             scores = "  ".join(
                 f"{name} {by_scale[scale]:.2f}"
-                for name, by_scale in row["psnr_y"].items()
+                for name, by_scale in row["psnr"].items()
                 if scale in by_scale
             )
             lines.append(
@@ -70,5 +70,5 @@ def _card(model: Model, row: dict[str, Any]) -> str:
     import yaml
 
     facts = {**row, "training": model.training, "recipe": model.recipe.model_dump(mode="json")}
-    facts["training"].pop("psnr_y", None)
+    facts["training"].pop("psnr", None)
     return yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip()

@@ -17,7 +17,7 @@ METHODS = ("mse", "percentile", "min-max")
     "quantize", epilog="Example: reslite quantize carn-m --scale 4 --calibration photos/"
 )
 @click.argument("model")
-@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -30,7 +30,7 @@ METHODS = ("mse", "percentile", "min-max")
 @click.option("--overwrite", is_flag=True, help="Replace an existing table.")
 def command(
     model: str,
-    scale: int,
+    scale: int | None,
     calibration: Path | None,
     method: str,
     out: Path | None,
@@ -46,6 +46,7 @@ def command(
     from training.catalogue import file_stem, find_model
 
     found = find_model(model)
+    scale = found.chosen_scale(scale)
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
 @click.argument("model")
-@click.option("--scale", type=int, required=True, help="Upscaling factor.")
+@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option("--out", type=click.Path(path_type=Path), default="dist", show_default=True)
 @click.option(
     "--data",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
     model: str,
-    scale: int,
+    scale: int | None,
     out: Path,
     data: Path | None,
     calibration: Path | None,
@@ -51,7 +51,7 @@ def command(
     from training.catalogue import find_model
 
     found = find_model(model)
-    found.check_scale(scale)
+    scale = found.chosen_scale(scale)
     table = (
         find_scales(found, scale, calibration) if calibration else load_scales(found.name, scale)
     )
@@ -75,26 +75,32 @@ def command(
 
 
 def _table(report: Report) -> str:
+    from benchmarks.accuracy import baseline_name, psnr_name, ssim_name
     from benchmarks.tables import text_table
 
-    header = ("file", "kB", "difference", "PSNR-Y", "loss dB", "SSIM-Y", "median ms")
+    quality = (psnr_name(report.scale), "loss dB", ssim_name(report.scale))
+    header = ("file", "kB", "difference", *quality, "median ms")
     rows = []
     for row in report.rows:
         values = (
             f"{row.bytes / 1e3:.0f}",
             _figure(row.max_abs_diff, ".1e"),
-            _figure(row.psnr_y, ".2f"),
+            _figure(row.psnr, ".2f"),
             _figure(row.psnr_loss, ".3f"),
-            _figure(row.ssim_y, ".4f"),
+            _figure(row.ssim, ".4f"),
             _figure(row.latency.median if row.latency else None, ".1f"),
         )
         rows.append((row.file, *values))
-    notes = sorted({f"– {row.not_run}" for row in report.rows if row.not_run})
+    notes = [
+        f"{kind} regions {before:.2f} → {after:.2f} dB"
+        for kind, (before, after) in report.source.by_kind().items()
+    ]
+    notes += sorted({f"– {row.not_run}" for row in report.rows if row.not_run})
     return "\n".join(
         [
             text_table(header, rows),
-            f"bicubic {report.bicubic.psnr_y:.2f} dB, network in torch "
-            f"{report.source.psnr_y:.2f} dB on {report.source.pictures} {report.pictures}",
+            f"{baseline_name(report.scale)} {report.baseline.psnr:.2f} dB, network in torch "
+            f"{report.source.psnr:.2f} dB on {report.source.pictures} {report.pictures}",
             *notes,
         ]
     )

@@ -15,10 +15,22 @@ import click
     help="Folder with the recipe's train and valid folders [default: RESLITE_DATA].",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: runs/RECIPE].")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe, for example network.experts=1; may be repeated.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 def command(
-    recipe: str, data: Path | None, out: Path | None, device: str, threads: int | None
+    recipe: str,
+    data: Path | None,
+    out: Path | None,
+    changes: tuple[str, ...],
+    device: str,
+    threads: int | None,
 ) -> None:
     """Train RECIPE, a shipped one by name or a YAML file.
 
@@ -32,7 +44,7 @@ def command(
     from training.recipe import load_recipe
     from training.trainer import train
 
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, changes)
     if device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     data = data or data_folder()

@@ -63,7 +63,7 @@ def _changed(found: Snapshot, file: str, **changes: Any) -> Snapshot:
     """Change an entry, or its quality, of a snapshot."""
     entries = []
     for entry in found.artifacts:
-        if entry.file == file and set(changes) <= {"psnr_y", "ssim_y", "max_abs_diff", "samples"}:
+        if entry.file == file and set(changes) <= {"psnr", "ssim", "max_abs_diff", "samples"}:
             assert entry.quality is not None
             entry = dataclasses.replace(
                 entry, quality=dataclasses.replace(entry.quality, **changes)
@@ -121,8 +121,8 @@ def test_equal_figures_pass_and_survive_the_file(found: Snapshot, tmp_path: Path
 @pytest.mark.parametrize(
     ("quantity", "step", "name", "tolerance"),
     [
-        ("psnr_y", 0.02, "PSNR-Y dB", "±0.02"),
-        ("ssim_y", 0.0005, "SSIM-Y", "±0.0005"),
+        ("psnr", 0.02, "PSNR dB", "±0.02"),
+        ("ssim", 0.0005, "SSIM", "±0.0005"),
         ("max_abs_diff", 1e-5, "difference from source", "±1e-05"),
     ],
 )
@@ -170,7 +170,7 @@ def test_multadds_and_operators_are_exact(found: Snapshot) -> None:
 
 
 def test_figure_that_is_no_number_fails(found: Snapshot) -> None:
-    (deviation,) = compare(_changed(found, "tiny_x2_int8.onnx", psnr_y=float("nan")), found)
+    (deviation,) = compare(_changed(found, "tiny_x2_int8.onnx", psnr=float("nan")), found)
 
     assert deviation.found == "nan"
 
@@ -262,14 +262,14 @@ def test_one_scale_five_percent_off_fails(
 
 def test_table_shows_everything_and_the_way_out(found: Snapshot) -> None:
     file = "tiny_x2_int8.onnx"
-    deviations = compare(_changed(found, file, psnr_y=12.3456), found)
+    deviations = compare(_changed(found, file, psnr=12.3456), found)
 
     table = deviation_table(deviations)
 
     header, _, row, advice = table.splitlines()
     assert header.split() == ["artifact", "quantity", "expected", "found", "tolerance"]
-    expected = f"{_quality(found, file).psnr_y:.3f}"
-    assert row.split() == [file, "PSNR-Y", "dB", expected, "12.346", "±0.02"]
+    expected = f"{_quality(found, file).psnr:.3f}"
+    assert row.split() == [file, "PSNR", "dB", expected, "12.346", "±0.02"]
     assert advice.endswith(UPDATE_COMMAND)
 
 
@@ -300,8 +300,8 @@ def test_pictures_are_real_and_large_enough(scale: int) -> None:
 
     assert len({pair.name for pair in pairs}) == 4
     assert all(pair.high.shape == (192, 192, 3) for pair in pairs)
-    assert scores.ssim_y is not None
-    assert 20 < scores.psnr_y < 40
+    assert scores.ssim is not None
+    assert 20 < scores.psnr < 40
 
 
 def test_missing_pictures_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

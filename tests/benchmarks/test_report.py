@@ -66,7 +66,7 @@ def _artifact(format: Format, precision: Precision, measured: Measured) -> Artif
     )
 
 
-MEASURED = Measured(max_abs_diff=0.0271, psnr_y=30.597, ssim_y=0.8662, psnr_loss=0.043)
+MEASURED = Measured(max_abs_diff=0.0271, psnr=30.597, ssim=0.8662, psnr_loss=0.043)
 MANIFEST = Manifest(
     model="carn-m",
     scale=4,
@@ -137,7 +137,7 @@ def report() -> Report:
         scale=4,
         pictures="Set5",
         source=SCORES,
-        bicubic=dataclasses.replace(SCORES, psnr_y=28.42),
+        baseline=dataclasses.replace(SCORES, psnr=28.42),
         rows=rows_of(MANIFEST, LATENCY),
         latency=LATENCY,
         points=(*points_of(MANIFEST, LATENCY), Point("carn", "TFLite", "int8", 90.9e9, 149.0)),
@@ -158,8 +158,8 @@ def test_json_has_the_promised_artifacts(report: Report) -> None:
         "precision": "int8",
         "bytes": 345_678,
         "max_abs_diff": 0.0271,
-        "psnr_y": 30.597,
-        "ssim_y": 0.8662,
+        "psnr": 30.597,
+        "ssim": 0.8662,
         "psnr_loss": 0.043,
         "latency_ms": {"median": 95.5, "iqr": 3.0},
         "multadds": MULTADDS,
@@ -170,7 +170,7 @@ def test_json_gives_a_reason_for_what_was_not_run(report: Report) -> None:
     package = to_json(report)["artifacts"][2]
 
     assert package["not_run"] == NEEDS_MACOS
-    unknown = {"max_abs_diff", "psnr_y", "ssim_y", "psnr_loss", "latency_ms"}
+    unknown = {"max_abs_diff", "psnr", "ssim", "psnr_loss", "latency_ms"}
     assert {key for key, value in package.items() if value is None} == unknown
     assert package["multadds"] == MULTADDS
 
@@ -184,7 +184,7 @@ def test_json_holds_environment_and_labelled_estimates(report: Report) -> None:
     assert npu["label"] == LABEL
     assert npu["target"]["memory"] == "Dedicated_Sram_384KB"
     assert npu["cpu_operators"] == {"DepthToSpace": 1}
-    assert content["source"]["psnr_y"] == 30.64
+    assert content["source"]["psnr"] == 30.64
     assert content["pictures"] == {"name": "Set5", "count": 1}
 
 
@@ -328,11 +328,11 @@ def test_float_files_have_no_int8_highlight(report: Report) -> None:
 
 
 def test_files_are_written_and_perfect_scores_are_null(report: Report, tmp_path: Path) -> None:
-    perfect = dataclasses.replace(report.rows[0], psnr_y=float("inf"))
+    perfect = dataclasses.replace(report.rows[0], psnr=float("inf"))
 
     paths = write_report(dataclasses.replace(report, rows=(perfect,)), tmp_path)
 
     assert paths == (tmp_path / "report.json", tmp_path / "report.html")
     content = json.loads(paths[0].read_text(encoding="utf-8"))
-    assert content["artifacts"][0]["psnr_y"] is None
+    assert content["artifacts"][0]["psnr"] is None
     assert paths[1].read_text(encoding="utf-8").startswith("<!doctype html>")

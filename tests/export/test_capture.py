@@ -130,13 +130,20 @@ def test_an_operator_outside_the_vocabulary_is_named_with_its_module(
         (nn.Conv2d(3, 3, 3), r"0: .*padding 1; found kernel \(3, 3\)"),
         (nn.Conv2d(3, 3, (1, 3), padding=(0, 1)), r"0: .*found kernel \(1, 3\)"),
         (nn.Conv2d(3, 3, 2, padding=1), r"0: expected a square odd kernel"),
-        (nn.Conv2d(3, 3, 3, padding=1, bias=False), "0: a convolution needs .* a bias"),
     ],
-    ids=["stride", "dilation", "padding", "rectangle", "even", "no bias"],
+    ids=["stride", "dilation", "padding", "rectangle", "even"],
 )
 def test_a_convolution_no_writer_could_write_is_refused(layer: nn.Module, message: str) -> None:
     with pytest.raises(CannotLower, match=message):
         capture(nn.Sequential(layer, nn.ReLU()))
+
+
+def test_a_convolution_without_a_bias_gets_one_of_zeros() -> None:
+    convolution, image = nn.Conv2d(3, 3, 3, padding=1, bias=False), torch.rand(1, 3, 9, 8)
+    graph = capture(nn.Sequential(convolution, nn.ReLU()))
+    assert not graph.constants[graph.nodes[0].inputs[2]].any()
+    with torch.no_grad():
+        torch.testing.assert_close(execute(graph, image), convolution(image).relu())
 
 
 @pytest.mark.parametrize(

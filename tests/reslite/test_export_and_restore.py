@@ -168,9 +168,9 @@ def test_evaluate_scores_networks_and_files_alike(
     network = json.loads(cli("evaluate", "carn-m", "--scale", 4, "--data", pictures, "--json").out)
     file = bundle / "carn_m_x4_float32.tflite"
     artifact = json.loads(cli("evaluate", file, "--data", pictures, "--json").out)
-    assert set(network) == {"psnr_y", "ssim_y", "pictures"}
+    assert set(network) == {"psnr", "ssim", "pictures"}
     assert network["pictures"] == 1
-    assert artifact["psnr_y"] == pytest.approx(network["psnr_y"], abs=1e-3)
+    assert artifact["psnr"] == pytest.approx(network["psnr"], abs=1e-3)
     assert "mean of 1" in cli("evaluate", file, "--data", pictures).out
     mismatch = cli("evaluate", file, "--scale", 2, "--data", pictures)
     assert mismatch.code == 2

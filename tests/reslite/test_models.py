@@ -27,7 +27,7 @@ def test_models_json_gives_the_published_costs(cli: Cli) -> None:
         }
         for scale, expected in zip("234", multadds, strict=True):
             assert row["multadds_720p"][scale] / 1e9 == pytest.approx(expected, abs=0.05)
-        assert row["psnr_y"]["set5"]["4"] > 30
+        assert row["psnr"]["set5"]["4"] > 30
 
 
 def test_models_prints_a_table_and_a_card(cli: Cli) -> None:

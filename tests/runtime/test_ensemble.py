@@ -12,14 +12,15 @@ from runtime import ensemble
 def test_a_network_that_does_nothing_gives_the_picture_back() -> None:
     image = np.random.default_rng(0).random((4, 7, 3), np.float32)
 
-    np.testing.assert_allclose(ensemble.restore(lambda x: x, image), image, atol=1e-7)
+    np.testing.assert_allclose(ensemble.restore(lambda x, _: x, image), image, atol=1e-7)
 
 
 def test_all_eight_orientations_are_shown_once() -> None:
     image = np.random.default_rng(0).random((4, 7, 3), np.float32)
     shown = []
 
-    def spy(oriented: np.ndarray) -> np.ndarray:
+    def spy(oriented: np.ndarray, index: int) -> np.ndarray:
+        assert index == len(shown)
         shown.append(torch.tensor(oriented.copy()))
         return oriented
 
@@ -38,7 +39,7 @@ def test_it_is_the_mean_over_orientations(scale: int) -> None:
     image = np.zeros((2, 2, 3), np.float32)
     image[0, 0] = 1
 
-    def first_row(oriented: np.ndarray) -> np.ndarray:
+    def first_row(oriented: np.ndarray, index: int) -> np.ndarray:
         restored = oriented.repeat(scale, axis=0).repeat(scale, axis=1)
         restored[scale:] = 0
         return restored

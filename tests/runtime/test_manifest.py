@@ -36,7 +36,7 @@ def _manifest(sha256: str = "00") -> Manifest:
         "a_x4_int8.tflite", "tflite", "int8", sha256, 10, image,
         dataclasses.replace(image, name="restored_image"), "litert-cpu", ("dense", "dcr"), 7,
         {"CONV_2D": 2, "DEPTH_TO_SPACE": 1}, Calibration(("one.png", "two.png"), "22"),
-        Measured(max_abs_diff=0.01, psnr_y=30.5, latency_median_ms=4),
+        Measured(max_abs_diff=0.01, psnr=30.5, latency_median_ms=4),
     )  # fmt: skip
     training = {"recipe": "carn", "steps": 10, "scores": [1.5, None, True]}
     return Manifest("a", 4, 21, "33", training, {"numpy": "2.4"}, (float16, int8))
@@ -83,8 +83,8 @@ def _changed(tmp_path: Path, *keys: str | int, value: Any) -> None:
         (("artifacts", 0, "operators"), ["Conv"]),
         (("artifacts", 0, "input", "shape"), [1, "3"]),
         (("artifacts", 1, "calibration"), "two.png"),
-        (("artifacts", 1, "measured", "psnr_y"), True),
-        (("artifacts", 1, "measured", "psnr_y"), "30"),
+        (("artifacts", 1, "measured", "psnr"), True),
+        (("artifacts", 1, "measured", "psnr"), "30"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(

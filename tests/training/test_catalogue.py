@@ -16,7 +16,7 @@ def test_shipped_models_load_with_their_provenance() -> None:
     for model in models:
         assert model.scales == (2, 3, 4)
         assert model.training["steps"] == model.recipe.steps
-        assert set(model.training["psnr_y"]) == {"set5", "set14", "b100"}
+        assert set(model.training["psnr"]) == {"set5", "set14", "b100"}
         picture = torch.rand(1, 3, 5, 4)
         assert model.at_scale(4)(picture).shape == (1, 3, 20, 16)
 

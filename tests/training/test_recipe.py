@@ -7,7 +7,7 @@ import yaml
 
 from runtime.errors import UserError
 from training.recipe import Recipe, load_recipe, recipe_names
-from training.trainer import learning_rate
+from training.trainer import schedule
 
 
 def _with(tmp_path: Path, **changes: object) -> str:
@@ -32,6 +32,10 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
         ({"stages": []}, "stages"),
         ({"loss": "l3"}, "loss: Input should be 'l1' or 'l2' \\(found 'l3'\\)"),
         ({"network": {"groups": 7}}, "cannot be divided"),
+        ({"network": {"family": "mepsnett"}}, "network.family: .* did you mean 'mepsnet'"),
+        ({"network": {"family": "mepsnet", "expert": 3}}, "did you mean 'experts'"),
+        ({"degradation": "shdd-easy"}, "does not go with scales"),
+        ({"network": {"family": "mepsnet"}}, "does not go with scales"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(
@@ -39,6 +43,21 @@ def test_mistakes_are_named_with_their_remedy(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe(_with(tmp_path, **changes))
+
+
+def test_keys_are_changed_from_the_command_line() -> None:
+    recipe = load_recipe("mepsnet", ["network.experts=1", "network.sharing=false", "name=one"])
+    assert recipe.name == "one"
+    assert (recipe.network.experts, recipe.network.sharing) == (1, False)  # type: ignore[union-attr]
+    assert recipe.network.channels == 64
+    for change, message in (
+        ("network.expert=1", "did you mean 'experts'"),
+        ("network.experts", "expected KEY=VALUE"),
+        ("name.first=1", "'name' of the recipe holds no keys"),
+        ("seed=[", "not valid YAML"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_recipe("mepsnet", [change])
 
 
 def test_a_missing_recipe_suggests_the_nearest() -> None:
@@ -76,7 +95,7 @@ def test_stages_follow_each_other() -> None:
 
 def test_the_trapezoid_warms_up_stays_and_falls() -> None:
     recipe = _recipe(schedule="trapezoid", decay=50, final_fraction=0.1)
-    rates = [learning_rate(recipe, step) for step in range(100)]
+    rates = [schedule(recipe, step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[10:50] == [1.0] * 40
     assert rates[75] == pytest.approx(0.1 + 0.9 * 0.5)
@@ -85,6 +104,6 @@ def test_the_trapezoid_warms_up_stays_and_falls() -> None:
 
 def test_cosine_and_halving_follow_their_formulas() -> None:
     cosine = _recipe(schedule="cosine", final_fraction=0.0)
-    assert learning_rate(cosine, 55) == pytest.approx(0.5)
-    halving = _recipe(schedule="halving", halve_every=30)
-    assert [learning_rate(halving, step) for step in (29, 30, 60, 99)] == [1.0, 0.5, 0.25, 0.125]
+    assert schedule(cosine, 55) == pytest.approx(0.5)
+    halving = _recipe(schedule="halving", halvings=(30, 60, 90))
+    assert [schedule(halving, step) for step in (29, 30, 60, 99)] == [1.0, 0.5, 0.25, 0.125]

@@ -18,7 +18,7 @@ from training.checkpoint import load_tensors
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
 from training.trainer import CHECKPOINT, WEIGHTS, Run, draw_batch, train, train_step
-from training.validation import validate
+from training.validation import held_out, validate
 
 
 def _command(recipe: Path, data: Path, out: Path) -> list[str]:
@@ -88,14 +88,14 @@ def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
             "optimizer": {"learning_rate": 0.005, "clip_norm": 1.0, "warmup": 5, "ema": 0.9},
         }
     )
-    held_out = read_all(picture_paths(tiny_data / "valid"))
-    before = validate(Run.fresh(recipe).averaged_network(), held_out, 2)
+    pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
+    before = validate(Run.fresh(recipe).averaged_network(), pairs, 2)
 
     weights = train(recipe, tiny_data, tmp_path, progress=False)
 
     model = find_model(str(weights))
     assert model.training["steps"] == 150
-    assert validate(model.network(), held_out, 2) > before + 2
+    assert validate(model.network(), pairs, 2) > before + 2
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 

@@ -213,14 +213,17 @@ class Mepsnet(RestorationNetwork):
 
     def forward(self, picture: Tensor, scale: int = 1) -> Tensor:
         """Restore N × 3 × H × W pictures in [0, 1]; their size stays (``scale`` is 1)."""
-        fused = self.fusion(torch.cat(self.expert_features(picture), dim=1))
-        restored: Tensor = self.reconstruction(fused) + self.means
-        return restored
+        return self.restored(self.fusion(torch.cat(self.expert_features(picture), dim=1)))
 
     def expert_features(self, picture: Tensor) -> list[Tensor]:
         """Return what each expert makes of N × 3 × H × W pictures, N × C × H × W each."""
         features = self.extraction(picture - self.means)
         return [expert(features, self.bank) for expert in self.experts]
+
+    def restored(self, fused: Tensor) -> Tensor:
+        """Turn the weighed features of all experts, N × experts·C × H × W, into pictures."""
+        restored: Tensor = self.reconstruction(fused) + self.means
+        return restored
 
     def at_scale(self, scale: int) -> nn.Module:
         """Return the network itself."""

@@ -1,0 +1,48 @@
+"""``reslite explain``: what the experts of a network look at in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from training.shdd import Level
+
+
+@click.command("explain", epilog="Example: reslite explain mepsnet-s photo.png -o experts.png")
+@click.argument("model")
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="The figure [default: PICTURE_experts.png beside it].",
+)
+@click.option(
+    "--distort",
+    type=click.Choice(("easy", "moderate", "difficult")),
+    help="Distort the picture region by region first.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing figure.")
+def command(
+    model: str, picture: Path, out: Path | None, distort: str | None, overwrite: bool
+) -> None:
+    """Draw PICTURE, its restoration by MODEL, and where each expert is active."""
+    from benchmarks.accuracy import Pair
+    from benchmarks.experts import draw, explain
+    from runtime.errors import UserError
+    from training.catalogue import find_model
+    from training.pictures import read_rgb
+
+    out = out or picture.with_name(f"{picture.stem}_experts.png")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out}: the figure is a PNG; name it *.png")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: there already; pass --overwrite to replace")
+    found, pixels = find_model(model), read_rgb(picture)
+    if distort is not None:
+        pixels = Pair.distorted(picture.name, pixels, cast("Level", distort)).low
+    draw(explain(found.network(), found.name, pixels), out)
+    click.echo(f"{out}")

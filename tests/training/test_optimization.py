@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from training.networks.carn import Carn, CarnConfig
+from training.networks.mepsnet import Mepsnet, MepsnetConfig
+from training.optimization import Optimizer
+from training.recipe import OptimizerOptions
+
+MUON = OptimizerOptions(
+    kind="muon", learning_rate=0.01, adam_learning_rate=0.001, clip_norm=1.0, warmup=0
+)
+CARN = CarnConfig(channels=8, blocks=1, units=1, groups=2, efficient=True, scales=(2, 3))
+MEPSNET = MepsnetConfig((8,), channels=4, experts=1, srirs=1, blocks=1, templates=3)
+
+
+def _step(network: nn.Module, optimizer: Optimizer) -> None:
+    optimizer.zero_grad()
+    scale = 2 if isinstance(network, Carn) else 1
+    loss = network(torch.rand(1, 3, 6, 6), scale).square().mean()
+    torch.autograd.backward(loss)
+    optimizer.step(1.0)
+
+
+def test_every_group_of_a_kernel_moves_by_a_matrix_with_equal_singular_values() -> None:
+    torch.manual_seed(0)
+    network = Carn(CARN)
+    kernel = network.body.stages[0].stages[0].body[0].weight  # 8 × 4 × 3 × 3 in two groups
+    before = kernel.detach().clone()
+    _step(network, Optimizer(network, MUON))
+    for change in (before - kernel.detach()).reshape(2, 4, 36):
+        # Newton and Schulz's iteration brings singular values near 1, not to it; the step is that
+        # times the rate and 0.2 · √36.
+        values = torch.linalg.svdvals(change) / (0.01 * 0.2 * 6)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+
+
+def test_pixels_biases_and_other_scales_are_not_stepped_by_muon() -> None:
+    torch.manual_seed(0)
+    network = Carn(CARN)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    optimizer = Optimizer(network, MUON)
+    _step(network, optimizer)
+    changes = {
+        name: (value.detach() - before[name]).abs().max().item()
+        for name, value in network.named_parameters()
+    }
+    assert changes["entry.weight"] == pytest.approx(0.001, rel=1e-3)  # Adam's first step
+    assert changes["entry.bias"] == pytest.approx(0.001, rel=1e-3)
+    assert changes["upsamplers.x3.0.weight"] == 0
+    state = optimizer.state()
+    assert "muon.momentum.entry.weight" not in state
+    assert "adam.exp_avg.entry.weight" in state
+    assert "muon.momentum.upsamplers.x3.0.weight" not in state
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+@pytest.mark.parametrize("config", [CARN, MEPSNET], ids=["carn", "mepsnet"])
+def test_a_state_that_is_loaded_goes_on_as_the_one_that_was_saved(
+    kind: str, config: CarnConfig | MepsnetConfig
+) -> None:
+    options = MUON.model_copy(update={"kind": kind})
+
+    def fresh() -> tuple[nn.Module, Optimizer]:
+        torch.manual_seed(1)
+        network = Carn(config) if isinstance(config, CarnConfig) else Mepsnet(config)
+        return network, Optimizer(network, options)
+
+    network, optimizer = fresh()
+    for step in range(3):
+        torch.manual_seed(step)
+        _step(network, optimizer)
+    resumed, other = fresh()
+    resumed.load_state_dict(network.state_dict())
+    other.load(optimizer.state())
+    for one, of in ((network, optimizer), (resumed, other)):
+        torch.manual_seed(9)
+        _step(one, of)
+    for (name, ours), theirs in zip(network.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_bank_is_stepped_template_by_template() -> None:
+    torch.manual_seed(0)
+    network = Mepsnet(MEPSNET)
+    assert network.bank is not None
+    before = network.bank.templates.detach().clone()
+    optimizer = Optimizer(network, MUON)
+    _step(network, optimizer)
+    assert optimizer.state()["muon.momentum.bank.templates"].shape == (3, 4, 36)
+    values = torch.linalg.svdvals(before - network.bank.templates.detach()) / (0.01 * 0.2 * 6)
+    assert values.min() > 0.6
+    assert values.max() < 1.3

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from runtime.errors import UserError
+from training.pictures import Picture
+from training.shdd import (
+    CHOPS,
+    STRENGTHS,
+    VERSIONS,
+    Kind,
+    Level,
+    Region,
+    ShddVersions,
+    distort,
+    patch_source,
+    pink_noise,
+    plan_regions,
+    read_regions,
+)
+from training.shdd_dataset import write_dataset
+
+
+def _picture(height: int = 120, width: int = 160) -> Picture:
+    return np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    level=st.sampled_from(sorted(CHOPS)),
+    seed=st.integers(0, 999),
+)
+def test_regions_cover_a_picture_of_any_size_exactly_once(
+    height: int, width: int, level: Level, seed: int
+) -> None:
+    regions = plan_regions(np.random.default_rng(seed), height, width, level)
+    covered = np.zeros((height, width), int)
+    for region in regions:
+        covered[region.window()] += 1
+        low, high = STRENGTHS[region.kind]
+        assert low <= region.strength <= high
+    assert (covered == 1).all()
+    if min(height, width) > 64:
+        assert len(regions) == CHOPS[level] + 1
+        assert min(min(r.height, r.width) for r in regions) >= 2
+
+
+def _regions_of(kind: Kind) -> list[tuple[Picture, Picture, Region]]:
+    """Regions of one kind: distorted, original and the region."""
+    picture, found = _picture(300, 400), []
+    for version in range(30):
+        distorted = distort(picture, "moderate", 0, "a", version)
+        found += [
+            (distorted.pixels[one.window()], picture[one.window()], one)
+            for one in distorted.regions
+            if one.kind == kind and min(one.height, one.width) > 40
+        ]
+    assert len(found) >= 5
+    return found
+
+
+def test_noise_has_its_variance() -> None:
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    for version in range(20):
+        distorted = distort(grey, "easy", 1, 0, version)
+        for region in distorted.regions:
+            if region.kind == "noise" and region.height * region.width > 2000:
+                values = distorted.pixels[region.window()] / 255 - 128 / 255
+                assert values.var() == pytest.approx(region.strength, rel=0.1)
+
+
+def test_blur_is_scipys_gaussian_of_the_block_alone() -> None:
+    for distorted, original, region in _regions_of("blur"):
+        deviation = np.sqrt(region.strength)
+        expected = ndimage.gaussian_filter(
+            original.astype(float), (deviation, deviation, 0), mode="reflect", truncate=6
+        )
+        assert np.abs(distorted - expected).max() <= 0.51
+
+
+def test_contrast_follows_its_formula() -> None:
+    for distorted, original, region in _regions_of("contrast"):
+        level = region.strength
+        factor = 259 * (level + 255) / (255 * (259 - level))
+        expected = np.clip(factor * (original.astype(float) - 128) + 128, 0, 255)
+        assert np.abs(distorted - expected).max() <= 0.51
+
+
+def test_identity_changes_nothing() -> None:
+    for distorted, original, _ in _regions_of("identity"):
+        np.testing.assert_array_equal(distorted, original)
+
+
+def test_pink_noise_falls_as_one_over_f() -> None:
+    random = np.random.default_rng(0)
+    spectrum = np.mean(
+        [np.abs(np.fft.fft2(pink_noise(random, 128, 128))) for _ in range(50)], axis=0
+    )
+    frequencies = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None, :])
+    chosen = (frequencies > 0.02) & (frequencies < 0.5)
+    slope, _ = np.polyfit(np.log(frequencies[chosen]), np.log(spectrum[chosen]), 1)
+    assert slope == pytest.approx(-1, abs=0.05)
+    field = pink_noise(random, 60, 80)
+    assert (field.mean(), field.std()) == pytest.approx((0, 1), abs=1e-5)
+    assert pink_noise(random, 1, 1) == 0
+
+
+def test_equal_arguments_give_equal_pixels_and_others_do_not() -> None:
+    picture = _picture()
+    first = distort(picture, "moderate", 3, "bird", 5)
+    again = distort(picture, "moderate", 3, "bird", 5)
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+    assert first.regions == again.regions
+    for other in ((4, "bird", 5), (3, "bird", 6), (3, "butterfly", 5)):
+        assert not np.array_equal(distort(picture, "moderate", *other).pixels, first.pixels)
+
+
+def test_training_patches_are_windows_of_the_versions_and_their_originals() -> None:
+    pictures = [_picture(), _picture(90, 70)]
+    source = patch_source(pictures, "easy", seed=2)
+    versions = source.low[1]
+    assert isinstance(versions, ShddVersions)
+    assert len(versions) == len(source.high) == 2 * VERSIONS
+    np.testing.assert_array_equal(
+        versions[VERSIONS + 3], distort(pictures[1], "easy", 2, 1, 3).pixels
+    )
+    assert source.high[VERSIONS + 3] is pictures[1]
+    low, high = source.batch(np.random.default_rng(0), 1, 24, 6)
+    assert low.shape == high.shape == (6, 24, 24, 3)
+    again = source.batch(np.random.default_rng(0), 1, 24, 6)
+    np.testing.assert_array_equal(low, again[0])
+
+
+def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(_picture()).save(tmp_path / "in" / "bird.png")
+    written = write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7)
+    assert (written.pictures, written.versions, written.kept) == (1, 3, 0)
+    regions = read_regions(tmp_path / "out" / "LR" / "bird_02.json")
+    assert len(regions) == 5
+    expected = distort(_picture(), "difficult", 7, "bird", 2)
+    assert regions == expected.regions
+    found = np.array(Image.open(tmp_path / "out" / "LR" / "bird_02.png"))
+    np.testing.assert_array_equal(found, expected.pixels)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "out/HR/bird.png")), _picture())
+
+    (tmp_path / "out" / "LR" / "bird_01.json").unlink()
+    repeated = write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7)
+    assert repeated.kept == 2
+    assert (tmp_path / "out" / "LR" / "bird_01.json").exists()
+
+
+def test_regions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content in ("{", json.dumps({"regions": [{"top": 1}]}), "[]"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"a\.json: no list of distorted regions"):
+            read_regions(path)

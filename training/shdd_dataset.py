@@ -1,0 +1,79 @@
+"""SHDD on disk: pictures, their distorted versions, and what befell each region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from training.pictures import Picture, picture_paths, read_rgb
+from training.shdd import Level, distort, regions_text
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much a data set holds.
+
+    Attributes:
+        pictures: Originals.
+        versions: Distorted versions of all of them together.
+        kept: Versions that were there already.
+    """
+
+    pictures: int
+    versions: int
+    kept: int
+
+
+def write_dataset(
+    source: Path, out: Path, level: Level, versions: int, seed: int, overwrite: bool = False
+) -> Written:
+    """Distort every picture of a folder ``versions`` times.
+
+    Args:
+        source: Folder of pictures.
+        out: Gets ``HR/<name>.png``, ``LR/<name>_<version>.png`` and ``….json`` beside those.
+        level: How often each picture is chopped.
+        versions: Distorted versions of each.
+        seed: Equal seeds give equal versions of a picture, whatever else the folder holds.
+        overwrite: Make again what is there.
+
+    Raises:
+        UserError: If there are no pictures, two bear one name, or ``out`` cannot be written.
+    """
+    paths = picture_paths(source)
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem, path)
+        if other != path:
+            raise UserError(f"{path}: bears the name of {other.name}; rename one of them")
+    kept = 0
+    for stem, path in tqdm(by_stem.items(), unit="picture", disable=None):
+        names = [f"{stem}_{version:02d}" for version in range(versions)]
+        pending = [
+            (version, name)
+            for version, name in enumerate(names)
+            if overwrite or not (out / "LR" / f"{name}.json").exists()
+        ]
+        kept += versions - len(pending)
+        if not pending:
+            continue
+        picture = read_rgb(path)
+        _save(out / "HR" / f"{stem}.png", picture)
+        for version, name in pending:
+            found = distort(picture, level, seed, stem, version)
+            _save(out / "LR" / f"{name}.png", found.pixels)
+            # Last, so that a version with its explanation is complete.
+            with replacing(out / "LR" / f"{name}.json") as temporary:
+                text = regions_text(path.name, level, found.regions)
+                temporary.write_text(text, encoding="utf-8")
+    return Written(len(paths), len(paths) * versions, kept)
+
+
+def _save(path: Path, picture: Picture) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")
