@@ -53,6 +53,7 @@ CHANGE_TOLERANCE: Mapping[Precision, float] = {"float32": 0.002, "float16": 0.05
 """Of the mean change of the sampled pixels since the baseline, in quanta of 1/255. Integer files
 restore the same pixels on every machine with the same kernels: 3 in 100 may be one quantum off."""
 
+GATE_PICTURES = "crops of scikit-image's pictures"
 _SAMPLES = 64
 # Crops of 192 × 192, left and top of each: reduced by any of 2, 3 and 4 without a remainder.
 _CROP = 192

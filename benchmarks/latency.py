@@ -93,6 +93,7 @@ class Latency:
         multadds_per_second: Effective rate: MultAdds of the network, whatever the artifact really
             executes, at this size, by the median latency.
         peak_memory_bytes: Of the whole process.
+        opening_ms: Milliseconds that opening the artifact takes, its file in the system's cache.
         speedup: How many times faster than the reference, from the ratio within each round.
         not_run: Why there are no figures.
     """
@@ -104,6 +105,7 @@ class Latency:
     samples_ms: tuple[float, ...] = ()
     multadds_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    opening_ms: float | None = None
     speedup: Spread | None = None
     not_run: str | None = None
 
@@ -204,6 +206,7 @@ def measure_latency(
                 samples_ms=tuple(times),
                 multadds_per_second=_rate(one, worker, milliseconds.median),
                 peak_memory_bytes=peaks[one.name],
+                opening_ms=worker.opening_ms,
                 speedup=_speedup(base, times),
             )
         )
@@ -223,7 +226,7 @@ def latency_table(report: LatencyReport) -> str:
             f"Warning: {machine.other_load:.0%} of the processor was busy with something else; "
             "these latencies are not to be trusted."
         )
-    header = ["artifact", "input", "median ms", "IQR ms", "GMultAdds/s", "peak MB"]
+    header = ["artifact", "input", "median ms", "IQR ms", "GMultAdds/s", "peak MB", "opening ms"]
     if report.reference is not None:
         header.append("speedup")
     rows = [_cells(row, report.reference is not None) for row in report.rows]
@@ -235,7 +238,7 @@ def latency_table(report: LatencyReport) -> str:
 
 def _cells(row: Latency, compared: bool) -> list[str]:
     if row.milliseconds is None or row.size is None or row.peak_memory_bytes is None:
-        return [row.name, "", row.not_run or "", "", "", "", *([""] if compared else [])]
+        return [row.name, "", row.not_run or "", "", "", "", "", *([""] if compared else [])]
     rate, ratio = row.multadds_per_second, row.speedup
     cells = [
         row.name,
@@ -244,6 +247,7 @@ def _cells(row: Latency, compared: bool) -> list[str]:
         f"{row.milliseconds.iqr:.2f}",
         "" if rate is None else f"{rate / 1e9:.1f}",
         f"{row.peak_memory_bytes / 1e6:.0f}",
+        "" if row.opening_ms is None else f"{row.opening_ms:.0f}",
     ]
     if ratio is not None:
         cells.append(f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f})")
@@ -318,6 +322,7 @@ class _Worker:
         self.runtime: str = opened["runtime"]
         self.size: tuple[int, int] = (opened["size"][0], opened["size"][1])
         self.scale: int = opened["scale"]
+        self.opening_ms: float = opened["opening_ms"]
 
     def time_one(self) -> float:
         """Return the milliseconds of one inference."""

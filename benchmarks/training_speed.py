@@ -17,7 +17,7 @@ import torch
 
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe
-from training.trainer import Run, draw_batch, train_step
+from training.trainer import Run, draw_batch, source_of, train_step
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def training_speed(
         pictures: Training pictures to read; patches are drawn from these.
     """
     paths = picture_paths(data / recipe.train_folder)[:pictures]
-    source = PatchSource.from_pictures(read_all(paths), recipe.network.scales)
+    source = source_of(recipe, read_all(paths))
     ways = _ways(recipe, source)
     for take_step in ways.values():
         _time(take_step, steps)

@@ -17,6 +17,7 @@ from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
 from training import bicubic
 from training.pictures import Picture, data_folder, picture_paths, read_rgb
+from training.shdd import distort
 
 COUNT = 48
 """Crops, and at most as many pictures."""
@@ -24,7 +25,12 @@ COUNT = 48
 CROP = 48
 """Side of a low-resolution crop in pixels: wider than CARN's receptive field."""
 
+CROP_AT_SCALE_1 = 96
+"""Side of a crop that is distorted region by region: wider than the receptive field of mepsnet-s,
+and room for several distortions, so that what is pooled over it is pooled over a mixture."""
+
 _SMALLEST_CROP = 8
+_DISTORTION_SEED = 48
 
 _SCIKIT_IMAGE = (
     "astronaut.png",
@@ -81,15 +87,20 @@ def scikit_image_pictures() -> list[Path]:
 
 
 def calibration_crops(
-    paths: Sequence[Path], scale: int, count: int = COUNT, size: int = CROP, seed: int = 0
+    paths: Sequence[Path],
+    scale: int,
+    count: int = COUNT,
+    size: int | None = None,
+    seed: int = 0,
 ) -> list[Picture]:
-    """Cut crops from pictures in turn and reduce them with MATLAB's bicubic.
+    """Cut crops from pictures in turn and damage them: bicubic reduction, at scale 1 distortion.
 
     Args:
         paths: High-resolution pictures.
         scale: Reduction factor.
         count: How many crops.
-        size: Their side in low-resolution pixels; smaller where a picture is.
+        size: Their side in low-resolution pixels, smaller where a picture is; None for ``CROP``,
+            or ``CROP_AT_SCALE_1``.
         seed: The same seed cuts the same crops.
 
     Returns:
@@ -99,6 +110,7 @@ def calibration_crops(
         UserError: If a picture is too small.
     """
     random = np.random.default_rng(seed)
+    size = size or (CROP if scale > 1 else CROP_AT_SCALE_1)
     crops: list[Picture | None] = [None] * count
     # Picture by picture, so that each is decoded once and one is in memory at a time.
     for first, path in enumerate(paths[:count]):
@@ -129,4 +141,7 @@ def _random_crop(
     top = int(random.integers(picture.shape[0] - height * scale + 1))
     left = int(random.integers(picture.shape[1] - width * scale + 1))
     window = picture[top : top + height * scale, left : left + width * scale]
+    if scale == 1:
+        version = int(random.integers(1 << 16))
+        return distort(window, "moderate", _DISTORTION_SEED, path.stem, version).pixels
     return bicubic.reduce(window, scale)

@@ -1,8 +1,8 @@
 """Measure again everything that is published of the trained weights, in one go.
 
 ``make refresh``, or ``make refresh RUNS="runs/carn/weights.safetensors …"`` for new weights, takes
-finished runs over into ``training/weights``, scores every network on Set5, Set14 and B100, finds
-the tables of scales anew, updates the gate's baseline and rewrites the tables and the figure of
+finished runs over into ``training/weights``, scores them on Set5, Set14 and B100 or on SHDD, finds
+the tables of scales anew, updates the gate's baseline and rewrites the tables and the figures of
 the README. What it changes belongs into one commit. It needs ``RESLITE_DATA`` and a machine that
 does nothing else meanwhile: it measures latency.
 """
@@ -21,12 +21,19 @@ from PIL import Image, ImageDraw
 
 import runtime
 from benchmarks.accuracy import (
+    FolderPairs,
+    Pair,
+    Scores,
+    baseline,
+    finite,
     network_restorer,
     pairs_in,
     psnr_loss,
+    psnr_name,
     score,
     session_restorer,
 )
+from benchmarks.experts import draw, explain
 from benchmarks.gate import gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.report import Report
@@ -36,14 +43,19 @@ from quantize.ptq import find_scales
 from reslite.shipping import Shipment, ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training import bicubic
+from training import bicubic, shdd
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
-from training.pictures import Picture, data_folder
+from training.pictures import Picture, data_folder, picture_paths
 
 ROOT = Path(__file__).parent.parent
 TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 GATED_MODEL, GATED_SCALE = "carn-m", 4
+SHIPPED = {"carn": 4, "carn-m": 4, "mepsnet-s": 1}
+"""Networks whose files the README shows, and at which scale."""
+
+SHDD_SEED, SHDD_PICTURES = 7, {"valid": 8, "b100/HR": 16}
+"""The test split of SHDD: how many pictures of which folder, drawn with this seed."""
 
 # PSNR-Y at ×2, ×3 and ×4 of one multi-scale network: Ahn et al. 2018, Table 1.
 PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
@@ -58,6 +70,10 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "b100": (31.92, 28.91, 27.44),
     },
 }
+
+
+# RGB PSNR of MEPSNet on SHDD, whose pictures are full DIV2K's: thesis, Table 7.2.
+PUBLISHED_SHDD: Mapping[shdd.Level, float] = {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}
 
 
 @click.command()
@@ -75,43 +91,49 @@ def refresh(runs: tuple[Path, ...]) -> None:
             find_scales(model, scale).write(scales_path(model.name, scale))
             click.echo(f"scales of {model.name} ×{scale}")
     with tempfile.TemporaryDirectory() as folder:
-        shipments = [
-            ship(
-                model,
-                GATED_SCALE,
-                Path(folder) / model.name,
-                table=load_scales(model.name, GATED_SCALE),
-                data=data / "set5",
+        shipments = {
+            name: ship(
+                find_model(name),
+                scale,
+                Path(folder) / name,
+                table=load_scales(name, scale),
+                pairs=pairs_in(data / "set5", scale),
+                pictures="Set5" if scale > 1 else "Set5, distorted",
                 announce=click.echo,
             )
-            for model in models
-        ]
+            for name, scale in SHIPPED.items()
+        }
         update_baseline(Path(folder) / GATED_MODEL)
         section = {
-            "scores": scores_table(models, data),
+            "scores": scores_table([model for model in models if 1 not in model.scales], data),
+            "shdd": shdd_table([model for model in models if 1 in model.scales]),
             "artifacts": "\n\n".join(
-                artifacts_table(one, Path(folder) / one.report.model, data / "set14")
-                for one in shipments
+                artifacts_table(one, Path(folder) / name, data / "set14")
+                for name, one in shipments.items()
             ),
+            "multadds": multadds_finding(shipments["carn"].report),
         }
-        section["multadds"] = multadds_finding(shipments[0].report)
         draw_figure(Path(folder) / GATED_MODEL / "carn_m_x4_int8.tflite")
+        draw_experts(find_model("mepsnet-s"))
     rewrite(ROOT / "README.md", section)
 
 
 def publish(model: Model, data: Path) -> None:
     """Take finished weights over into the package, with their scores in the metadata."""
     tensors, metadata = load_tensors(model.path)
-    scores = {
-        name: {
-            scale: score(
-                network_restorer(model.at_scale(scale)), pairs_in(data / name, scale), scale, True
-            )
-            for scale in model.scales
-        }
-        for name in TEST_SETS
-    }
     record = dict(model.training)
+    if model.scales == (1,):
+        scores = {f"shdd-{level}": {1: one} for level, one in shdd_scores(model, data).items()}
+        record["kinds"] = {
+            kind: [None if finite(one) is None else round(one, 2) for one in pair]
+            for kind, pair in scores["shdd-moderate"][1].by_kind().items()
+        }
+        record["distorted"] = {
+            f"shdd-{level}": round(score(baseline(1), shdd_pairs(data, level), 1).psnr, 3)
+            for level in shdd.CHOPS
+        }
+    else:
+        scores = {name: test_scores(model, data / name) for name in TEST_SETS}
     for quantity, digits in (("psnr", 3), ("ssim", 4)):
         record[quantity] = {
             name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
@@ -120,6 +142,56 @@ def publish(model: Model, data: Path) -> None:
     path = WEIGHTS_FOLDER / f"{model.name.replace('-', '_')}.safetensors"
     save_tensors(path, tensors, {**metadata, "training": json.dumps(record)})
     click.echo(f"{path}: {record['psnr']}")
+
+
+def test_scores(model: Model, folder: Path) -> dict[int, Scores]:
+    """Score a super-resolution network on one test set at each of its scales."""
+    return {
+        scale: score(
+            network_restorer(model.at_scale(scale)), pairs_in(folder, scale), scale, progress=True
+        )
+        for scale in model.scales
+    }
+
+
+def shdd_pairs(data: Path, level: shdd.Level) -> FolderPairs:
+    """Return the test split of SHDD at a level."""
+    random = np.random.default_rng(SHDD_SEED)
+    chosen: list[Path] = []
+    for name, count in SHDD_PICTURES.items():
+        paths = picture_paths(data / name)
+        chosen += [paths[index] for index in sorted(random.permutation(len(paths))[:count])]
+    return FolderPairs(tuple(chosen), None, 1, level)
+
+
+def shdd_scores(model: Model, data: Path) -> dict[shdd.Level, Scores]:
+    """Score a network that keeps the size on the test split of SHDD, at each level."""
+    restore = network_restorer(model.at_scale(1))
+    return {
+        level: score(restore, shdd_pairs(data, level), 1, progress=True) for level in shdd.CHOPS
+    }
+
+
+def shdd_table(models: Sequence[Model]) -> str:
+    """Return RGB PSNR of every level and of every kind of region, as Markdown."""
+    lines = [
+        f"| | distorted | {' | '.join(model.name for model in models)} | thesis |",
+        f"| --- | ---: | {'---: | ' * len(models)}---: |",
+    ]
+    for level, thesis in PUBLISHED_SHDD.items():
+        name = f"shdd-{level}"
+        cells = [f"**{model.training['psnr'][name]['1']:.2f}**" for model in models]
+        before = models[0].training["distorted"][name]
+        lines.append(f"| {level} | {before:.2f} | {' | '.join(cells)} | {thesis} |")
+    for kind, (before, _) in models[0].training["kinds"].items():
+        cells = [f"{model.training['kinds'][kind][1]:.2f}" for model in models]
+        shown = "" if before is None else f"{before:.2f}"
+        lines.append(f"| {kind} regions | {shown} | {' | '.join(cells)} | |")
+    efforts = [
+        f"{model.training['steps']:,} steps, {model.training['hours']:.1f} h" for model in models
+    ]
+    lines.append(f"| training | | {' | '.join(efforts)} | |")
+    return "\n".join(lines)
 
 
 def update_baseline(bundle: Path) -> None:
@@ -162,7 +234,8 @@ def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
     assert latency is not None
     machine = latency.environment
     lines = [
-        f"{report.model} ×{report.scale}; PSNR-Y on Set5 ({report.source.psnr:.2f} dB in torch), "
+        f"{report.model} ×{report.scale}; {psnr_name(report.scale)} on {report.pictures} "
+        f"({report.source.psnr:.2f} dB in torch), "
         f"speed against its float32 TFLite file at an input of 128×128 on {machine.cpu} "
         f"({', '.join(machine.simd)}; {latency.threads} threads, median of {latency.rounds} "
         "interleaved rounds).",
@@ -205,7 +278,7 @@ def multadds_finding(report: Report) -> str:
 
     multadds = {
         model.name: total(layers_of_module(model.at_scale(report.scale), report.scale)).multadds
-        for model in list_models()
+        for model in map(find_model, ("carn", "carn-m"))
     }
     sentence = (
         f"CARN-M ×{report.scale} has {multadds['carn'] / multadds['carn-m']:.1f}× fewer MultAdds "
@@ -247,6 +320,16 @@ def draw_figure(file: Path) -> None:
         draw.text((left + side // 2, side + caption // 2), name, "black", anchor="mm", font_size=15)
     with replacing(ROOT / "docs" / "before_after.png") as temporary:
         figure.save(temporary)
+
+
+def draw_experts(model: Model) -> None:
+    """Draw what the experts look at in a distorted picture of scikit-image's."""
+    from skimage import data
+
+    astronaut: Picture = data.astronaut()  # type: ignore[no-untyped-call]
+    distorted = Pair.distorted("astronaut", astronaut[:256, 90:410], "moderate").low
+    explained = explain(model.network(), model.name, distorted)
+    draw(explained, ROOT / "docs" / "experts.png")
 
 
 def rewrite(path: Path, sections: Mapping[str, str]) -> None:

@@ -21,12 +21,10 @@ from benchmarks.accuracy import (
     Scores,
     baseline,
     network_restorer,
-    pairs_in,
     psnr_loss,
     score,
     session_restorer,
 )
-from benchmarks.gate import gate_pictures
 from benchmarks.latency import LatencyReport, contenders_of, measure_latency
 from benchmarks.npu import estimate
 from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
@@ -70,7 +68,8 @@ def ship(
     out: Path,
     *,
     table: ScaleTable,
-    data: Path | None = None,
+    pairs: Pairs,
+    pictures: str,
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
@@ -83,7 +82,8 @@ def ship(
         scale: Upscaling factor.
         out: Folder of the bundle and its report.
         table: Scales for the int8 files.
-        data: Folder of pictures to score on; None for those that ship with scikit-image.
+        pairs: What to score on.
+        pictures: What the report calls them.
         overwrite: Export even what is there and valid.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
@@ -91,7 +91,6 @@ def ship(
     """
     source = Source.of(model, scale)
     manifest = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
-    pairs = pairs_in(data, scale) if data else gate_pictures(scale)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs, scale)
     manifest = _scored(manifest, out, pairs, reference)
@@ -104,7 +103,7 @@ def ship(
     report = Report(
         model=model.name,
         scale=scale,
-        pictures=data.name if data else "crops of scikit-image's pictures",
+        pictures=pictures,
         source=reference,
         baseline=score(baseline(scale), pairs, scale),
         rows=rows_of(manifest, latency),

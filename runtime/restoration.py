@@ -56,7 +56,7 @@ def restore_picture(
     *,
     progress: bool = False,
 ) -> PictureFile:
-    """Restore the colours of a picture and, with a pass of its own, its transparency.
+    """Restore the colours of a picture and, if it is enlarged, its transparency in a second pass.
 
     Args:
         session: The opened artifact.
@@ -82,7 +82,9 @@ def restore_picture(
         eight_bit = picture.pixels.dtype == np.uint8
         pixels = restored(picture.pixels, empty_padded(height, width) if eight_bit else None)
     alpha = picture.alpha
-    if alpha is not None and alpha.min() == alpha.max():
+    if session.scale == 1:
+        pass  # What damaged the colours did not damage the transparency.
+    elif alpha is not None and alpha.min() == alpha.max():
         # A plane without structure has nothing to restore and could only gain errors.
         alpha = np.full((height, width, 1), alpha.flat[0])
     elif alpha is not None:
@@ -163,14 +165,15 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
     Args:
         pictures: Picture files, and folders that stand for the pictures directly in them.
         out: For a single picture file, a file or a folder; otherwise a folder, in which the
-            pictures keep their names. None writes ``NAME_x4.png`` beside a file and the pictures
-            of a folder into ``FOLDER_x4``.
+            pictures keep their names. None writes ``NAME_x4.png`` (at scale 1
+            ``NAME_restored.png``) beside a file and the pictures of a folder into ``FOLDER_x4``.
         scale: Upscaling factor, for the names.
 
     Raises:
         UserError: If a folder holds no pictures, if ``out`` cannot be the place for
             them, if two pictures would have one destination, or if one would replace its original.
     """
+    mark = f"x{scale}" if scale > 1 else "restored"
     single_file = len(pictures) == 1 and not pictures[0].is_dir()
     if out is not None and single_file and not out.is_dir() and out.suffix:
         picture_format(out)
@@ -180,10 +183,10 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
     jobs: list[Job] = []
     for path in pictures:
         if path.is_dir():
-            folder = out or path.resolve().with_name(f"{path.resolve().name}_x{scale}")
+            folder = out or path.resolve().with_name(f"{path.resolve().name}_{mark}")
             jobs += [Job(source, folder / source.name) for source in _pictures_in(path)]
         elif out is None:
-            jobs.append(Job(path, path.with_name(f"{path.stem}_x{scale}.png")))
+            jobs.append(Job(path, path.with_name(f"{path.stem}_{mark}.png")))
         else:
             jobs.append(Job(path, out / path.name))
     _refuse_collisions(jobs)

@@ -192,7 +192,9 @@ def train(
     valid = read_all(picture_paths(data / recipe.valid_folder))
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     log = SummaryWriter(str(folder), purge_step=run.step)
-    bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
+    bar = tqdm(
+        total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
+    )
     losses: list[Tensor] = []
     try:
         while run.step < recipe.steps:

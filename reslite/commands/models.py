@@ -50,7 +50,7 @@ def _row(model: Model) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'model':<10} {'scale':>5} {'parameters':>11} {'MultAdds':>9}  PSNR-Y (dB)"]
+    lines = [f"{'model':<10} {'scale':>5} {'parameters':>11} {'MultAdds':>9}  PSNR (dB)"]
     for row in rows:
         for scale in map(str, row["scales"]):
             scores = "  ".join(
@@ -62,7 +62,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 f"{row['name']:<10} {'×' + scale:>5} {row['parameters'][scale]:>11,} "
                 f"{row['multadds_720p'][scale] / 1e9:>7.1f} G  {scores}"
             )
-    lines.append("MultAdds are at a 1280×720 output.")
+    lines.append("MultAdds are at a 1280×720 output; PSNR is of Y, at scale 1 of RGB.")
     return "\n".join(lines)
 
 

@@ -45,6 +45,8 @@ def command(
     Every file is compared with its source, scored on real pictures and timed; manifest.json,
     report.json and report.html say what was found. Files that are there and valid are kept.
     """
+    from benchmarks.accuracy import pairs_in
+    from benchmarks.gate import GATE_PICTURES, gate_pictures
     from quantize import load_scales
     from quantize.ptq import find_scales
     from reslite.shipping import ship
@@ -60,7 +62,8 @@ def command(
         scale,
         out,
         table=table,
-        data=data,
+        pairs=pairs_in(data, scale) if data else gate_pictures(scale),
+        pictures=data.name if data else GATE_PICTURES,
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
