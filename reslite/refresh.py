@@ -33,6 +33,7 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
+from benchmarks.curves import draw_curves, read_curves
 from benchmarks.experts import draw, explain
 from benchmarks.gate import gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
@@ -85,6 +86,8 @@ def refresh(runs: tuple[Path, ...]) -> None:
         raise UserError("the published scores are on Set5, Set14 and B100: set RESLITE_DATA")
     for run in runs:
         publish(find_model(str(run)), data)
+        curve = ROOT / "docs" / "curves" / f"{find_model(str(run)).name}.svg"
+        draw_curves(read_curves(run.parent), curve)
     models = list_models()
     for model in models:
         for scale in model.scales:

@@ -1,0 +1,82 @@
+"""Curves of training runs, from their TensorBoard logs: PSNR on held-out pictures against time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.atomic import replacing
+from runtime.errors import UserError
+
+TAG = "psnr_by_seconds"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The held-out PSNR of one run at one scale.
+
+    Attributes:
+        name: Of the run.
+        scale: Upscaling factor.
+        seconds: Spent in optimizer steps until each validation.
+        psnr: In dB.
+    """
+
+    name: str
+    scale: int
+    seconds: tuple[float, ...]
+    psnr: tuple[float, ...]
+
+
+def read_curves(run: Path) -> list[Curve]:
+    """Read the curves of a run's folder, one for each scale.
+
+    Raises:
+        UserError: If the folder holds no validations.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    log.Reload()
+    tags = [tag for tag in log.Tags()["scalars"] if tag.startswith(TAG)]
+    if not tags:
+        raise UserError(f"{run}: holds no TensorBoard log with validations; train there first")
+    curves = []
+    for tag in sorted(tags):
+        points = log.Scalars(tag)
+        curves.append(
+            Curve(
+                name=run.name,
+                scale=int(tag.rpartition("x")[2]),
+                seconds=tuple(float(point.step) for point in points),
+                psnr=tuple(float(point.value) for point in points),
+            )
+        )
+    return curves
+
+
+def draw_curves(curves: Sequence[Curve], path: Path) -> None:
+    """Draw runs against their hours as an SVG, a panel for each scale; equal curves, equal bytes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    scales = sorted({curve.scale for curve in curves})
+    figure = Figure(figsize=(4.2 * len(scales), 3.4))
+    for index, scale in enumerate(scales):
+        axes = figure.add_subplot(1, len(scales), index + 1)
+        for curve in curves:
+            if curve.scale == scale:
+                hours = [seconds / 3600 for seconds in curve.seconds]
+                axes.plot(hours, curve.psnr, marker="o", markersize=3, label=curve.name)
+        axes.set_title(f"×{scale}")
+        axes.set_xlabel("hours of optimizer steps")
+        axes.set_ylabel("held-out PSNR, dB")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.tight_layout()
+    with (
+        replacing(path) as temporary,
+        matplotlib.rc_context({"svg.hashsalt": "reslite", "svg.fonttype": "none"}),
+    ):
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
