@@ -57,7 +57,7 @@ def read_curves(run: Path) -> list[Curve]:
 
 
 def draw_curves(curves: Sequence[Curve], path: Path) -> None:
-    """Draw runs against their hours as an SVG, a panel for each scale; equal curves, equal bytes."""
+    """Draw runs against their hours as SVG, a panel for each scale; equal curves, equal bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -33,6 +33,8 @@ from runtime.errors import UserError
 from runtime.sessions import FloatPicture, Session
 
 _DEFAULT_TILE = 128
+# Without enlargement a pixel takes far less memory, and the halos of such networks are wide.
+_DEFAULT_TILE_AT_SCALE_1 = 256
 # Pixels of a picture without a halo, where tiling is impossible and memory grows with the picture.
 _LARGEST_UNTILED = 2_000_000
 
@@ -96,19 +98,20 @@ def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
     return _plan(height, width, (tile + 2 * halo, tile + 2 * halo), halo)
 
 
-def plan_default_tiles(height: int, width: int, halo: int) -> list[Tile]:
-    """Cut a picture into tiles in the memory of a square one of 128 kept pixels.
+def plan_default_tiles(height: int, width: int, halo: int, side: int = _DEFAULT_TILE) -> list[Tile]:
+    """Cut a picture into tiles in the memory of a square one of ``side`` kept pixels.
 
     Args:
         height: Of the picture, in pixels.
         width: Of the picture, in pixels.
         halo: Pixels read around what is kept.
+        side: Of the square.
 
     Returns:
-        As ``plan_tiles``, but in windows of any shape with at most (128 + 2·halo)² pixels: of all
+        As ``plan_tiles``, but in windows of any shape with at most (side + 2·halo)² pixels: of all
         those plans the one that reads the fewest pixels, halos counted as often as they are read.
     """
-    budget = (_DEFAULT_TILE + 2 * halo) ** 2
+    budget = (side + 2 * halo) ** 2
     plans: list[tuple[int, int, int]] = []
     for rows in range(1, height + 1):
         tall = _window_extent(height, rows, halo)
@@ -248,7 +251,8 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
             )
         return whole
     if tile is None:
-        return plan_default_tiles(height, width, session.halo)
+        side = _DEFAULT_TILE if session.scale > 1 else _DEFAULT_TILE_AT_SCALE_1
+        return plan_default_tiles(height, width, session.halo, side)
     return plan_tiles(height, width, tile, session.halo)
 
 
