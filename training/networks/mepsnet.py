@@ -18,10 +18,6 @@ from torch.nn import functional as F
 
 from training.networks.interface import RGB_MEANS, RestorationNetwork
 
-# Against He's initialization, of the last convolution in a residual branch and in an expert: the
-# sums of dozens of blocks in a row would otherwise grow beyond what an optimizer recovers from.
-_LAST_GAIN = 0.1
-
 
 @dataclass(frozen=True)
 class MepsnetConfig:
@@ -36,6 +32,9 @@ class MepsnetConfig:
         blocks: Shared residual blocks in each of those, of two convolutions each.
         templates: Kernels in the bank.
         sharing: Make kernels from the bank; without it every convolution owns its kernel.
+        initial_gain: Deviation of all first kernels against He's initialization.
+        last_gain: That of the last one in each residual branch and each expert against the others:
+            the sums of dozens of blocks would else grow beyond what an optimizer recovers from.
     """
 
     family: Literal["mepsnet"] = "mepsnet"
@@ -46,6 +45,8 @@ class MepsnetConfig:
     blocks: int = 12
     templates: int = 16
     sharing: bool = True
+    initial_gain: float = 1.0
+    last_gain: float = 0.1
 
     # Read by pydantic when a recipe is checked: a misspelt key must not pass.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -79,10 +80,11 @@ class MepsnetConfig:
 class TemplateBank(nn.Module):
     """The kernels that all shared convolutions mix, templates × C × (C · 3 · 3)."""
 
-    def __init__(self, templates: int, channels: int) -> None:
+    def __init__(self, config: MepsnetConfig) -> None:
         super().__init__()
-        self.templates = nn.Parameter(torch.empty(templates, channels, 9 * channels))
-        nn.init.normal_(self.templates, std=math.sqrt(2 / (9 * channels)))
+        channels = config.channels
+        self.templates = nn.Parameter(torch.empty(config.templates, channels, 9 * channels))
+        nn.init.normal_(self.templates, std=config.initial_gain * math.sqrt(2 / (9 * channels)))
 
     def mixed(self, coefficients: Tensor) -> Tensor:
         """Return the kernel Σ coefficientₖ · templateₖ, C × C × 3 × 3."""
@@ -113,7 +115,7 @@ class OwnConv2d(nn.Module):
         super().__init__()
         channels = config.channels
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
-        nn.init.normal_(self.weight, std=gain * math.sqrt(2 / (9 * channels)))
+        nn.init.normal_(self.weight, std=gain * config.initial_gain * math.sqrt(2 / (9 * channels)))
 
     def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
         """Convolve N × C × H × W features."""
@@ -127,7 +129,7 @@ class SharedResidual(nn.Module):
         super().__init__()
         convolution = SharedConv2d if config.sharing else OwnConv2d
         self.first = convolution(config)
-        self.second = convolution(config, _LAST_GAIN)
+        self.second = convolution(config, config.last_gain)
 
     def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
         """Refine N × C × H × W features."""
@@ -155,9 +157,10 @@ class Expert(nn.Module):
 
     def __init__(self, config: MepsnetConfig) -> None:
         super().__init__()
-        self.head = _convolution(config.extraction[-1], config.channels)
+        gain = config.initial_gain
+        self.head = _convolution(config.extraction[-1], config.channels, gain)
         self.srirs = nn.ModuleList(ResidualInResidual(config) for _ in range(config.srirs))
-        self.tail = _convolution(config.channels, config.channels, gain=_LAST_GAIN)
+        self.tail = _convolution(config.channels, config.channels, gain * config.last_gain)
 
     def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
         """Turn N × extraction × H × W into N × C × H × W features."""
@@ -175,10 +178,10 @@ class AttentiveFusion(nn.Module):
     Squeeze and excitation (Hu et al., CVPR 2018) with a reduction of 2.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gain: float) -> None:
         super().__init__()
-        self.squeeze = _convolution(channels, channels // 2, 1)
-        self.excite = _convolution(channels // 2, channels, 1)
+        self.squeeze = _convolution(channels, channels // 2, gain, size=1)
+        self.excite = _convolution(channels // 2, channels, gain, size=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Weigh N × C × H × W features."""
@@ -195,20 +198,20 @@ class Mepsnet(RestorationNetwork):
         super().__init__()
         self.config = config
         self.register_buffer("means", torch.tensor(RGB_MEANS).view(1, 3, 1, 1), persistent=False)
-        widths = (3, *config.extraction)
+        widths, gain = (3, *config.extraction), config.initial_gain
         self.extraction = nn.Sequential(
             *(
                 layer
                 for inputs, outputs in zip(widths, config.extraction, strict=False)
-                for layer in (_convolution(inputs, outputs), nn.ReLU())
+                for layer in (_convolution(inputs, outputs, gain), nn.ReLU())
             )
         )
-        self.bank = TemplateBank(config.templates, config.channels) if config.sharing else None
+        self.bank = TemplateBank(config) if config.sharing else None
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
         fused = config.fused_channels
-        self.fusion = AttentiveFusion(fused)
+        self.fusion = AttentiveFusion(fused, gain)
         self.reconstruction = nn.Sequential(
-            _convolution(fused, fused // 2), nn.ReLU(), _convolution(fused // 2, 3)
+            _convolution(fused, fused // 2, gain), nn.ReLU(), _convolution(fused // 2, 3, gain)
         )
 
     def forward(self, picture: Tensor, scale: int = 1) -> Tensor:
@@ -230,8 +233,8 @@ class Mepsnet(RestorationNetwork):
         return self
 
 
-def _convolution(inputs: int, outputs: int, size: int = 3, gain: float = 1.0) -> nn.Conv2d:
-    """Return a convolution with a bias and He's initialization, times ``gain``."""
+def _convolution(inputs: int, outputs: int, gain: float, size: int = 3) -> nn.Conv2d:
+    """Return a convolution with a bias, initialized as He says times ``gain``."""
     convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2)
     nn.init.normal_(convolution.weight, std=gain * math.sqrt(2 / (size**2 * inputs)))
     if convolution.bias is not None:
