@@ -36,10 +36,10 @@ from export.scales import (
     quantized_weight,
     weight_scales,
 )
-from export.writing import Written
+from export.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import PoolingTensors, Precision, TensorInfo
+from runtime.manifest import Precision
 
 
 @contextlib.contextmanager
@@ -150,9 +150,9 @@ def write_coreml(
         _write_package(temporary, specification, Path(model.weights_dir))
     enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
     return Written(
-        input=_tensor_info(graph, graph.input, size),
-        output=_tensor_info(graph, graph.output, enlarged),
-        pooling=_pooling_tensors(graph, size),
+        input=planar_tensor(graph, graph.input, size),
+        output=planar_tensor(graph, graph.output, enlarged),
+        pooling=planar_pooling(graph, size),
         operators=_operators(specification),
     )
 
@@ -175,24 +175,10 @@ def _input_shape(
     return ct.Shape((1, 3, *extents))
 
 
-def _tensor_info(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
-    shape = (1, graph.channels()[value], *(size or (None, None)))
-    return TensorInfo(value, "NCHW", "float32", shape)
-
-
 def _pooled_inputs(graph: Graph) -> list[Any]:
     if graph.pooling is None:
         return []
     return [ct.TensorType(graph.pooling.pooled, shape=(1, graph.pooling.channels, 1, 1))]
-
-
-def _pooling_tensors(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
-    if graph.pooling is None:
-        return None
-    return PoolingTensors(
-        features=_tensor_info(graph, graph.pooling.features, size),
-        pooled=_tensor_info(graph, graph.pooling.pooled, (1, 1)),
-    )
 
 
 def _describe(description: Any, graph: Graph) -> None:

@@ -27,10 +27,10 @@ from export.scales import (
     quantized_weight,
     weight_scales,
 )
-from export.writing import Written
+from export.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import PoolingTensors, Precision, TensorInfo
+from runtime.manifest import Precision
 
 _OPSET = 18
 # The version that came with opset 18: a runtime refuses files of a newer one than it knows.
@@ -70,24 +70,10 @@ def write_onnx(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
     return Written(
-        input=_tensor_info(graph, graph.input, size),
-        output=_tensor_info(graph, graph.output, enlarged),
-        pooling=_pooling_tensors(graph, size),
+        input=planar_tensor(graph, graph.input, size),
+        output=planar_tensor(graph, graph.output, enlarged),
+        pooling=planar_pooling(graph, size),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-    )
-
-
-def _tensor_info(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
-    shape = (1, graph.channels()[value], *(size or (None, None)))
-    return TensorInfo(value, "NCHW", "float32", shape)
-
-
-def _pooling_tensors(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
-    if graph.pooling is None:
-        return None
-    return PoolingTensors(
-        features=_tensor_info(graph, graph.pooling.features, size),
-        pooled=_tensor_info(graph, graph.pooling.pooled, (1, 1)),
     )
 
 

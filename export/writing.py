@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from export.graph import Graph
 from runtime.manifest import PoolingTensors, TensorInfo
 
 
@@ -22,3 +23,17 @@ class Written:
     output: TensorInfo
     operators: dict[str, int]
     pooling: PoolingTensors | None = None
+
+
+def planar_tensor(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
+    """Describe an activation that a file holds as float32 planes, NCHW, of a size or of any."""
+    shape = (1, graph.channels()[value], *(size or (None, None)))
+    return TensorInfo(value, "NCHW", "float32", shape)
+
+
+def planar_pooling(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
+    """Describe what a file that was cut at its pooling takes and returns beside pictures, NCHW."""
+    if graph.pooling is None:
+        return None
+    features = planar_tensor(graph, graph.pooling.features, size)
+    return PoolingTensors(features, planar_tensor(graph, graph.pooling.pooled, (1, 1)))
