@@ -303,6 +303,11 @@ def session_restorer(session: Session, tile: int | None = None) -> Restore:
     return lambda picture: restore_tiled(session, picture, tile)
 
 
+def whole_restorer(session: Session) -> RestoreFloat:
+    """Return a restorer of float pictures that fit one tile, whatever kind of file it is."""
+    return session.run if session.pooling is None else lambda image: restore_tiled(session, image)
+
+
 def network_restorer(module: nn.Module) -> Restore:
     """Return a restorer that runs a torch module of one scale (see ``AtScale``)."""
     restore = restore_with(module.eval())
@@ -321,14 +326,15 @@ def max_abs_diff(
             the top left corner of each that is large enough.
     """
     size = session.fixed_size
+    restore = whole_restorer(session)
     if pictures is None:
-        return largest_difference(session.run, reference, parity_pictures(size))
+        return largest_difference(restore, reference, parity_pictures(size))
     if size is None:
         inputs = [_to_float(picture) for picture in pictures]
     else:
         large = [p for p in pictures if p.shape[0] >= size[0] and p.shape[1] >= size[1]]
         inputs = [_to_float(picture[: size[0], : size[1]]) for picture in large]
-    return largest_difference(session.run, reference, inputs or parity_pictures(size))
+    return largest_difference(restore, reference, inputs or parity_pictures(size))
 
 
 def _score_one(restored: Picture, pair: Pair, scale: int) -> PictureScore:

@@ -1,6 +1,6 @@
 """The gate: every artifact of a bundle against figures that were committed on purpose.
 
-``snapshot`` measures a bundle, ``compare`` holds it against ``baseline.json``, ``deviation_table``
+``snapshot`` measures a bundle, ``compare`` holds it against its baseline, ``deviation_table``
 says what differs. A figure that became better fails as well: the baseline is what the README and
 the users rely on, and it moves only by ``reslite gate --update``.
 
@@ -23,16 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer
+from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.tables import text_table
 from export.parity import Restore
 from runtime import sessions
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Format, Precision, read_manifest, size_of
+from training.catalogue import file_stem
 from training.pictures import Picture
 
-BASELINE = Path(__file__).parent / "baseline.json"
+BASELINES = Path(__file__).parent / "baselines"
+"""One file for each gated model and scale."""
+
 UPDATE_COMMAND = "reslite gate --update"
 
 PSNR_TOLERANCE = 0.02
@@ -125,15 +128,20 @@ class Snapshot:
     pictures: tuple[str, ...]
     artifacts: tuple[Entry, ...]
 
-    def write(self, path: Path = BASELINE) -> None:
-        """Write the snapshot as the baseline, lists of numbers on one line each."""
+    def write(self, path: Path) -> None:
+        """Write the snapshot as a baseline, lists of numbers on one line each."""
         text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
         text = re.sub(r"\[([^][{}\"]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_snapshot(path: Path = BASELINE) -> Snapshot:
+def baseline_path(model: str, scale: int) -> Path:
+    """Return where the baseline of a model lies, whether or not it exists."""
+    return BASELINES / f"{file_stem(model, scale)}.json"
+
+
+def read_snapshot(path: Path) -> Snapshot:
     """Read a snapshot written by ``Snapshot.write``.
 
     Raises:
@@ -295,7 +303,8 @@ def _quality(session: sessions.Session, source: Restore, pairs: Sequence[Pair]) 
 def _sampled(session: sessions.Session, picture: Picture) -> list[float]:
     """Return restored values of ``picture``, evenly spread over it and its channels."""
     size = session.fixed_size or picture.shape[:2]
-    restored = session.run(picture[: size[0], : size[1]].astype(np.float32) / np.float32(255))
+    image = picture[: size[0], : size[1]].astype(np.float32) / np.float32(255)
+    restored = whole_restorer(session)(image)
     places = np.linspace(0, restored.size - 1, _SAMPLES).astype(int)
     return [round(float(value) * 255, 3) for value in restored.ravel()[places]]
 
