@@ -94,9 +94,15 @@ class Variant:
     flexible: tuple[int, int] | None = None
     tiled: bool = False
 
-    @property
-    def companion(self) -> Variant:
-        """The variant that restores tiles in this one's place, if the network pools globally."""
+    def companion(self, graph: Graph) -> Variant | None:
+        """Return the variant that restores tiles in this one's place, where there is to be one.
+
+        That is for networks that pool globally, unless the input is fixed at a size that the halo
+        fills: no picture can be cut into such tiles.
+        """
+        room = self.size is None or min(self.size) > 2 * graph.halo()
+        if self.tiled or not graph.pools_globally or not room:
+            return None
         return dataclasses.replace(self, tiled=True, float_io=False)
 
     def file_name(self, model: str, scale: int) -> str:
@@ -161,11 +167,9 @@ def bundle_of(
         UserError: If a variant cannot be made.
     """
     manifest = existing_manifest(folder, source)
-    if source.graph.pools_globally:
-        # A companion comes first: a file is proven with the one that restores its tiles.
-        paired = [one for variant in variants for one in (variant.companion, variant)]
-        variants = list(dict.fromkeys(paired))
-    for variant in variants:
+    # Companions are variants of their own; several may share one.
+    paired = [one for v in variants for one in (v.companion(source.graph), v) if one is not None]
+    for variant in dict.fromkeys(paired):
         if not overwrite and _is_current(manifest, folder, source, variant, table):
             announce(f"kept      {variant.file_name(manifest.model, manifest.scale)}")
             continue
@@ -228,6 +232,7 @@ def _export(
     path = folder / variant.file_name(source.model.name, source.scale)
     scales = table if _is_int8(variant) else None
     written = _write(graph, path, variant, table)
+    companion = variant.companion(source.graph)
     return Artifact(
         file=path.name,
         format=variant.format,
@@ -243,11 +248,7 @@ def _export(
         calibration=scales.calibration if scales else None,
         scales_sha256=scales.sha256 if scales else None,
         pooling=written.pooling,
-        tiled_by=(
-            variant.companion.file_name(source.model.name, source.scale)
-            if source.graph.pools_globally and not variant.tiled
-            else None
-        ),
+        tiled_by=companion.file_name(source.model.name, source.scale) if companion else None,
     )
 
 

@@ -52,6 +52,10 @@ PIXELS = Quantization(float(np.float32(1 / 255)), -128)
 """Of the picture and the restored picture: one quantum is one of the 256 levels of a pixel."""
 
 
+SIGMOID = Quantization(1 / 256, -128)
+"""Of a sigmoid's result: what TFLite's int8 LOGISTIC returns, always."""
+
+
 @dataclass(frozen=True)
 class ScaleTable:
     """The quantization of every activation, by the name it has in the captured graph.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from export.errors import CannotLower
 from export.graph import Graph, Node
 from export.scales import (
+    SIGMOID,
     Quantization,
     ScaleTable,
     bias_scales,
@@ -32,9 +33,6 @@ from export.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import PoolingTensors, Precision, TensorInfo
-
-_SIGMOID = Quantization(1 / 256, -128)
-"""What TFLite's int8 LOGISTIC returns, always."""
 
 # Operators that copy int8 values without a look at their scales.
 _MOVES = frozenset({"Concat", "Split", "DepthToSpace"})
@@ -267,10 +265,10 @@ class _Translator:
         )
 
     def _sigmoid(self, node: Node) -> None:
-        if self._table is None or self._table.of(node.output) == _SIGMOID:
+        if self._table is None or self._table.of(node.output) == SIGMOID:
             self._emit("LOGISTIC", node)
             return
-        fixed = self._like(node.output, f"{node.output}/sigmoid", _SIGMOID)
+        fixed = self._like(node.output, f"{node.output}/sigmoid", SIGMOID)
         self.file.add_operator("LOGISTIC", [self._tensors[node.inputs[0]]], [fixed])
         self._requantized(fixed, self._activation(node.output))
 

@@ -18,6 +18,7 @@ from export.graph import Graph, origin
 from export.lowering import lower
 from export.scales import (
     PIXELS,
+    SIGMOID,
     Quantization,
     ScaleTable,
     output_axis,
@@ -173,7 +174,11 @@ def _activations(
     graph: Graph, classes: ScaleClasses, summaries: Mapping[str, Summary], observer: Observer
 ) -> dict[str, Quantization]:
     chosen = dict.fromkeys(classes.pixels, PIXELS)
+    sigmoids = {node.output for node in graph.nodes if node.op == "Sigmoid"}
     for members in classes.classes:
+        if sigmoids.issuperset(members):
+            chosen.update(dict.fromkeys(members, SIGMOID))
+            continue
         summary = reduce(Summary.merged, (summaries[value] for value in members))
         low, high = _with_room_for_biases(graph, members, observer(summary))
         chosen.update(dict.fromkeys(members, Quantization.of_range(low, high)))

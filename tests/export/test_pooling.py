@@ -20,10 +20,11 @@ from export.execution import execute
 from export.graph import Graph
 from export.lowering import fold_template_bank, lower
 from export.pooling import cut_at_pooling
-from export.scales import ScaleTable
+from export.scales import SIGMOID, ScaleTable
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import simulated
+from runtime.errors import UserError
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, find_model
@@ -233,6 +234,29 @@ def test_any_tiles_of_any_picture_are_right(
     with runtime.open(bundle[0] / "tiny_mepsnet_x1_float32.onnx") as session:
         tiled = restore_tiled(session, image, tile)
         np.testing.assert_allclose(tiled, np.clip(session.run(image), 0, 1), atol=1e-5)
+
+
+def test_the_gate_is_what_tflite_returns_without_requantizing_it(
+    bundle: tuple[Path, Manifest], table: ScaleTable
+) -> None:
+    assert table.of("sigmoid") == SIGMOID
+    file = bundle[1].artifact("tiny_mepsnet_x1_int8.tflite")
+    assert file is not None
+    assert file.operators["LOGISTIC"] == 1
+    assert "QUANTIZE" not in file.operators
+
+
+def test_files_of_a_size_that_the_halo_fills_bring_no_companion(
+    source: Source, tmp_path: Path
+) -> None:
+    manifest = bundle_of(source, [Variant("onnx", "float32", size=(16, 40))], tmp_path)
+    (file,) = manifest.artifacts
+    assert file.tiled_by is None
+    with (
+        runtime.open(tmp_path / file.file) as session,
+        pytest.raises(UserError, match=r"fixed at 16×40, which its halo of 8 pixels fills"),
+    ):
+        restore_tiled(session, np.zeros((50, 40, 3), np.uint8))
 
 
 def test_a_graph_without_a_pooling_or_with_two_is_not_cut(source: Source) -> None:
