@@ -115,8 +115,7 @@ def refresh(runs: tuple[Path, ...]) -> None:
             "scores": scores_table([model for model in models if 1 not in model.scales], data),
             "shdd": shdd_table([model for model in models if 1 in model.scales]),
             "artifacts": "\n\n".join(
-                artifacts_table(one, Path(folder) / name, data / "set14")
-                for name, one in shipments.items()
+                artifacts_table(one, Path(folder) / name, data) for name, one in shipments.items()
             ),
             "multadds": multadds_finding(shipments["carn"].report),
         }
@@ -235,12 +234,16 @@ def scores_table(models: Sequence[Model], data: Path) -> str:
     return "\n".join(lines)
 
 
-def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
+def artifacts_table(shipment: Shipment, folder: Path, data: Path) -> str:
     """Return what ``ship`` measured of one network's files, as Markdown."""
     report = shipment.report
     latency = report.latency
     assert latency is not None
     machine = latency.environment
+    if report.scale > 1:
+        second, pairs = "Set14", list(pairs_in(data / "set14", report.scale))
+    else:
+        second, pairs = "SHDD moderate", list(shdd_pairs(data, "moderate"))
     lines = [
         f"{report.model} ×{report.scale}; {psnr_name(report.scale)} on {report.pictures} "
         f"({report.source.psnr:.2f} dB in torch), "
@@ -248,11 +251,10 @@ def artifacts_table(shipment: Shipment, folder: Path, second_set: Path) -> str:
         f"({', '.join(machine.simd)}; {latency.threads} threads, median of {latency.rounds} "
         "interleaved rounds).",
         "",
-        "| file | kB | max. difference | Set5 dB | lost on Set5 | lost on Set14 | speed |",
+        f"| file | kB | max. difference | Set5 dB | lost on Set5 | lost on {second} | speed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     base = latency.row(f"{report.model.replace('-', '_')}_x{report.scale}_float32.tflite")
-    pairs = list(pairs_in(second_set, report.scale))
     module = find_model(report.model).at_scale(report.scale)
     source = score(network_restorer(module), pairs, report.scale)
     for row in report.rows:
