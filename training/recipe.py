@@ -75,6 +75,7 @@ class Recipe(_Strict):
     precision: Literal["bf16", "float32"] = "bf16"
     masked_dense: bool = False
     seed: int = 0
+    start: str | None = Field(default=None, description="a model or weights file to begin with")
     train_folder: str = "train"
     valid_folder: str = "valid"
     validate_every: int = Field(default=5000, gt=0)

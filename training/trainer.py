@@ -22,6 +22,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from tqdm import tqdm
 
 from runtime.errors import UserError
+from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
@@ -47,6 +48,7 @@ class Run:
         optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in those steps.
+        start: The weights it began with and their training record, where it did not begin anew.
     """
 
     recipe: Recipe
@@ -55,6 +57,31 @@ class Run:
     optimizer: Optimizer
     step: int = 0
     seconds: float = 0.0
+    start: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
+        """Begin a run: with the weights that the recipe starts from, or else with random ones.
+
+        Raises:
+            UserError: If the weights are of another network than the recipe describes.
+        """
+        run = cls.fresh(recipe, device)
+        if recipe.start is None:
+            return run
+        model = find_model(recipe.start)
+        if model.recipe.network != recipe.network:
+            raise UserError(
+                f"{recipe.start}: is of another network than recipe '{recipe.name}' describes; "
+                "name weights of the same one as its start"
+            )
+        run.network.load_state_dict(model.network().state_dict())
+        with torch.no_grad():
+            for name, parameter in run.network.named_parameters():
+                run.average[name].copy_(parameter)
+        run.optimizer.load({})
+        run.start = {"sha256": model.sha256, **model.training}
+        return run
 
     @classmethod
     def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
@@ -77,6 +104,7 @@ class Run:
             "step": str(self.step),
             "seconds": repr(self.seconds),
             "recipe": self.recipe.model_dump_json(),
+            "start": json.dumps(self.start),
         }
         save_tensors(path, tensors, metadata)
 
@@ -103,6 +131,7 @@ class Run:
                 run.average[name].copy_(tensors[f"average.{name}"])
         run.optimizer.load(tensors)
         run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
+        run.start = json.loads(metadata.get("start", "null"))
         return run
 
     def averaged_network(self) -> RestorationNetwork:
@@ -186,7 +215,7 @@ def train(
     """
     checkpoint = folder / CHECKPOINT
     run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
-    run = run or Run.fresh(recipe, device)
+    run = run or Run.begin(recipe, device)
     pictures = read_all(picture_paths(data / recipe.train_folder))
     source = source_of(recipe, pictures)
     valid = read_all(picture_paths(data / recipe.valid_folder))
@@ -233,6 +262,7 @@ def save_weights(run: Run, path: Path, pictures: int) -> None:
         "pictures": pictures,
         "machine": _machine(next(run.network.parameters()).device),
         "torch": torch.__version__,
+        **({} if run.start is None else {"start": run.start}),
     }
     metadata = {"recipe": run.recipe.model_dump_json(), "training": json.dumps(record)}
     save_tensors(path, run.average, metadata)

@@ -99,6 +99,29 @@ def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_a_run_begins_with_the_weights_it_is_told_and_says_so(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path, kind: str
+) -> None:
+    first = train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path / "first", progress=False)
+    changes = [
+        f"start={first}",
+        f"optimizer.kind={kind}",
+        "stages=[{steps: 2, patch: 8, batch: 1}]",
+    ]
+    recipe = load_recipe(str(tiny_recipe), [*changes, "optimizer.learning_rate=1.0e-9"])
+    second = train(recipe, tiny_data, tmp_path / "second", progress=False)
+    ours, theirs = _weights(tmp_path / "second"), _weights(tmp_path / "first")
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
+    started = find_model(str(second)).training["start"]
+    assert (started["sha256"], started["steps"]) == (find_model(str(first)).sha256, 40)
+
+    other = load_recipe(str(tiny_recipe), [f"start={first}", "network.units=1"])
+    with pytest.raises(UserError, match="is of another network"):
+        train(other, tiny_data, tmp_path / "third", progress=False)
+
+
 def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
     tiny_recipe: Path, tiny_data: Path
 ) -> None:
