@@ -52,7 +52,7 @@ def find_scales(
     model: Model,
     scale: int,
     folder: Path | None = None,
-    method: Method = "mse",
+    method: Method | None = None,
     concatenations: Concatenations | Literal["measured"] = "measured",
     progress: bool = False,
 ) -> ScaleTable:
@@ -62,7 +62,9 @@ def find_scales(
         model: The trained network.
         scale: Its upscaling factor.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
-        method: As in ``quantize_network``.
+        method: As in ``quantize_network``; None for what lost least when it was measured: least
+            squares for super-resolution, the full range for networks that keep the size, whose
+            values far out carry the picture itself (docs/quantization.md).
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
@@ -74,7 +76,7 @@ def find_scales(
         scale=scale,
         weights_sha256=model.sha256,
         calibration=calibration_record(paths),
-        method=method,
+        method=method or ("mse" if scale > 1 else "min-max"),
         concatenations=concatenations,
         progress=progress,
     )

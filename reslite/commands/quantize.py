@@ -23,7 +23,9 @@ METHODS = ("mse", "percentile", "min-max")
     type=click.Path(path_type=Path),
     help="Folder of pictures [default: RESLITE_DATA's training pictures, else scikit-image's].",
 )
-@click.option("--method", type=click.Choice(METHODS), default="mse", show_default=True)
+@click.option(
+    "--method", type=click.Choice(METHODS), help="How ranges are chosen [default: what lost least]."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write [default: MODEL_xS_scales.json]."
 )
@@ -32,7 +34,7 @@ def command(
     model: str,
     scale: int | None,
     calibration: Path | None,
-    method: str,
+    method: str | None,
     out: Path | None,
     overwrite: bool,
 ) -> None:
@@ -50,7 +52,7 @@ def command(
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")
-    table = find_scales(found, scale, calibration, cast("Method", method), progress=True)
+    table = find_scales(found, scale, calibration, cast("Method | None", method), progress=True)
     table.write(out)
     pictures = len(table.calibration.pictures)
-    click.echo(f"{out}: {len(table.activations)} activations, {method}, {pictures} pictures")
+    click.echo(f"{out}: {len(table.activations)} activations, {table.method}, {pictures} pictures")

@@ -17,7 +17,7 @@ TABLE = {
 
 def test_models_json_gives_the_published_costs(cli: Cli) -> None:
     rows = {row["name"]: row for row in json.loads(cli("models", "--json").out)}
-    assert rows.keys() == TABLE.keys()
+    assert rows.keys() == {*TABLE, "mepsnet-s"}
     for name, (parameters, together, multadds) in TABLE.items():
         row = rows[name]
         assert row["scales"] == [2, 3, 4]
@@ -28,6 +28,17 @@ def test_models_json_gives_the_published_costs(cli: Cli) -> None:
         for scale, expected in zip("234", multadds, strict=True):
             assert row["multadds_720p"][scale] / 1e9 == pytest.approx(expected, abs=0.05)
         assert row["psnr"]["set5"]["4"] > 30
+
+
+def test_the_small_mepsnet_is_listed_with_its_cost_and_every_level(cli: Cli) -> None:
+    (row,) = json.loads(cli("models", "mepsnet-s", "--json").out)
+    assert row["scales"] == [1]
+    assert row["parameters"]["1"] == row["parameters"]["all"] == 340_819
+    assert row["multadds_720p"]["1"] <= 8.8218e12 / 8
+    assert set(row["psnr"]) == {"shdd-easy", "shdd-moderate", "shdd-difficult"}
+    table = cli("models").out
+    assert "mepsnet-s" in table
+    assert "shdd-moderate" in table
 
 
 def test_models_prints_a_table_and_a_card(cli: Cli) -> None:

@@ -12,17 +12,20 @@ from training.checkpoint import save_tensors
 
 def test_shipped_models_load_with_their_provenance() -> None:
     models = list_models()
-    assert [model.name for model in models] == ["carn", "carn-m"]
+    assert [model.name for model in models] == ["carn", "carn-m", "mepsnet-s"]
     for model in models:
-        assert model.scales == (2, 3, 4)
         assert model.training["steps"] == model.recipe.steps
+    for model in models[:2]:
+        assert model.scales == (2, 3, 4)
         assert set(model.training["psnr"]) == {"set5", "set14", "b100"}
         picture = torch.rand(1, 3, 5, 4)
         assert model.at_scale(4)(picture).shape == (1, 3, 20, 16)
+    assert models[2].chosen_scale(None) == 1
+    assert models[2].at_scale(1)(torch.rand(1, 3, 5, 4)).shape == (1, 3, 5, 4)
 
 
 def test_unknown_names_and_scales_are_answered_with_known_ones() -> None:
-    with pytest.raises(UserError, match=r"one of carn, carn-m; did you mean 'carn-m'\?"):
+    with pytest.raises(UserError, match=r"one of carn, carn-m, mepsnet-s; did you mean 'carn-m'\?"):
         find_model("carnm")
     with pytest.raises(UserError, match="scale 5 was not trained; choose one of 2, 3, 4"):
         find_model("carn-m").at_scale(5)
