@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -193,11 +194,17 @@ def shdd_table(models: Sequence[Model]) -> str:
         cells = [f"{model.training['kinds'][kind][1]:.2f}" for model in models]
         shown = "" if before is None else f"{before:.2f}"
         lines.append(f"| {kind} regions | {shown} | {' | '.join(cells)} | |")
-    efforts = [
-        f"{model.training['steps']:,} steps, {model.training['hours']:.1f} h" for model in models
-    ]
-    lines.append(f"| training | | {' | '.join(efforts)} | |")
+    lines.append(f"| training | | {' | '.join(effort(m.training) for m in models)} | |")
     return "\n".join(lines)
+
+
+def effort(record: Mapping[str, Any]) -> str:
+    """Return the steps and hours of a training record and of those it started from."""
+    steps, hours, part = 0, 0.0, record
+    while part:
+        steps, hours = steps + part["steps"], hours + part["hours"]
+        part = part.get("start", {})
+    return f"{steps:,} steps, {hours:.1f} h"
 
 
 def update_baseline(model: str, scale: int, bundle: Path) -> None:
@@ -223,14 +230,13 @@ def scores_table(models: Sequence[Model], data: Path) -> str:
         lines.append(f"| bicubic | ×{scale} | {' | '.join(cells)} | |")
     for model in models:
         record = model.training
-        effort = f"{record['steps']:,} steps, {record['hours']:.1f} h"
         for index, scale in enumerate(model.scales):
             cells = [
                 f"**{record['psnr'][name][str(scale)]:.2f}** / "
                 f"{PUBLISHED[model.name][name][index]:.2f}"
                 for name in TEST_SETS
             ]
-            lines.append(f"| {model.name} | ×{scale} | {' | '.join(cells)} | {effort} |")
+            lines.append(f"| {model.name} | ×{scale} | {' | '.join(cells)} | {effort(record)} |")
     return "\n".join(lines)
 
 

@@ -94,8 +94,8 @@ def ship(
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs, scale)
     manifest = _scored(manifest, out, pairs, reference)
-    others = [other for other in list_models() if other.name != model.name]
-    peers = [_peer(other, scale, announce) for other in others if scale in other.scales]
+    others = [one for one in list_models() if one.name != model.name and scale in one.scales]
+    peers = [_peer(other, scale, announce) for other in others]
     announce("measuring latency")
     latency = _latency([(out, manifest), *peers], rounds, threads)
     manifest = _timed(manifest, latency)

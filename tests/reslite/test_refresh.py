@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reslite.refresh import PUBLISHED, rewrite
+from reslite.refresh import PUBLISHED, PUBLISHED_SHDD, effort, rewrite, shdd_table
 from runtime.errors import UserError
+from training.catalogue import find_model
 
 
 def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
@@ -26,3 +27,19 @@ def test_published_scores_are_the_papers() -> None:
         28.42,
         27.44,
     ]
+
+
+def test_effort_counts_what_a_run_started_from() -> None:
+    first = {"steps": 7_600, "hours": 0.69}
+    assert effort(first) == "7,600 steps, 0.7 h"
+    assert effort({"steps": 2_250, "hours": 0.36, "start": first}) == "9,850 steps, 1.1 h"
+
+
+def test_the_table_of_shdd_has_every_level_beside_the_thesis_and_every_kind() -> None:
+    assert PUBLISHED_SHDD == {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}  # issue 3
+    table = shdd_table([find_model("mepsnet-s")])
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
+    for level, thesis in PUBLISHED_SHDD.items():
+        assert rows[level].endswith(f"| {thesis} |")
+    for kind in ("noise", "blur", "f-noise", "contrast", "identity"):
+        assert f"{kind} regions" in rows
