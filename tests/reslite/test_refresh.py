@@ -32,7 +32,7 @@ def test_published_scores_are_the_papers() -> None:
 def test_effort_counts_what_a_run_started_from() -> None:
     first = {"steps": 7_600, "hours": 0.69}
     assert effort(first) == "7,600 steps, 0.7 h"
-    assert effort({"steps": 2_250, "hours": 0.36, "start": first}) == "9,850 steps, 1.1 h"
+    assert effort({"steps": 2_250, "hours": 0.36, "start": first}) == "9,850 steps, 1.0 h"
 
 
 def test_the_table_of_shdd_has_every_level_beside_the_thesis_and_every_kind() -> None:

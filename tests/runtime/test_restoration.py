@@ -131,6 +131,7 @@ class Broken:
     """A session that must not be used, or fails when it is."""
 
     scale, halo, fixed_size = 2, 3, None
+    pooling = open_tiled = None
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -257,6 +258,7 @@ def test_interrupted_work_keeps_what_was_finished(folder: Path, onnx_session: Se
 
     class Interrupted:
         scale, halo, fixed_size = 2, 3, None
+        pooling = open_tiled = None
         calls = 0
 
         def run(self, image: np.ndarray) -> np.ndarray:
