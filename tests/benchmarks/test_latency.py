@@ -132,7 +132,7 @@ def test_table_says_what_was_measured_and_on_what(asked: list[str]) -> None:
     assert report.environment.cpu in lines[0]
     assert "threads: 2 of" in lines[0]
     assert lines[-2].split() == [
-        *("b", "180×320", "10.00", "2.50", "100.0", "100", "2.00×", "(2.00–3.00)"),
+        *("b", "180×320", "10.00", "2.50", "100.0", "100", "12", "2.00×", "(2.00–3.00)"),
     ]
     assert "against a" in lines[-1]
     assert "Warning" not in latency_table(report)
