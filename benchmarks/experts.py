@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quantize.ptq import as_image
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.networks.interface import RestorationNetwork
@@ -58,9 +59,8 @@ def explain(network: RestorationNetwork, name: str, picture: Picture) -> Explana
             f"{width}×{height}: too large to hold the features of all experts; cut out at most "
             f"{LARGEST // 1_000_000} megapixel"
         )
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255)
     with torch.inference_mode():
-        features = torch.cat(network.expert_features(image), dim=1)
+        features = torch.cat(network.expert_features(as_image(picture)), dim=1)
         weighed = network.fusion(features)
         restored = network.restored(weighed)[0].clamp(0, 1).mul(255).round().to(torch.uint8)
         maps = weighed[0].abs().unflatten(0, (network.config.experts, -1)).mean(1)

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.tables import text_table
-from export.parity import Restore
+from export.parity import ParityError, Restore
 from runtime import sessions
 from runtime.atomic import replacing
 from runtime.errors import UserError
@@ -242,6 +242,12 @@ class Deviation:
     expected: str
     found: str
     tolerance: str
+
+
+def unproven(error: ParityError) -> Deviation:
+    """Return the deviation of a file that does not compute what its reference does."""
+    expected, found = f"≤{error.allowed:.2e}", f"{error.difference:.2e}"
+    return Deviation(error.file, "difference from reference", expected, found, "exact")
 
 
 def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -92,6 +93,7 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> Iterator[Node]:
     """
     mixed: dict[str, tuple[str, str]] = {}
     kernels: dict[str, Array] = {}  # Of mixed kernels the shape is known, not the values.
+    known = ChainMap(constants, kernels)
     for node in graph:
         names = [str(value.name) for value in node.inputs if value is not None]
         output = str(node.outputs[0].name)
@@ -108,9 +110,9 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> Iterator[Node]:
         else:
             if node.op_type == "Conv" and len(names) == 2:
                 bias = f"{output}.bias"
-                constants[bias] = np.zeros((constants | kernels)[names[1]].shape[0], np.float32)
+                constants[bias] = np.zeros(known[names[1]].shape[0], np.float32)
                 names.append(bias)
-            yield _read_node(node, names, constants | kernels)
+            yield _read_node(node, names, known)
 
 
 def _integers(array: Array) -> tuple[int, ...]:

@@ -28,7 +28,20 @@ _TILE = 16
 
 
 class ParityError(UserError):
-    """A file does not compute what its source computes."""
+    """A file does not compute what its source computes.
+
+    Attributes:
+        file: Name of the file.
+        difference: Largest difference from its reference.
+        allowed: The largest that it may have.
+    """
+
+    def __init__(self, file: str, difference: float, allowed: float) -> None:
+        self.file, self.difference, self.allowed = file, difference, allowed
+        super().__init__(
+            f"{file}: differs from its source by {difference:.3g}, at most {allowed:.3g} is "
+            "allowed; please report this network"
+        )
 
 
 def parity_pictures(
@@ -91,7 +104,4 @@ def check_parity(name: str, kind: Format, precision: Precision, difference: floa
     allowed = COREML_INT8_TOLERANCE if coreml_int8 else TOLERANCE[precision]
     # Written so that a difference that is not a number fails.
     if not difference <= allowed:
-        raise ParityError(
-            f"{name}: differs from its source by {difference:.3g}, at most {allowed:.3g} is "
-            "allowed; please report this network"
-        )
+        raise ParityError(name, difference, allowed)

@@ -77,7 +77,7 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
 }
 
 
-# RGB PSNR of MEPSNet on SHDD, whose pictures are full DIV2K's: thesis, Table 7.2.
+# RGB PSNR of MEPSNet on SHDD, whose pictures are full DIV2K's: thesis, chapter 7.
 PUBLISHED_SHDD: Mapping[shdd.Level, float] = {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}
 
 
@@ -89,9 +89,9 @@ def refresh(runs: tuple[Path, ...]) -> None:
     if data is None:
         raise UserError("the published scores are on Set5, Set14 and B100: set RESLITE_DATA")
     for run in runs:
-        publish(find_model(str(run)), data)
-        curve = ROOT / "docs" / "curves" / f"{find_model(str(run)).name}.svg"
-        draw_curves(read_curves(run.parent), curve)
+        model = find_model(str(run))
+        publish(model, data)
+        draw_curves(read_curves(run.parent), ROOT / "docs" / "curves" / f"{model.name}.svg")
     models = list_models()
     for model in models:
         for scale in model.scales:
@@ -316,10 +316,7 @@ def multadds_finding(report: Report) -> str:
 
 def draw_figure(file: Path) -> None:
     """Draw bicubic, restored and original side by side, from a picture of scikit-image's."""
-    from skimage import data
-
-    astronaut: Picture = data.astronaut()  # type: ignore[no-untyped-call]
-    original = astronaut[20:212, 130:322]
+    original = _astronaut()[20:212, 130:322]
     low = bicubic.reduce(original, FIGURE_SCALE)
     with runtime.open(file) as session:
         restored = session_restorer(session)(low)
@@ -342,12 +339,16 @@ def draw_figure(file: Path) -> None:
 
 def draw_experts(model: Model) -> None:
     """Draw what the experts look at in a distorted picture of scikit-image's."""
-    from skimage import data
-
-    astronaut: Picture = data.astronaut()  # type: ignore[no-untyped-call]
-    distorted = Pair.distorted("astronaut", astronaut[:256, 90:410], "moderate").low
+    distorted = Pair.distorted("astronaut", _astronaut()[:256, 90:410], "moderate").low
     explained = explain(model.network(), model.name, distorted)
     draw(explained, ROOT / "docs" / "experts.png")
+
+
+def _astronaut() -> Picture:
+    from skimage import data
+
+    picture: Picture = data.astronaut()  # type: ignore[no-untyped-call]
+    return picture
 
 
 def rewrite(path: Path, sections: Mapping[str, str]) -> None:

@@ -82,13 +82,11 @@ def restore_picture(
         eight_bit = picture.pixels.dtype == np.uint8
         pixels = restored(picture.pixels, empty_padded(height, width) if eight_bit else None)
     alpha = picture.alpha
-    if session.scale == 1:
-        pass  # What damaged the colours did not damage the transparency.
-    elif alpha is not None and alpha.min() == alpha.max():
+    # At scale 1 it stays: what damaged the colours did not damage the transparency.
+    if alpha is not None and session.scale > 1:
         # A plane without structure has nothing to restore and could only gain errors.
-        alpha = np.full((height, width, 1), alpha.flat[0])
-    elif alpha is not None:
-        alpha = restored(alpha)
+        flat = alpha.min() == alpha.max()
+        alpha = np.full((height, width, 1), alpha.flat[0]) if flat else restored(alpha)
     return PictureFile(pixels, alpha, picture.grey, picture.icc)
 
 

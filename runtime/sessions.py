@@ -58,8 +58,9 @@ class Session(ABC):
         fixed_size: Height and width of the only input the artifact takes; None if it takes any.
         runtime_name: Runtime, version and device that really execute it.
         pooling: Tensors besides the pictures of a file that restores tiles for another.
-        open_tiled: Opens the file that restores tiles in the place of this one, whose network pools
+        tiled_by: Name of the file that restores tiles in the place of this one, whose network pools
             over the whole picture; None if this one restores tiles itself.
+        open_tiled: Opens that file.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Session(ABC):
         self.runtime_name = runtime_name
         self.fixed_size = fixed_size
         self.pooling = description.pooling if description else None
+        self.tiled_by = description.tiled_by if description else None
         self.open_tiled: Callable[[], Session] | None = None
         self.halo = description.halo if description else None
         self.scale = description.scale if description else self._probed_scale()
@@ -182,17 +184,14 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
             from its manifest, is no picture-to-picture network, or if its runtime is missing.
     """
     path = Path(path)
-    session, tiled_by = _opened(path, verify, runtime, threads)
-    if tiled_by is not None:
-        companion = path.with_name(tiled_by)
-        session.open_tiled = lambda: _opened(companion, verify, runtime, threads)[0]
+    session = _opened(path, verify, runtime, threads)
+    if session.tiled_by is not None:
+        companion = path.with_name(session.tiled_by)
+        session.open_tiled = lambda: _opened(companion, verify, runtime, threads)
     return session
 
 
-def _opened(
-    path: Path, verify: bool, runtime: str | None, threads: int | None
-) -> tuple[Session, str | None]:
-    """Return the session and the name of the file that restores its tiles, if another does."""
+def _opened(path: Path, verify: bool, runtime: str | None, threads: int | None) -> Session:
     engine = _runtime_for(path, runtime)
     if threads is not None and threads < 1:
         raise UserError(f"{threads} threads requested; choose 1 or more")
@@ -202,22 +201,20 @@ def _opened(
         from runtime.coreml_session import CoreMLSession, require_macos
 
         require_macos(path)
-        found = _description_of(path, verify)
-        return CoreMLSession(path, found), found.tiled_by if found else None
+        return CoreMLSession(path, _description_of(path, verify))
     _check_content(path)
     found = _description_of(path, verify)
-    tiled_by = found.tiled_by if found else None
     if engine == "litert":
         from runtime.litert_session import LiteRTSession
 
-        return LiteRTSession(path, found, threads or available_cores()), tiled_by
+        return LiteRTSession(path, found, threads or available_cores())
     if engine == "openvino":
         from runtime.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(path, found, threads or available_cores()), tiled_by
+        return OpenVINOSession(path, found, threads or available_cores())
     from runtime.onnx_session import OnnxSession
 
-    return OnnxSession(path, found, threads or available_cores()), tiled_by
+    return OnnxSession(path, found, threads or available_cores())
 
 
 def available_cores() -> int:

@@ -166,14 +166,13 @@ def restore_tiled(
     hidden = None if progress and len(tiles) > 1 else True
     bar = partial(tqdm, tiles, unit="tile", leave=False, disable=hidden)
     with ExitStack() as stack:
-        run: _Run = lambda window, orientation: session.run(window)  # noqa: E731
         cut = _cut_session(session, tiles, (height, width), stack)
-        if cut is not None:
-            counted = range(len(self_ensemble.ORIENTATIONS) if ensemble else 1)
-            pooled = [
-                _pooled(cut, image, bar(desc="pooling"), orientation) for orientation in counted
-            ]
-            run = lambda window, orientation: cut.run_pooled(window, pooled[orientation])[0]  # noqa: E731
+        if cut is None:
+            run = _running(session)
+        else:
+            orientations = range(len(self_ensemble.ORIENTATIONS) if ensemble else 1)
+            pooled = [_pooled(cut, image, bar(desc="pooling"), one) for one in orientations]
+            run = _running_cut(cut, pooled)
         for one in bar():
             window = _as_input(_window(image, one), white, session.fixed_size)
             restored = self_ensemble.restore(run, window) if ensemble else run(window, 0)
@@ -188,6 +187,14 @@ def restore_tiled(
 
 _Run = Callable[[FloatPicture, int], FloatPicture]
 """Restores a window that has one of the orientations of the self-ensemble."""
+
+
+def _running(session: Session) -> _Run:
+    return lambda window, orientation: session.run(window)
+
+
+def _running_cut(cut: Session, pooled: Sequence[FloatPicture]) -> _Run:
+    return lambda window, orientation: cut.run_pooled(window, pooled[orientation])[0]
 
 
 def _pooled(

@@ -80,9 +80,14 @@ class Region:
         return rows, slice(self.left, self.left + self.width)
 
 
-def regions_text(picture: str, level: Level, regions: Sequence[Region]) -> str:
+def regions_text(picture: str, level: Level, seed: int, regions: Sequence[Region]) -> str:
     """Return the JSON that lies beside a distorted picture and explains it."""
-    content = {"picture": picture, "level": level, "regions": [asdict(one) for one in regions]}
+    content = {
+        "picture": picture,
+        "level": level,
+        "seed": seed,
+        "regions": [asdict(one) for one in regions],
+    }
     return json.dumps(content, indent=1) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.pictures import Picture, picture_paths, read_rgb
-from training.shdd import Level, distort, regions_text
+from training.shdd import Level, distort, read_regions, regions_text
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def write_dataset(
         overwrite: Make again what is there.
 
     Raises:
-        UserError: If there are no pictures, two bear one name, or ``out`` cannot be written.
+        UserError: If there are no pictures, two bear one name, ``out`` cannot be written, or it
+            holds versions of another level or seed.
     """
     paths = picture_paths(source)
     by_stem: dict[str, Path] = {}
@@ -57,7 +59,7 @@ def write_dataset(
         pending = [
             (version, name)
             for version, name in enumerate(names)
-            if overwrite or not (out / "LR" / f"{name}.json").exists()
+            if overwrite or not _is_there(out / "LR" / f"{name}.json", level, seed)
         ]
         kept += versions - len(pending)
         if not pending:
@@ -69,9 +71,24 @@ def write_dataset(
             _save(out / "LR" / f"{name}.png", found.pixels)
             # Last, so that a version with its explanation is complete.
             with replacing(out / "LR" / f"{name}.json") as temporary:
-                text = regions_text(path.name, level, found.regions)
+                text = regions_text(path.name, level, seed, found.regions)
                 temporary.write_text(text, encoding="utf-8")
     return Written(len(paths), len(paths) * versions, kept)
+
+
+def _is_there(explanation: Path, level: Level, seed: int) -> bool:
+    """Tell whether a version is finished, and refuse one that was made differently."""
+    if not explanation.exists():
+        return False
+    read_regions(explanation)
+    content = json.loads(explanation.read_text(encoding="utf-8"))
+    found = (content.get("level"), content.get("seed"))
+    if found != (level, seed):
+        raise UserError(
+            f"{explanation}: is of level {found[0]} and seed {found[1]}, not {level} and {seed}; "
+            "choose another --out or pass --overwrite"
+        )
+    return True
 
 
 def _save(path: Path, picture: Picture) -> None:

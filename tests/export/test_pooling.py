@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import runtime
-from export.bundle import Source, Variant, bundle_of
+from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
 from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
@@ -84,12 +84,7 @@ def bundle(
 ) -> tuple[Path, Manifest]:
     folder = tmp_path_factory.mktemp("bundle")
     variants = [
-        *(
-            Variant(kind, precision)  # type: ignore[arg-type]
-            for kind in ("onnx", "tflite", "coreml")
-            for precision in ("float32", "float16", "int8")
-        ),
-        Variant("tflite", "int8", float_io=True),
+        *DEFAULT_VARIANTS,
         Variant("tflite", "float32", size=(24, 32)),
         Variant("onnx", "float32", profile="ort-cpu-banked"),
     ]

@@ -157,6 +157,12 @@ def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Pa
     (tmp_path / "out" / "LR" / "bird_01.json").unlink()
     repeated = write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7)
     assert repeated.kept == 2
+    with pytest.raises(UserError, match="is of level difficult and seed 7, not easy and 7"):
+        write_dataset(tmp_path / "in", tmp_path / "out", "easy", 3, 7)
+    replaced = write_dataset(tmp_path / "in", tmp_path / "out", "easy", 3, 7, overwrite=True)
+    assert replaced.kept == 0
+    assert len(read_regions(tmp_path / "out" / "LR" / "bird_00.json")) == 3
+    write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7, overwrite=True)
     assert (tmp_path / "out" / "LR" / "bird_01.json").exists()
 
 
