@@ -263,13 +263,18 @@ def small_graph() -> Graph:
 
 @pytest.fixture(scope="session")
 def open_package() -> Callable[[Path], Callable[[Image], Image]]:
-    """Return a function that reads a Core ML package and returns what runs it on a picture."""
+    """Return a function that reads a Core ML package and returns what runs it on a picture.
+
+    A package of several inputs and outputs takes and returns arrays in their order.
+    """
     return lambda path: functools.partial(_run, _read_package(path).functions["main"])
 
 
-def _run(function: Any, image: Image) -> Image:
-    (start,), (end,) = function.inputs.values(), function.outputs
-    values: dict[str, Any] = {start.name: torch.from_numpy(image)}
+def _run(function: Any, *images: Image) -> Any:
+    values: dict[str, Any] = {
+        start.name: torch.from_numpy(image)
+        for start, image in zip(function.inputs.values(), images, strict=True)
+    }
     for operation in function.operations:
         if operation.op_type == "const":
             continue
@@ -282,8 +287,8 @@ def _run(function: Any, image: Image) -> Image:
         results = made if isinstance(made, tuple) else (made,)
         for variable, result in zip(operation.outputs, results, strict=True):
             values[variable.name] = _as_stored(result, variable)
-    restored: Image = values[end.name].numpy()
-    return restored
+    results = [values[end.name].numpy() for end in function.outputs]
+    return results[0] if len(results) == 1 else results
 
 
 def _read_package(path: Path) -> Any:

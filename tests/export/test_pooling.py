@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +22,11 @@ from export.execution import execute
 from export.graph import Graph
 from export.lowering import fold_template_bank, lower
 from export.pooling import cut_at_pooling
+from export.profiles import PROFILES
 from export.scales import SIGMOID, ScaleTable
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
-from quantize.simulator import simulated
+from quantize.simulator import Simulator, simulated
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
@@ -193,6 +196,32 @@ def test_a_file_of_fixed_size_restores_larger_and_smaller_pictures(
         # average, which all pixels depend on, is that of the picture alone up to those.
         difference = np.abs(restored.astype(int) - restore_tiled(free, small))[inner]
         assert difference.max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("float32", 1e-5), ("float16", 2e-3), ("int8", 3.01 / 255)]
+)
+def test_core_ml_packages_whole_and_cut_compute_what_the_network_does(
+    bundle: tuple[Path, Manifest],
+    source: Source,
+    table: ScaleTable,
+    picture: NDArray[np.uint8],
+    open_package: Callable[[Path], Any],
+    precision: str,
+    allowed: float,
+) -> None:
+    image = (picture.astype(np.float32) / 255).transpose(2, 0, 1)[None].copy()
+    graph = lower(source.graph, PROFILES["coreml-ane"].rewrites("int8"))
+    module = Simulator(graph, table) if precision == "int8" else source.module
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(image)).clamp(0, 1).numpy()
+    folder, stem = bundle[0], f"tiny_mepsnet_x1_{precision}"
+    whole = open_package(folder / f"{stem}.mlpackage")(image)
+    assert np.abs(whole.clip(0, 1) - expected).max() <= allowed
+    cut = open_package(folder / f"{stem}_tiled.mlpackage")
+    _, features = cut(image, np.zeros((1, 16, 1, 1), np.float32))
+    restored, _ = cut(image, features.mean((2, 3), keepdims=True))
+    assert np.abs(restored.clip(0, 1) - expected).max() <= allowed
 
 
 def test_openvino_restores_tiles_too(
