@@ -29,8 +29,8 @@ from export.parity import (
     restore_with,
 )
 from export.pooling import cut_at_pooling
-from export.profiles import DEFAULT_PROFILES, profile_named
-from export.scales import ScaleTable, with_requantization
+from export.profiles import DEFAULT_PROFILES, QUANTIZED_FORM, profile_named
+from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from export.writing import Written
 from runtime.errors import UserError
 from runtime.manifest import (
@@ -201,11 +201,27 @@ def _lowered(
     if profile.format != variant.format:
         raise UserError(f"profile {profile.name} is for {profile.format}, not {variant.format}")
     rewrites = profile.rewrites(variant.precision)
-    graph = lower(source.graph, rewrites)
+    if not _is_int8(variant):
+        graph = lower(source.graph, rewrites)
+    else:
+        table = _own_table(source, table)
+        further = rewrites[len(QUANTIZED_FORM) :]
+        graph = with_corrected_biases(lower(source.graph, QUANTIZED_FORM), table)
+        graph = lower(graph, further)
+        rewrites = (*QUANTIZED_FORM, "with_corrected_biases", *further)
     if variant.tiled:
         graph, rewrites = cut_at_pooling(graph), (*rewrites, "cut_at_pooling")
-    if not _is_int8(variant):
-        return graph, rewrites
+    if _is_int8(variant) and table is not None and table.requantized:
+        graph, rewrites = with_requantization(graph, table), (*rewrites, "with_requantization")
+    return graph, rewrites
+
+
+def _own_table(source: Source, table: ScaleTable | None) -> ScaleTable:
+    """Return ``table`` if it is one of the source's weights.
+
+    Raises:
+        UserError: If it is not.
+    """
     if table is None:
         raise UserError(
             f"{source.model.name} ×{source.scale}: int8 needs a table of scales; run "
@@ -216,9 +232,7 @@ def _lowered(
             f"{source.model.path.name}: the table of scales was made for other weights; run "
             f"'reslite quantize' for these and pass --scales"
         )
-    if table.requantized:
-        return with_requantization(graph, table), (*rewrites, "with_requantization")
-    return graph, rewrites
+    return table
 
 
 def _export(

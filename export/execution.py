@@ -23,6 +23,7 @@ def execute(
     image: Tensor,
     constants: Mapping[str, Tensor] | None = None,
     hook: Hook = lambda name, value: value,
+    before_relu: Hook = lambda name, value: value,
 ) -> Tensor:
     """Run ``graph`` on pictures.
 
@@ -33,6 +34,7 @@ def execute(
         hook: Sees every activation by name as soon as it exists, the image included, and returns
             what the following nodes read. An activation that a Relu follows at once (see
             ``Graph.fused_relu``) is not shown: files do not hold it.
+        before_relu: Sees those instead.
 
     Returns:
         The restored pictures.
@@ -42,9 +44,9 @@ def execute(
     values: dict[str, Tensor] = {graph.input: hook(graph.input, image)}
     for index, node in enumerate(graph.nodes):
         operands = [weights[n] if graph.is_constant(n) else values[n] for n in node.inputs]
-        shown = graph.fused_relu(node) is None
+        see = hook if graph.fused_relu(node) is None else before_relu
         for name, value in zip(node.outputs, _apply(node, operands), strict=True):
-            values[name] = hook(name, value) if shown else value
+            values[name] = see(name, value)
         for name in node.inputs:
             if last_use[name] == index:
                 values.pop(name, None)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from runtime.errors import UserError
 from runtime.manifest import Format, Precision
 
+QUANTIZED_FORM = ("fold_template_bank", "fold_output_shift", "carry_mean_as_channel")
+"""What the rewrites of every int8 file begin with; scales are found on the graph after these."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -45,13 +48,7 @@ PROFILES: Mapping[str, Profile] = {
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
-            rewrites_int8=(
-                "fold_template_bank",
-                "fold_output_shift",
-                "carry_mean_as_channel",
-                "split_shuffled_convolutions",
-                "use_dcr_shuffles",
-            ),
+            rewrites_int8=(*QUANTIZED_FORM, "split_shuffled_convolutions", "use_dcr_shuffles"),
         ),
         # With AMX one dense convolution is faster than four groups of it.
         Profile(
@@ -63,13 +60,7 @@ PROFILES: Mapping[str, Profile] = {
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
-            rewrites_int8=(
-                "fold_template_bank",
-                "fold_output_shift",
-                "carry_mean_as_channel",
-                "make_convolutions_dense",
-                "use_dcr_shuffles",
-            ),
+            rewrites_int8=(*QUANTIZED_FORM, "make_convolutions_dense", "use_dcr_shuffles"),
         ),
         Profile(
             name="ort-cpu",
@@ -78,14 +69,14 @@ PROFILES: Mapping[str, Profile] = {
                 "fold_template_bank",
                 "fold_output_shift",
             ),
-            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
+            rewrites_int8=QUANTIZED_FORM,
         ),
         # Stores templates and coefficients; the runtime mixes the kernels when it opens the file.
         Profile(
             name="ort-cpu-banked",
             format="onnx",
             rewrites_float=("fold_output_shift",),
-            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
+            rewrites_int8=QUANTIZED_FORM,
         ),
         Profile(
             name="coreml-ane",
@@ -94,7 +85,7 @@ PROFILES: Mapping[str, Profile] = {
                 "fold_template_bank",
                 "fold_output_shift",
             ),
-            rewrites_int8=("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
+            rewrites_int8=QUANTIZED_FORM,
         ),
         Profile(
             name="ethos-u",
@@ -106,9 +97,7 @@ PROFILES: Mapping[str, Profile] = {
                 "use_transposed_convolutions",
             ),
             rewrites_int8=(
-                "fold_template_bank",
-                "fold_output_shift",
-                "carry_mean_as_channel",
+                *QUANTIZED_FORM,
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,8 @@ class ScaleTable:
         requantized: Inputs of concatenations that change their scale, as (value, Concat output)
             pairs; concatenations that are not named share one scale with all their inputs.
         calibration: The pictures behind the numbers.
+        corrections: What is added to the biases of convolutions, per output channel, by the name
+            of the convolution's output (see ``quantize.bias_correction``).
     """
 
     model: str
@@ -78,6 +81,7 @@ class ScaleTable:
     activations: Mapping[str, Quantization]
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
+    corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, value: str) -> Quantization:
         """Return the quantization of ``value``, which may be named after a rewrite."""
@@ -100,7 +104,9 @@ class ScaleTable:
             temporary.write_text(self._text(), encoding="utf-8")
 
     def _text(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        # A list of numbers takes one line and not a line for each.
+        return re.sub(r"\[\n[\s\d.,e+-]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def read_scale_table(path: Path) -> ScaleTable:
@@ -113,11 +119,13 @@ def read_scale_table(path: Path) -> ScaleTable:
         content = json.loads(path.read_text(encoding="utf-8"))
         calibration = content.pop("calibration")
         activations = content.pop("activations")
+        corrections = content.pop("corrections")
         requantized = content.pop("requantized")
         return ScaleTable(
             activations={name: Quantization(**pair) for name, pair in activations.items()},
             requantized=tuple((value, concat) for value, concat in requantized),
             calibration=Calibration(tuple(calibration["pictures"]), calibration["sha256"]),
+            corrections={name: tuple(shifts) for name, shifts in corrections.items()},
             **content,
         )
     except FileNotFoundError as error:
@@ -170,6 +178,30 @@ def quantized_bias(
     limit = 2.0**31 - 1
     rounded = np.rint(bias / bias_scales(kernel, source, axis))
     return np.clip(rounded, -limit, limit).astype(np.int32)
+
+
+def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
+    """Add the corrections of ``table`` to the biases of convolutions.
+
+    Args:
+        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others: some
+            change the order of channels.
+        table: The scales and corrections.
+    """
+    added: dict[str, Array] = {}
+
+    def corrected(node: Node) -> Node:
+        shifts = table.corrections.get(node.outputs[0])
+        if shifts is None:
+            return node
+        value, weight, bias = node.inputs
+        # Convolutions that share a bias are corrected each for its own input.
+        name = f"{bias}/{node.output}"
+        added[name] = graph.constants[bias] + np.array(shifts, np.float32)
+        return replace(node, inputs=(value, weight, name))
+
+    nodes = [corrected(node) for node in graph.nodes]
+    return graph.with_nodes(nodes, **added)
 
 
 def with_requantization(graph: Graph, table: ScaleTable) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -16,6 +17,7 @@ from export.capture import capture
 from export.execution import execute
 from export.graph import Graph, origin
 from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
 from export.scales import (
     PIXELS,
     SIGMOID,
@@ -25,6 +27,7 @@ from export.scales import (
     weight_scales,
     with_requantization,
 )
+from quantize.bias_correction import bias_corrections
 from quantize.calibration import (
     calibration_crops,
     calibration_pictures,
@@ -37,9 +40,6 @@ from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.pictures import Picture
-
-REWRITES = ("fold_template_bank", "fold_output_shift", "carry_mean_as_channel")
-"""What every int8 profile begins with: tables are made on the graph after these."""
 
 Method = Literal["min-max", "percentile", "mse"]
 
@@ -94,7 +94,7 @@ def quantize_network(
     concatenations: Concatenations | Literal["measured"] = "measured",
     progress: bool = False,
 ) -> ScaleTable:
-    """Choose the scale of every activation.
+    """Choose the scale of every activation, and correct the biases of every convolution.
 
     Args:
         graph: The captured network.
@@ -116,7 +116,7 @@ def quantize_network(
         raise UserError(f"{method}: no such method; choose one of {', '.join(OBSERVERS)}")
     if not crops:
         raise UserError("no crops to calibrate on; expected at least one, better 32 or more")
-    lowered = lower(graph, REWRITES)
+    lowered = lower(graph, QUANTIZED_FORM)
     check_constants(lowered)
     images = [as_image(crop) for crop in crops]
     summaries = observe(lowered, tqdm(images, "observing", disable=not progress))
@@ -134,12 +134,24 @@ def quantize_network(
         )
 
     if concatenations != "measured":
-        return table_with(concatenations)
-    tied, requantized = table_with("tied"), table_with("requantized")
+        table = table_with(concatenations)
+    else:
+        table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
+    return dataclasses.replace(table, corrections=bias_corrections(lowered, table, images))
+
+
+def _cheaper(
+    graph: Graph,
+    tied: ScaleTable,
+    requantized: ScaleTable,
+    images: Sequence[Tensor],
+    progress: bool,
+) -> ScaleTable:
+    """Return the tied table, unless requantizing pays for the time that it takes."""
     if set(tied.requantized) == set(requantized.requantized):
         return tied
     losses = [
-        estimated_loss(output_error(lowered, table, tqdm(images, name, disable=not progress)))
+        estimated_loss(output_error(graph, table, tqdm(images, name, disable=not progress)))
         for table, name in ((tied, "measuring tied"), (requantized, "measuring requantized"))
     ]
     return requantized if losses[1] < losses[0] - _WORTH_REQUANTIZING else tied
@@ -155,7 +167,7 @@ def output_error(graph: Graph, table: ScaleTable, images: Iterable[Tensor]) -> f
 
     Args:
         graph: Lowered for int8, before ``with_requantization``.
-        table: The scales.
+        table: The scales; its corrections are not applied.
         images: 1 × 3 × H × W in [0, 1].
     """
     simulator = Simulator(with_requantization(graph, table), table)

@@ -29,7 +29,7 @@ from export.lowering import (
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
-from export.profiles import PROFILES, profile_named
+from export.profiles import PROFILES, QUANTIZED_FORM, profile_named
 from runtime.errors import UserError
 
 Array = NDArray[np.float32]
@@ -311,6 +311,7 @@ def test_only_crd_shuffles_become_transposed_convolutions() -> None:
 def test_profiles_name_existing_rewrites() -> None:
     for profile in PROFILES.values():
         assert {*profile.rewrites_float, *profile.rewrites_int8} <= set(REWRITES)
+        assert profile.rewrites_int8[: len(QUANTIZED_FORM)] == QUANTIZED_FORM
     assert profile_named("ort-cpu").format == "onnx"
     with pytest.raises(UserError, match="abacus: no such target profile; choose one of litert-cpu"):
         profile_named("abacus")

@@ -46,7 +46,8 @@ TABLE = ScaleTable(
     method="min-max",
     activations={"image": PIXELS, "cat": Quantization(0.02, -3), "relu": Quantization(0.01, -128)},
     requantized=(("relu", "cat"),),
-    calibration=Calibration(("div2k_0001.webp", "größe.png"), "cd" * 32),
+    calibration=Calibration(("div2k_0001.webp", "größe [1,  2].png"), "cd" * 32),
+    corrections={"relu": (-0.0012, 3e-05, 1.0), "cat": (0.0,)},
 )
 
 
@@ -186,7 +187,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "scales.json"
     TABLE.write(path)
     assert read_scale_table(path) == TABLE
-    assert "größe.png" in json.loads(path.read_text(encoding="utf-8"))["calibration"]["pictures"]
+    assert "größe [1,  2].png" in json.loads(path.read_text(encoding="utf-8"))["calibration"]["pictures"]
 
 
 @settings(max_examples=20)
@@ -200,6 +201,13 @@ def test_numbers_survive_the_file_to_the_bit(
     path = tmp_path_factory.mktemp("scales") / "scales.json"
     table.write(path)
     assert read_scale_table(path).of("relu") == quantization
+
+
+def test_corrections_take_one_line_each(tmp_path: Path) -> None:
+    TABLE.write(tmp_path / "scales.json")
+
+    lines = (tmp_path / "scales.json").read_text(encoding="utf-8").splitlines()
+    assert '  "relu": [ -0.0012, 3e-05, 1.0 ],' in lines
 
 
 def test_a_value_of_a_rewrite_has_the_scale_of_its_origin() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.graph import Graph
 from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
 from export.scales import Quantization
 from quantize.observers import (
     BINS,
@@ -22,7 +23,7 @@ from quantize.observers import (
     observe_ranges,
     percentile_range,
 )
-from quantize.ptq import REWRITES, as_image
+from quantize.ptq import as_image
 from quantize.scale_classes import held_values
 from runtime.errors import UserError
 
@@ -178,7 +179,7 @@ def test_values_that_are_not_finite_are_refused(damage: float) -> None:
 def test_every_activation_of_a_file_is_observed(
     graph: Graph, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = lower(graph, REWRITES)
+    lowered = lower(graph, QUANTIZED_FORM)
     images = [as_image(crop) for crop in crops]
 
     ranges = observe_ranges(lowered, images, min_max_range)
@@ -204,7 +205,7 @@ def _entry(graph: Graph, image: torch.Tensor) -> torch.Tensor:
 def test_more_crops_only_widen_what_was_seen(
     split: int, graph: Graph, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = lower(graph, REWRITES)
+    lowered = lower(graph, QUANTIZED_FORM)
     images = [as_image(crop) for crop in crops]
     some, every = observe(lowered, images[:split]), observe(lowered, images)
 

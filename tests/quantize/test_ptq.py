@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from export.graph import Graph, Node
 from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
 from export.scales import PIXELS, Quantization, ScaleTable, quantized_bias, with_requantization
 from quantize import load_scales, ptq, scales_path
 from quantize.calibration import calibration_crops, calibration_pictures, calibration_record
 from quantize.observers import OBSERVERS
 from quantize.ptq import (
-    REWRITES,
     Method,
     as_image,
     estimated_loss,
@@ -65,7 +65,7 @@ def test_tied_values_share_their_scale_exactly(
 ) -> None:
     table = _quantize(graph, crops, concatenations=concatenations)
 
-    classes = scale_classes(lower(graph, REWRITES), concatenations)
+    classes = scale_classes(lower(graph, QUANTIZED_FORM), concatenations)
     for members in classes.classes:
         assert len({table.activations[value] for value in members}) == 1
     assert table.requantized == classes.requantized
@@ -85,7 +85,7 @@ def test_the_table_says_where_it_comes_from(graph: Graph, crops: Crops) -> None:
 def test_methods_differ_and_least_squares_has_the_least_error_inside(
     graph: Graph, crops: Crops
 ) -> None:
-    lowered = lower(graph, REWRITES)
+    lowered = lower(graph, QUANTIZED_FORM)
     images = [as_image(crop) for crop in crops]
     tables = {method: _quantize(graph, crops, method) for method in get_args(Method)}
 
@@ -99,7 +99,7 @@ def test_the_output_error_is_that_of_the_simulation(
     graph: Graph, network: AtScale, crops: Crops
 ) -> None:
     table = _quantize(graph, crops)
-    lowered = lower(graph, REWRITES)
+    lowered = lower(graph, QUANTIZED_FORM)
     image = as_image(crops[0])
 
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_requantizing_must_pay_for_its_time(
 
 
 def test_measuring_keeps_the_better_of_the_two(graph: Graph, crops: Crops) -> None:
-    lowered, images = lower(graph, REWRITES), [as_image(crop) for crop in crops]
+    lowered, images = lower(graph, QUANTIZED_FORM), [as_image(crop) for crop in crops]
     tied, requantized, chosen = (
         estimated_loss(output_error(lowered, _quantize(graph, crops, "mse", choice), images))
         for choice in ("tied", "requantized", "measured")
@@ -259,7 +259,7 @@ def test_int8_costs_little_on_photographs(
         weights_sha256="",
         calibration=calibration_record(photographs[2:]),
     )
-    lowered = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
     low = bicubic.reduce(read_rgb(photographs[0])[:256, :256], 2)
 
     with torch.no_grad():

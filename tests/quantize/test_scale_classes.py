@@ -7,7 +7,7 @@ import pytest
 
 from export.graph import Graph, Node
 from export.lowering import lower
-from quantize.ptq import REWRITES
+from export.profiles import QUANTIZED_FORM
 from quantize.scale_classes import Concatenations, ScaleClasses, held_values, scale_classes
 
 _WEIGHTS = {"weight": np.ones((4, 4, 1, 1), np.float32), "bias": np.zeros(4, np.float32)}
@@ -36,7 +36,7 @@ def _class_of(classes: ScaleClasses, value: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def lowered(graph: Graph) -> Graph:
-    return lower(graph, REWRITES)
+    return lower(graph, QUANTIZED_FORM)
 
 
 def test_tied_concatenations_share_the_scale_of_all_their_inputs(lowered: Graph) -> None:

@@ -17,7 +17,7 @@ from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import lower
-from export.profiles import PROFILES
+from export.profiles import PROFILES, QUANTIZED_FORM
 from export.scales import (
     PIXELS,
     Quantization,
@@ -28,7 +28,7 @@ from export.scales import (
     read_scale_table,
     with_requantization,
 )
-from quantize.ptq import REWRITES, as_image, quantize_network
+from quantize.ptq import as_image, quantize_network
 from quantize.simulator import Simulator, rounded, simulate, simulated
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -212,7 +212,7 @@ def _level_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 def test_every_lowered_form_computes_the_same(
     profile: str, graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    plain = with_requantization(lower(graph, REWRITES), table)
+    plain = with_requantization(lower(graph, QUANTIZED_FORM), table)
     lowered = with_requantization(lower(graph, PROFILES[profile].rewrites_int8), table)
     reference = simulate(plain, table, image.double())
 
@@ -224,7 +224,7 @@ def test_every_lowered_form_computes_the_same(
 def test_float32_loses_next_to_nothing(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    lowered = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
     exact, quick = (simulate(lowered, table, one) for one in (image.double(), image))
 
     levels = ((exact - quick).abs() * 255).round()
@@ -235,7 +235,7 @@ def test_float32_loses_next_to_nothing(
 def test_a_requantized_network_stays_near_the_real_one(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    lowered = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
     assert lowered.operators()["Requantize"] >= 2
 
     restored = simulate(lowered, table, image)
@@ -254,7 +254,7 @@ def test_a_table_read_from_json_simulates_identically(
     read = read_scale_table(tmp_path / "table.json")
 
     def run(scales: ScaleTable) -> torch.Tensor:
-        return simulate(with_requantization(lower(graph, REWRITES), scales), scales, image)
+        return simulate(with_requantization(lower(graph, QUANTIZED_FORM), scales), scales, image)
 
     assert read == table
     assert torch.equal(run(read), run(table))
@@ -263,7 +263,7 @@ def test_a_table_read_from_json_simulates_identically(
 def test_pictures_are_restored_as_tensors_are(
     graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
 
     restored = simulated(lowered, table)(crops[1].astype(np.float32) / 255)
 
@@ -274,7 +274,7 @@ def test_pictures_are_restored_as_tensors_are(
 def test_a_simulator_restores_a_batch_as_single_pictures(
     graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = with_requantization(lower(graph, REWRITES), table)
+    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
     images = torch.cat([as_image(crop) for crop in crops[:2]]).double()
     simulator = Simulator(lowered, table, torch.float64)
 
@@ -293,7 +293,7 @@ def test_a_table_of_another_network_is_refused(
     partial = ScaleTable("small", 2, "", "", without, (), _NOTHING)
 
     with pytest.raises(UserError, match="do not cover 'conv2d'"):
-        simulate(lower(graph, REWRITES), partial, image)
+        simulate(lower(graph, QUANTIZED_FORM), partial, image)
 
 
 def test_a_constant_outside_convolutions_is_refused(graph: Graph, table: ScaleTable) -> None:

@@ -1,0 +1,77 @@
+"""Bias correction: taking back the shift that int8 gives to the mean of every channel.
+
+Rounded weights and clipped activations move the mean of what a convolution returns, and the network
+carries that on. The shift is measured on calibration pictures and subtracted from the bias, from
+the first convolution to the last, so that each makes up for what those before it left over
+(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+section 4.2, with measured means).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from export.execution import execute
+from export.graph import Graph, origin
+from export.scales import ScaleTable, with_requantization
+from quantize.simulator import CONVOLUTIONS, Simulator, rounded
+
+# More change nothing: a channel has thousands of values in each.
+_PICTURES = 16
+
+
+def bias_corrections(
+    graph: Graph, table: ScaleTable, images: Sequence[Tensor]
+) -> Mapping[str, tuple[float, ...]]:
+    """Return what to add to the biases of a graph, so that int8 keeps the mean of every channel.
+
+    Args:
+        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
+        table: The scales.
+        images: Pictures, 1 × 3 × H × W in [0, 1]. All go through each layer together, cut to the
+            size of the smallest.
+
+    Returns:
+        As ``ScaleTable.corrections``.
+    """
+    pictures = _stacked(images[:_PICTURES])
+    # What a rewrite added is exact as it is.
+    corrected = {
+        node.output
+        for node in graph.nodes
+        if node.op in CONVOLUTIONS and node.output == origin(node.output)
+    }
+    means: dict[str, Tensor] = {}
+    shifts: dict[str, Tensor] = {}
+
+    def remember(name: str, value: Tensor) -> Tensor:
+        if name in corrected:
+            means[name] = value.mean((0, 2, 3))
+        return value
+
+    def correct(name: str, value: Tensor) -> Tensor:
+        if name not in corrected:
+            return value
+        shifts[name] = means[name] - value.mean((0, 2, 3))
+        return value + shifts[name].reshape(1, -1, 1, 1)
+
+    def correct_and_round(name: str, value: Tensor) -> Tensor:
+        return rounded(correct(name, value), table.of(name))
+
+    simulator = Simulator(with_requantization(graph, table), table)
+    with torch.inference_mode():
+        execute(graph, pictures, hook=remember, before_relu=remember)
+        execute(simulator.graph, pictures, simulator.constants, correct_and_round, correct)
+    # Six digits are far below a quantum of any bias.
+    return {
+        name: tuple(float(f"{value:.6g}") for value in shift.tolist())
+        for name, shift in shifts.items()
+    }
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    height, width = (min(image.shape[axis] for image in images) for axis in (2, 3))
+    return torch.cat([image[:, :, :height, :width] for image in images])

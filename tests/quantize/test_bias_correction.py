@@ -1,0 +1,145 @@
+"""Corrected biases: channels keep their means, files their channels, pictures lose less."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.execution import execute
+from export.graph import Graph
+from export.lowering import lower
+from export.profiles import PROFILES, QUANTIZED_FORM, Profile
+from export.scales import ScaleTable, with_corrected_biases, with_requantization
+from quantize.bias_correction import bias_corrections
+from quantize.calibration import calibration_crops, calibration_pictures
+from quantize.ptq import as_image, quantize_network
+from quantize.simulator import Simulator, rounded, simulate
+from runtime.manifest import Calibration
+
+Crops = list[NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="module", params=["tied", "requantized"])
+def table(request: pytest.FixtureRequest, graph: Graph, crops: Crops) -> ScaleTable:
+    """The scales of the small network, with corrections."""
+    return quantize_network(
+        graph,
+        crops,
+        model="small",
+        scale=2,
+        weights_sha256="",
+        calibration=Calibration((), ""),
+        concatenations=request.param,
+    )
+
+
+def _corrected(graph: Graph, table: ScaleTable) -> Graph:
+    return with_corrected_biases(lower(graph, QUANTIZED_FORM), table)
+
+
+def _means(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str, Tensor]:
+    """Return the mean of every channel of every convolution, with int8 where there is a table."""
+    means: dict[str, Tensor] = {}
+
+    def remember(name: str, value: Tensor) -> Tensor:
+        means[name] = value.mean((0, 2, 3))
+        return value
+
+    def look(name: str, value: Tensor) -> Tensor:
+        remember(name, value)
+        return value if table is None else rounded(value, table.of(name))
+
+    with torch.no_grad():
+        if table is None:
+            execute(graph, images, hook=look, before_relu=remember)
+        else:
+            int8 = Simulator(with_requantization(graph, table), table)
+            execute(int8.graph, images, int8.constants, look, remember)
+    return means
+
+
+def test_every_channel_keeps_its_mean(graph: Graph, table: ScaleTable, crops: Crops) -> None:
+    images = torch.cat([as_image(crop) for crop in crops])
+    plain = lower(graph, QUANTIZED_FORM)
+
+    real = _means(plain, None, images)
+    before, after = _means(plain, table, images), _means(_corrected(graph, table), table, images)
+
+    assert table.corrections
+    for name in table.corrections:
+        # What is left is the rounding of the bias itself.
+        assert (after[name] - real[name]).abs().max() < 1e-4
+    assert max(float((before[n] - real[n]).abs().max()) for n in table.corrections) > 1e-3
+
+
+def test_corrections_help_on_pictures_they_were_not_measured_on(
+    graph: Graph, table: ScaleTable
+) -> None:
+    others = calibration_crops(calibration_pictures(), 2, count=6, size=40, seed=5)
+    plain = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    corrected = with_requantization(_corrected(graph, table), table)
+
+    def error(int8: Graph) -> float:
+        differences = [
+            simulate(int8, table, image) - execute(graph, image).clamp(0, 1)
+            for image in map(as_image, others)
+        ]
+        return float(np.mean([float(one.square().mean()) for one in differences]))
+
+    assert error(corrected) < error(plain)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_each_channel_of_every_profile_is_corrected_by_its_own_shift(
+    graph: Graph, table: ScaleTable, profile: Profile, crops: Crops
+) -> None:
+    corrected, image = _corrected(graph, table), as_image(crops[0])
+    further = profile.rewrites_int8[len(QUANTIZED_FORM) :]
+
+    difference = execute(lower(corrected, further), image) - execute(corrected, image)
+
+    assert float(difference.abs().max()) < 1e-5
+
+
+def test_convolutions_that_share_weights_are_corrected_for_their_own_inputs(
+    graph: Graph, table: ScaleTable
+) -> None:
+    corrected = _corrected(graph, table)
+    uses: dict[str, list[str]] = {}
+    for node in corrected.nodes:
+        if node.op == "Conv":
+            uses.setdefault(node.inputs[1], []).append(node.inputs[2])
+
+    shared = [biases for biases in uses.values() if len(biases) > 1]
+    assert shared  # The network is recursive.
+    assert all(len(set(biases)) == len(biases) for biases in shared)
+
+
+def test_the_channel_of_ones_stays_exact(graph: Graph, table: ScaleTable) -> None:
+    corrected = _corrected(graph, table)
+
+    assert np.array_equal(corrected.constants["append_ones.bias"], [0, 0, 0, 1])
+    assert {"image", "image/ones"}.isdisjoint(table.corrections)
+
+
+def test_pictures_of_different_sizes_are_cut_to_the_smallest(
+    graph: Graph, table: ScaleTable, crops: Crops
+) -> None:
+    lowered = lower(graph, QUANTIZED_FORM)
+    images = [as_image(crop) for crop in crops[:3]]
+    uneven = [images[0], images[1][:, :, :12], images[2][:, :, :, :9]]
+
+    assert bias_corrections(lowered, table, uneven) == bias_corrections(
+        lowered, table, [image[:, :, :12, :9] for image in images]
+    )
+
+
+def test_without_corrections_a_graph_stays_as_it_is(graph: Graph, table: ScaleTable) -> None:
+    lowered = lower(graph, QUANTIZED_FORM)
+
+    assert with_corrected_biases(lowered, dataclasses.replace(table, corrections={})) == lowered
