@@ -1,8 +1,8 @@
 """Steps per second of training, one way against another, interleaved on this machine.
 
-Answers three questions: does reading hold up the step (real batches against one kept in memory),
-what do bf16 and channels_last bring over a plain float32 loop, and do grouped convolutions train
-faster as they are or as masked dense ones here.
+Answers four questions: does reading hold up the step (real batches against one kept in memory),
+what do bf16 and channels_last bring, each alone and both over a plain float32 loop, what does Muon
+cost, and do grouped convolutions train faster as they are or as masked dense ones here.
 """
 
 from __future__ import annotations
@@ -81,18 +81,26 @@ def _ways(recipe: Recipe, source: PatchSource) -> Mapping[str, Callable[[int], o
         scales = [draw_batch(recipe, source, step)[0] for step in range(64)]
         return lambda step: train_step(run, scales[step], *kept[scales[step]])
 
-    plain = recipe.model_copy(update={"precision": "float32", "masked_dense": False})
-    plain_run = Run.fresh(plain)
-    plain_run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    def changed(**keys: object) -> Run:
+        return Run.fresh(recipe.model_copy(update=keys))
+
+    def contiguous(run: Run) -> Run:
+        run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return run
+
     ways = {
-        "the recipe": reading(Run.fresh(recipe)),
-        "one batch kept in memory": fixed(Run.fresh(recipe)),
-        "plain float32 loop": reading(plain_run),
+        "the recipe": reading(changed()),
+        "one batch kept in memory": fixed(changed()),
+        "plain float32 loop": reading(contiguous(changed(precision="float32", masked_dense=False))),
+        "without bf16": reading(changed(precision="float32")),
+        "without channels_last": reading(contiguous(changed())),
     }
+    if recipe.optimizer.kind == "muon":
+        optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})
+        ways["Adam alone"] = reading(changed(optimizer=optimizer))
     if recipe.network.groups > 1:
-        other = recipe.model_copy(update={"masked_dense": not recipe.masked_dense})
         name = "grouped convolutions" if recipe.masked_dense else "masked dense convolutions"
-        ways[name] = reading(Run.fresh(other))
+        ways[name] = reading(changed(masked_dense=not recipe.masked_dense))
     return ways
 
 

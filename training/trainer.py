@@ -164,6 +164,23 @@ def source_of(recipe: Recipe, pictures: Sequence[Picture]) -> PatchSource:
     return PatchSource.from_pictures(pictures, recipe.network.scales)
 
 
+def check_sizes(recipe: Recipe, paths: Sequence[Path], pictures: Sequence[Picture]) -> None:
+    """Refuse pictures that do not hold the largest patch of the recipe at its largest scale.
+
+    Raises:
+        UserError: If there are any; it names the smallest.
+    """
+    patch, scale = max(stage.patch for stage in recipe.stages), max(recipe.network.scales)
+    side, smallest = min(
+        (min(picture.shape[:2]), path) for picture, path in zip(pictures, paths, strict=True)
+    )
+    if side < patch * scale:
+        raise UserError(
+            f"{smallest}: its smaller side of {side} pixels holds no patch of {patch}×{patch} at "
+            f"×{scale}; leave it out, or let no stage take patches above {side // scale}"
+        )
+
+
 def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Picture, Picture]:
     """Draw the scale and the patches of ``step``; the same step always draws the same."""
     random = np.random.default_rng((recipe.seed, step))
@@ -216,7 +233,9 @@ def train(
     checkpoint = folder / CHECKPOINT
     run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
     run = run or Run.begin(recipe, device)
-    pictures = read_all(picture_paths(data / recipe.train_folder))
+    paths = picture_paths(data / recipe.train_folder)
+    pictures = read_all(paths)
+    check_sizes(recipe, paths, pictures)
     source = source_of(recipe, pictures)
     valid = read_all(picture_paths(data / recipe.valid_folder))
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}

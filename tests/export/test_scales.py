@@ -187,7 +187,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "scales.json"
     TABLE.write(path)
     assert read_scale_table(path) == TABLE
-    assert "größe [1,  2].png" in json.loads(path.read_text(encoding="utf-8"))["calibration"]["pictures"]
+    assert (
+        "größe [1,  2].png"
+        in json.loads(path.read_text(encoding="utf-8"))["calibration"]["pictures"]
+    )
 
 
 @settings(max_examples=20)

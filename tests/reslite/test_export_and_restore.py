@@ -189,7 +189,12 @@ def test_the_python_interface_restores(
     assert list(tmp_path.rglob("carn_m_x4_float32.tflite"))
     with pytest.raises(UserError, match="H × W × 3 of uint8 or uint16"):
         reslite.load("carn-m", scale=4).restore(picture.astype(np.float32))
-    assert [model.name for model in reslite.list_models()] == ["carn", "carn-m", "mepsnet", "mepsnet-s"]
+    assert [model.name for model in reslite.list_models()] == [
+        "carn",
+        "carn-m",
+        "mepsnet",
+        "mepsnet-s",
+    ]
 
 
 def test_bench_prints_medians_and_ratios(cli: Cli, bundle: Path) -> None:

@@ -25,7 +25,9 @@ def test_shipped_models_load_with_their_provenance() -> None:
 
 
 def test_unknown_names_and_scales_are_answered_with_known_ones() -> None:
-    with pytest.raises(UserError, match=r"one of carn, carn-m, mepsnet, mepsnet-s; did you mean 'carn-m'\?"):
+    with pytest.raises(
+        UserError, match=r"one of carn, carn-m, mepsnet, mepsnet-s; did you mean 'carn-m'\?"
+    ):
         find_model("carnm")
     with pytest.raises(UserError, match="scale 5 was not trained; choose one of 2, 3, 4"):
         find_model("carn-m").at_scale(5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from runtime.errors import UserError
 from training.catalogue import find_model
@@ -165,6 +167,19 @@ def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
     for name, parameter in run.network.named_parameters():
         expected = torch.lerp(before[name], parameter.detach(), 1 - 1 / 11)
         torch.testing.assert_close(run.average[name], expected)
+
+
+def test_a_picture_too_small_for_a_later_stage_is_refused_before_the_first_step(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    Image.fromarray(np.zeros((80, 44, 3), np.uint8)).save(data / "train" / "narrow.png")
+
+    # The first stage takes 8×8, which at ×4 are 32; the second 12×12.
+    with pytest.raises(UserError, match=r"narrow\.png: .* 44 pixels .* 12×12 at ×4.* above 11"):
+        train(load_recipe(str(tiny_recipe)), data, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, tiny_recipe: Path) -> None:

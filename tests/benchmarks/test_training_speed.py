@@ -1,0 +1,113 @@
+"""Steps per second: every way is taken, and differs from the recipe in what its name says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import training_speed as module
+from benchmarks.training_speed import training_speed
+from reslite.__main__ import main
+from training.recipe import Recipe, parse_recipe
+from training.trainer import Run
+
+CONTENT = {
+    "name": "tiny",
+    "network": {"channels": 8, "blocks": 1, "units": 1, "groups": 2, "scales": [2]},
+    "stages": [{"steps": 100, "patch": 8, "batch": 2}],
+    "optimizer": {"kind": "muon", "learning_rate": 1e-3, "clip_norm": 1.0},
+    "precision": "bf16",
+}
+WAYS = [
+    "the recipe",
+    "one batch kept in memory",
+    "plain float32 loop",
+    "without bf16",
+    "without channels_last",
+    "Adam alone",
+    "masked dense convolutions",
+]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of data with one generated training picture."""
+    (tmp_path / "train").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "train" / "noise.png")
+    return tmp_path
+
+
+def test_ways_differ_in_what_their_names_say(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str, bool, bool]] = []
+    real = module.train_step
+
+    def spy(run: Run, scale: int, low: np.ndarray, high: np.ndarray) -> torch.Tensor:
+        kernel = next(p for p in run.network.parameters() if p.ndim == 4 and p.shape[1] > 1)
+        last = kernel.is_contiguous(memory_format=torch.channels_last)
+        recipe = run.recipe
+        seen.append((recipe.precision, recipe.optimizer.kind, last, recipe.masked_dense))
+        return real(run, scale, low, high)
+
+    monkeypatch.setattr(module, "train_step", spy)
+    rows = training_speed(parse_recipe(CONTENT, "tiny"), pictures, rounds=1, steps=1)
+
+    assert [row.name for row in rows] == WAYS
+    assert all(row.steps_per_second > 0 and row.ratio > 0 for row in rows)
+    assert rows[0].ratio == 1
+    # Once to warm up and once for the round.
+    assert (
+        seen[: len(WAYS)]
+        == seen[len(WAYS) :]
+        == [
+            ("bf16", "muon", True, False),
+            ("bf16", "muon", True, False),
+            ("float32", "muon", False, False),
+            ("float32", "muon", True, False),
+            ("bf16", "muon", False, False),
+            ("bf16", "adam", True, False),
+            ("bf16", "muon", True, True),
+        ]
+    )
+
+
+def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
+    plain: dict[str, object] = {
+        **CONTENT,
+        "network": {"channels": 8, "blocks": 1, "units": 1, "scales": [2]},
+        "optimizer": {"kind": "adam", "learning_rate": 1e-3, "clip_norm": 1.0},
+    }
+    recipe: Recipe = parse_recipe(plain, "tiny")
+
+    names = [row.name for row in training_speed(recipe, pictures, rounds=1, steps=1)]
+
+    assert names == WAYS[:5]
+
+
+def test_the_command_line_needs_real_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RESLITE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["bench", "--training", "carn-m"]) == 2
+    assert "set RESLITE_DATA" in capsys.readouterr().err
+
+
+def test_the_command_line_prints_one_row_for_each_way(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESLITE_DATA", str(pictures))
+    recipe = pictures / "tiny.yaml"
+    recipe.write_text(json.dumps(CONTENT))
+
+    assert main(["bench", "--training", str(recipe), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == WAYS
