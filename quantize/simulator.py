@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
-from export.parity import Restore, restore_with
+from export.parity import Restore
 from export.scales import (
     Quantization,
     ScaleTable,
@@ -74,8 +74,20 @@ def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
 
 
 def simulated(graph: Graph, table: ScaleTable) -> Restore:
-    """Return a function that restores one H × W × 3 picture as an int8 file of ``graph`` does."""
-    return restore_with(Simulator(graph, table))
+    """Return a function that restores one H × W × 3 picture as an int8 file of ``graph`` does.
+
+    It computes in float64: sums that float32 cannot hold round one output in seven another way
+    (CARN-M), files hold them as integers.
+    """
+    simulator = Simulator(graph, table, torch.float64)
+
+    def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            image = torch.from_numpy(picture.transpose(2, 0, 1)[None]).double()
+            restored: NDArray[np.float32] = simulator(image)[0].permute(1, 2, 0).float().numpy()
+            return restored
+
+    return restore
 
 
 def rounded(value: Tensor, quantization: Quantization) -> Tensor:
