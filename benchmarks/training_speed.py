@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from training.pictures import PatchSource, picture_paths, read_all
+from training.pictures import PatchSource, picture_paths
 from training.recipe import Recipe
 from training.trainer import Run, draw_batch, source_of, train_step
 
@@ -48,7 +48,7 @@ def training_speed(
         pictures: Training pictures to read; patches are drawn from these.
     """
     paths = picture_paths(data / recipe.train_folder)[:pictures]
-    source = source_of(recipe, read_all(paths))
+    source = source_of(recipe, paths)
     ways = _ways(recipe, source)
     for take_step in ways.values():
         _time(take_step, steps)
@@ -85,6 +85,7 @@ def _ways(recipe: Recipe, source: PatchSource) -> Mapping[str, Callable[[int], o
         return Run.fresh(recipe.model_copy(update=keys))
 
     def contiguous(run: Run) -> Run:
+        # torch's stubs lack this overload of a module's method.
         run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return run
 

@@ -201,17 +201,17 @@ def _lowered(
     if profile.format != variant.format:
         raise UserError(f"profile {profile.name} is for {profile.format}, not {variant.format}")
     rewrites = profile.rewrites(variant.precision)
-    if not _is_int8(variant):
+    table = _own_table(source, table) if _is_int8(variant) else None
+    if table is None:
         graph = lower(source.graph, rewrites)
     else:
-        table = _own_table(source, table)
         further = rewrites[len(QUANTIZED_FORM) :]
         graph = with_corrected_biases(lower(source.graph, QUANTIZED_FORM), table)
         graph = lower(graph, further)
         rewrites = (*QUANTIZED_FORM, "with_corrected_biases", *further)
     if variant.tiled:
         graph, rewrites = cut_at_pooling(graph), (*rewrites, "cut_at_pooling")
-    if _is_int8(variant) and table is not None and table.requantized:
+    if table is not None and table.requantized:
         graph, rewrites = with_requantization(graph, table), (*rewrites, "with_requantization")
     return graph, rewrites
 

@@ -157,19 +157,13 @@ def schedule(recipe: Recipe, step: int) -> float:
     return floor + (1 - floor) * fall
 
 
-def source_of(recipe: Recipe, pictures: Sequence[Picture]) -> PatchSource:
-    """Return where a recipe's batches come from: ``pictures`` and their damaged forms."""
-    if recipe.shdd_level is not None:
-        return patch_source(pictures, recipe.shdd_level, recipe.seed)
-    return PatchSource.from_pictures(pictures, recipe.network.scales)
-
-
-def check_sizes(recipe: Recipe, paths: Sequence[Path], pictures: Sequence[Picture]) -> None:
-    """Refuse pictures that do not hold the largest patch of the recipe at its largest scale.
+def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
+    """Return where a recipe's batches come from: the pictures at ``paths`` and their damaged forms.
 
     Raises:
-        UserError: If there are any; it names the smallest.
+        UserError: If a picture does not hold the recipe's largest patch at its largest scale.
     """
+    pictures = read_all(paths)
     patch, scale = max(stage.patch for stage in recipe.stages), max(recipe.network.scales)
     side, smallest = min(
         (min(picture.shape[:2]), path) for picture, path in zip(pictures, paths, strict=True)
@@ -179,6 +173,9 @@ def check_sizes(recipe: Recipe, paths: Sequence[Path], pictures: Sequence[Pictur
             f"{smallest}: its smaller side of {side} pixels holds no patch of {patch}×{patch} at "
             f"×{scale}; leave it out, or let no stage take patches above {side // scale}"
         )
+    if recipe.shdd_level is not None:
+        return patch_source(pictures, recipe.shdd_level, recipe.seed)
+    return PatchSource.from_pictures(pictures, recipe.network.scales)
 
 
 def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Picture, Picture]:
@@ -234,9 +231,7 @@ def train(
     run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
     run = run or Run.begin(recipe, device)
     paths = picture_paths(data / recipe.train_folder)
-    pictures = read_all(paths)
-    check_sizes(recipe, paths, pictures)
-    source = source_of(recipe, pictures)
+    source = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     log = SummaryWriter(str(folder), purge_step=run.step)
@@ -263,7 +258,7 @@ def train(
         run.save(checkpoint)
         log.close()
         bar.close()
-    save_weights(run, folder / WEIGHTS, len(pictures))
+    save_weights(run, folder / WEIGHTS, len(paths))
     return folder / WEIGHTS
 
 

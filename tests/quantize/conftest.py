@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from torch import nn
 
 from export.capture import capture
 from export.graph import Graph
+from export.scales import ScaleTable
 from quantize.calibration import calibration_crops, scikit_image_pictures
+from quantize.ptq import quantize_network
+from quantize.scale_classes import Concatenations
+from runtime.manifest import Calibration
 from training.networks.carn import AtScale, Carn, CarnConfig
 
 
@@ -48,6 +53,26 @@ def photographs() -> list[Path]:
 def crops(photographs: list[Path]) -> list[NDArray[np.uint8]]:
     """Eight low-resolution crops of 16 × 16 for ×2."""
     return calibration_crops(photographs, 2, count=8, size=16)
+
+
+@pytest.fixture(scope="session")
+def quantized(
+    graph: Graph, crops: list[NDArray[np.uint8]]
+) -> Callable[[Concatenations], ScaleTable]:
+    """Return a function that finds its scales, with concatenations of one kind."""
+
+    def find(concatenations: Concatenations) -> ScaleTable:
+        return quantize_network(
+            graph,
+            crops,
+            model="small",
+            scale=2,
+            weights_sha256="",
+            calibration=Calibration((), ""),
+            concatenations=concatenations,
+        )
+
+    return find
 
 
 @pytest.fixture

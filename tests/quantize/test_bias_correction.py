@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,25 +18,19 @@ from export.profiles import PROFILES, QUANTIZED_FORM, Profile
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops, calibration_pictures
-from quantize.ptq import as_image, quantize_network
+from quantize.ptq import as_image
+from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate
-from runtime.manifest import Calibration
 
 Crops = list[NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module", params=["tied", "requantized"])
-def table(request: pytest.FixtureRequest, graph: Graph, crops: Crops) -> ScaleTable:
+def table(
+    request: pytest.FixtureRequest, quantized: Callable[[Concatenations], ScaleTable]
+) -> ScaleTable:
     """The scales of the small network, with corrections."""
-    return quantize_network(
-        graph,
-        crops,
-        model="small",
-        scale=2,
-        weights_sha256="",
-        calibration=Calibration((), ""),
-        concatenations=request.param,
-    )
+    return quantized(request.param)
 
 
 def _corrected(graph: Graph, table: ScaleTable) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from export.scales import (
     read_scale_table,
     with_requantization,
 )
-from quantize.ptq import as_image, quantize_network
+from quantize.ptq import as_image
+from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate, simulated
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -183,20 +184,8 @@ def test_ties_go_to_the_even_integer_whatever_the_zero_point() -> None:
 
 
 @pytest.fixture(scope="module")
-def table(graph: Graph, crops: list[NDArray[np.uint8]]) -> ScaleTable:
-    return _quantized(graph, crops)
-
-
-def _quantized(graph: Graph, crops: list[NDArray[np.uint8]]) -> ScaleTable:
-    return quantize_network(
-        graph,
-        crops,
-        model="small",
-        scale=2,
-        weights_sha256="",
-        calibration=_NOTHING,
-        concatenations="requantized",
-    )
+def table(quantized: Callable[[Concatenations], ScaleTable]) -> ScaleTable:
+    return quantized("requantized")
 
 
 @pytest.fixture(scope="module")
