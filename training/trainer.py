@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ from training.checkpoint import load_tensors, save_tensors
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
+from training.parallel import (
+    average_gradients,
+    check_batches,
+    own_share,
+    process_count,
+    run_in_processes,
+)
 from training.pictures import PatchSource, Picture, picture_paths, read_all
 from training.recipe import Recipe, parse_recipe
 from training.shdd import patch_source
@@ -48,7 +56,9 @@ class Run:
         optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in those steps.
-        start: The weights it began with and their training record, where it did not begin anew.
+        start: The weights it began with, their recipe and training record, where it did not begin
+            anew.
+        shared: Whether several processes take its steps, each on its share of every batch.
     """
 
     recipe: Recipe
@@ -58,6 +68,7 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     start: dict[str, Any] | None = None
+    shared: bool = False
 
     @classmethod
     def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
@@ -80,7 +91,8 @@ class Run:
             for name, parameter in run.network.named_parameters():
                 run.average[name].copy_(parameter)
         run.optimizer.load({})
-        run.start = {"sha256": model.sha256, **model.training}
+        recipe_of_start = model.recipe.model_dump(mode="json")
+        run.start = {"sha256": model.sha256, "recipe": recipe_of_start, **model.training}
         return run
 
     @classmethod
@@ -190,7 +202,12 @@ def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Pic
 
 
 def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
-    """Take one optimizer step on a batch of uint8 patches and return its loss."""
+    """Take one optimizer step on a batch of uint8 patches and return the loss.
+
+    Where several processes train the network, it is that of this process' share of the batch.
+    """
+    if run.shared:
+        low, high = own_share(low), own_share(high)
     recipe, options = run.recipe, run.recipe.optimizer
     parameters: list[Tensor] = list(run.network.parameters())
     device = parameters[0].device
@@ -199,6 +216,8 @@ def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
         restored = run.network(_to_tensor(low, device), scale)
     loss = _LOSSES[recipe.loss](restored.float(), _to_tensor(high, device))
     torch.autograd.backward(loss)
+    if run.shared:
+        average_gradients(parameters)
     nn.utils.clip_grad_norm_(parameters, options.clip_norm)
     run.optimizer.step(schedule(recipe, run.step))
     run.step += 1
@@ -228,8 +247,7 @@ def train(
         The file with the averaged weights.
     """
     checkpoint = folder / CHECKPOINT
-    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
-    run = run or Run.begin(recipe, device)
+    run = _begin_or_resume(recipe, folder, device)
     paths = picture_paths(data / recipe.train_folder)
     source = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
@@ -262,6 +280,45 @@ def train(
     return folder / WEIGHTS
 
 
+def train_in_processes(
+    recipe: Recipe, data: Path, folder: Path, processes: int, threads: int, progress: bool = True
+) -> Path:
+    """Train as ``train`` does, in several processes that share every batch.
+
+    The weights depend on the number of processes as far as sums depend on their order.
+
+    Args:
+        recipe: What to train.
+        data: The folder with the recipe's train and valid folders.
+        folder: Where checkpoint, weights and TensorBoard logs go.
+        processes: How many; every batch must be divisible by it.
+        threads: CPU threads of each.
+        progress: Show a progress bar with the remaining time.
+
+    Raises:
+        UserError: If a batch cannot be shared evenly.
+    """
+    check_batches(recipe, processes)
+    lead = partial(train, recipe, data, folder, progress)
+    return run_in_processes(lead, partial(_assist, recipe, data, folder), processes, threads)
+
+
+def _assist(recipe: Recipe, data: Path, folder: Path) -> None:
+    """Take the steps that ``train`` takes in the first process, and leave the rest to it."""
+    run = _begin_or_resume(recipe, folder, "cpu")
+    source = source_of(recipe, picture_paths(data / recipe.train_folder))
+    while run.step < recipe.steps:
+        train_step(run, *draw_batch(recipe, source, run.step))
+
+
+def _begin_or_resume(recipe: Recipe, folder: Path, device: str) -> Run:
+    checkpoint = folder / CHECKPOINT
+    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
+    run = run or Run.begin(recipe, device)
+    run.shared = process_count() > 1
+    return run
+
+
 def save_weights(run: Run, path: Path, pictures: int) -> None:
     """Write the averaged weights with the recipe and the training record.
 
@@ -286,7 +343,8 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}"
+    processes = f", processes: {process_count()}" if process_count() > 1 else ""
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}{processes}"
 
 
 def _log_validation(
