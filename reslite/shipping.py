@@ -26,6 +26,7 @@ from benchmarks.accuracy import (
     session_restorer,
 )
 from benchmarks.latency import LatencyReport, contenders_of, measure_latency
+from benchmarks.multadds import layers_of_module, total
 from benchmarks.npu import estimate
 from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
@@ -43,6 +44,7 @@ Announce = Callable[[str], None]
 
 # Small enough for a demo on two cores, large enough that latency is arithmetic and not overhead.
 _LATENCY_SIZE = (128, 128)
+_LARGEST_PEER = 4  # times its own MultAdds; a larger one would take most of the time
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
 
@@ -94,7 +96,7 @@ def ship(
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs, scale)
     manifest = _scored(manifest, out, pairs, reference)
-    others = [one for one in list_models() if one.name != model.name and scale in one.scales]
+    others = peers_of(model, scale)
     peers = [_peer(other, scale, announce) for other in others]
     announce("measuring latency")
     latency = _latency([(out, manifest), *peers], rounds, threads)
@@ -120,6 +122,17 @@ def ship(
     with replacing(picture) as temporary:
         Image.fromarray(report.examples[0].restored).save(temporary)
     return Shipment(manifest, report, (*write_report(report, out), picture))
+
+
+def peers_of(model: Model, scale: int) -> list[Model]:
+    """Return the other trained networks of a scale, without those that take many times longer."""
+
+    def multadds(one: Model) -> int:
+        return total(layers_of_module(one.at_scale(scale), scale)).multadds
+
+    others = [one for one in list_models() if one.name != model.name and scale in one.scales]
+    most = _LARGEST_PEER * multadds(model)
+    return [one for one in others if multadds(one) <= most]
 
 
 def _cached(model: Model, scale: int) -> Path:

@@ -15,6 +15,7 @@ import pytest
 
 from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
+from training.catalogue import find_model
 
 Cli = Callable[..., Any]
 
@@ -116,3 +117,13 @@ def test_an_unwritable_folder_is_one_clear_line(cli: Cli, tmp_path: Path) -> Non
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "peers"),
+    [("carn-m", 4, ["carn"]), ("mepsnet", 1, ["mepsnet-s"]), ("mepsnet-s", 1, [])],
+)
+def test_networks_many_times_larger_are_not_timed_beside_one(
+    name: str, scale: int, peers: list[str]
+) -> None:
+    assert [peer.name for peer in shipping.peers_of(find_model(name), scale)] == peers
