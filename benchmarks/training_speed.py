@@ -1,6 +1,6 @@
 """Steps per second of training, one way against another, interleaved on this machine.
 
-Answers five questions: does reading hold up the step (real batches against one kept in memory),
+Answers five questions: does reading hold up the step (drawn batches against ones kept in memory),
 what do bf16 and channels_last bring, each alone and both over a plain float32 loop, what do several
 processes bring that share every batch, what does Muon cost, and do grouped convolutions train
 faster as they are or as masked dense ones here.
@@ -20,7 +20,7 @@ import torch
 from training.parallel import check_batches, run_in_processes
 from training.pictures import PatchSource, picture_paths
 from training.recipe import Recipe
-from training.trainer import Run, draw_batch, source_of, train_step
+from training.trainer import Run, draw_batches, source_of, train_step
 
 _PROCESSES = " processes"
 
@@ -114,23 +114,18 @@ def _assist(measured: _Measurement) -> None:
 def _shared(measured: _Measurement, source: PatchSource) -> Callable[[int], object]:
     run = Run.fresh(measured.recipe)
     run.shared = True
-    return lambda step: train_step(run, *draw_batch(run.recipe, source, step))
+    return lambda step: train_step(run, draw_batches(run.recipe, source, step))
 
 
 def _ways(measured: _Measurement) -> Mapping[str, Callable[[int], object]]:
     recipe, source = measured.recipe, measured.source()
-    kept = {
-        scale: (low, high)
-        for scale, low, high in (draw_batch(recipe, source, step) for step in range(64))
-    }
+    kept = [draw_batches(recipe, source, step) for step in range(measured.steps)]
 
     def reading(run: Run) -> Callable[[int], object]:
-        return lambda step: train_step(run, *draw_batch(run.recipe, source, step))
+        return lambda step: train_step(run, draw_batches(run.recipe, source, step))
 
     def fixed(run: Run) -> Callable[[int], object]:
-        # The scales follow the recipe's draw, so that both ways compute the same amount.
-        scales = [draw_batch(recipe, source, step)[0] for step in range(64)]
-        return lambda step: train_step(run, scales[step], *kept[scales[step]])
+        return lambda step: train_step(run, kept[step])
 
     def changed(**keys: object) -> Run:
         return Run.fresh(recipe.model_copy(update=keys))
@@ -142,7 +137,7 @@ def _ways(measured: _Measurement) -> Mapping[str, Callable[[int], object]]:
 
     ways = {
         "the recipe": reading(changed()),
-        "one batch kept in memory": fixed(changed()),
+        "batches kept in memory": fixed(changed()),
         "plain float32 loop": reading(contiguous(changed(precision="float32", masked_dense=False))),
         "without bf16": reading(changed(precision="float32")),
         "without channels_last": reading(contiguous(changed())),

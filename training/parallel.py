@@ -68,11 +68,12 @@ def check_batches(recipe: Recipe, processes: int) -> None:
         UserError: If a stage's batch cannot.
     """
     for stage in recipe.stages:
-        if stage.batch % processes:
-            raise UserError(
-                f"{processes} processes cannot share a batch of {stage.batch} patches evenly; "
-                "choose a number that divides it"
-            )
+        for size in recipe.batches_of(stage).values():
+            if size % processes:
+                raise UserError(
+                    f"{processes} processes cannot share a batch of {size:.0f} patches evenly; "
+                    "choose a number that divides it"
+                )
 
 
 def process_count() -> int:

@@ -71,6 +71,9 @@ class Recipe(_Strict):
     optimizer: OptimizerOptions
     degradation: Degradation = "bicubic"
     scale_weights: dict[int, float] = Field(default_factory=dict)
+    all_scales: bool = Field(
+        default=False, description="take patches of every scale in each step, not of one at random"
+    )
     loss: Literal["l1", "l2"] = "l1"
     precision: Literal["bf16", "float32"] = "bf16"
     masked_dense: bool = False
@@ -89,6 +92,29 @@ class Recipe(_Strict):
                 "bicubic reduces, shdd-… keeps the size"
             )
         return self
+
+    @model_validator(mode="after")
+    def _scales_share_every_batch(self) -> Recipe:
+        for stage in self.stages:
+            for size in self.batches_of(stage).values():
+                if size < 1 or size % 1:
+                    raise ValueError(
+                        f"the scales cannot share a batch of {stage.batch} by their weights "
+                        f"{self.scale_weights}: choose a multiple of the weights' sum"
+                    )
+        return self
+
+    def weight_of(self, scale: int) -> float:
+        """Return the part of all training that a scale gets, 0 to 1."""
+        weights = {one: self.scale_weights.get(one, 1.0) for one in self.network.scales}
+        return weights[scale] / sum(weights.values())
+
+    def batches_of(self, stage: Stage) -> dict[int, float]:
+        """Return how many patches of each scale a step of ``stage`` takes, if it takes any."""
+        return {
+            scale: stage.batch * (self.weight_of(scale) if self.all_scales else 1)
+            for scale in self.network.scales
+        }
 
     @property
     def shdd_level(self) -> Level | None:

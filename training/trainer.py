@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,32 +190,55 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
     return PatchSource.from_pictures(pictures, recipe.network.scales)
 
 
-def draw_batch(recipe: Recipe, source: PatchSource, step: int) -> tuple[int, Picture, Picture]:
-    """Draw the scale and the patches of ``step``; the same step always draws the same."""
-    random = np.random.default_rng((recipe.seed, step))
-    scales = recipe.network.scales
-    weights = np.array([recipe.scale_weights.get(scale, 1.0) for scale in scales])
-    scale = int(random.choice(scales, p=weights / weights.sum()))
-    stage = recipe.stage_at(step)
-    low, high = source.batch(random, scale, stage.patch, stage.batch)
-    return scale, low, high
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one scale.
 
-
-def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
-    """Take one optimizer step on a batch of uint8 patches and return the loss.
-
-    Where several processes train the network, it is that of this process' share of the batch.
+    Attributes:
+        scale: Upscaling factor.
+        low: N × patch × patch × 3, uint8.
+        high: N × patch·scale × patch·scale × 3, uint8.
+        weight: Of its loss in that of the step.
     """
-    if run.shared:
-        low, high = own_share(low), own_share(high)
+
+    scale: int
+    low: Picture
+    high: Picture
+    weight: float = 1.0
+
+    def share(self) -> Batch:
+        """Return what this process trains on where several share the batch."""
+        return replace(self, low=own_share(self.low), high=own_share(self.high))
+
+
+def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
+    """Draw the patches of ``step``, of one scale or of all; the same step always draws the same."""
+    random = np.random.default_rng((recipe.seed, step))
+    stage, scales = recipe.stage_at(step), recipe.network.scales
+    weights = [recipe.weight_of(scale) for scale in scales]
+    if not recipe.all_scales:
+        scale = int(random.choice(scales, p=weights))
+        return [Batch(scale, *source.batch(random, scale, stage.patch, stage.batch))]
+    sizes = recipe.batches_of(stage)
+    return [
+        Batch(scale, *source.batch(random, scale, stage.patch, round(sizes[scale])), weight)
+        for scale, weight in zip(scales, weights, strict=True)
+    ]
+
+
+def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
+    """Take one optimizer step on patches of one or several scales and return the loss.
+
+    Where several processes train the network, it is that of this process' share of the patches.
+    """
     recipe, options = run.recipe, run.recipe.optimizer
     parameters: list[Tensor] = list(run.network.parameters())
-    device = parameters[0].device
     run.optimizer.zero_grad()
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        restored = run.network(_to_tensor(low, device), scale)
-    loss = _LOSSES[recipe.loss](restored.float(), _to_tensor(high, device))
-    torch.autograd.backward(loss)
+    losses = []
+    for batch in batches:
+        loss = batch.weight * _loss(run, batch.share() if run.shared else batch)
+        torch.autograd.backward(loss)
+        losses.append(loss.detach())
     if run.shared:
         average_gradients(parameters)
     nn.utils.clip_grad_norm_(parameters, options.clip_norm)
@@ -224,7 +247,14 @@ def train_step(run: Run, scale: int, low: Picture, high: Picture) -> Tensor:
     decay = min(options.ema, run.step / (run.step + 10))
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.values()), parameters, 1 - decay)
-    return loss.detach()
+    return torch.stack(losses).sum()
+
+
+def _loss(run: Run, batch: Batch) -> Tensor:
+    recipe, device = run.recipe, next(run.network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        restored = run.network(_to_tensor(batch.low, device), batch.scale)
+    return _LOSSES[recipe.loss](restored.float(), _to_tensor(batch.high, device))
 
 
 def train(
@@ -260,7 +290,7 @@ def train(
     try:
         while run.step < recipe.steps:
             start = time.perf_counter()
-            losses.append(train_step(run, *draw_batch(recipe, source, run.step)))
+            losses.append(train_step(run, draw_batches(recipe, source, run.step)))
             run.seconds += time.perf_counter() - start
             bar.update()
             if run.step % 100 == 0:
@@ -308,7 +338,7 @@ def _assist(recipe: Recipe, data: Path, folder: Path) -> None:
     run = _begin_or_resume(recipe, folder, "cpu")
     source = source_of(recipe, picture_paths(data / recipe.train_folder))
     while run.step < recipe.steps:
-        train_step(run, *draw_batch(recipe, source, run.step))
+        train_step(run, draw_batches(recipe, source, run.step))
 
 
 def _begin_or_resume(recipe: Recipe, folder: Path, device: str) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks import training_speed as module
 from benchmarks.training_speed import training_speed
 from reslite.__main__ import main
 from training.recipe import Recipe, parse_recipe
-from training.trainer import Run
+from training.trainer import Batch, Run
 
 CONTENT = {
     "name": "tiny",
@@ -25,7 +26,7 @@ CONTENT = {
 }
 WAYS = [
     "the recipe",
-    "one batch kept in memory",
+    "batches kept in memory",
     "plain float32 loop",
     "without bf16",
     "without channels_last",
@@ -49,12 +50,12 @@ def test_ways_differ_in_what_their_names_say(
     seen: list[tuple[str, str, bool, bool]] = []
     real = module.train_step
 
-    def spy(run: Run, scale: int, low: np.ndarray, high: np.ndarray) -> torch.Tensor:
+    def spy(run: Run, batches: Sequence[Batch]) -> torch.Tensor:
         kernel = next(p for p in run.network.parameters() if p.ndim == 4 and p.shape[1] > 1)
         last = kernel.is_contiguous(memory_format=torch.channels_last)
         recipe = run.recipe
         seen.append((recipe.precision, recipe.optimizer.kind, last, recipe.masked_dense))
-        return real(run, scale, low, high)
+        return real(run, batches)
 
     monkeypatch.setattr(module, "train_step", spy)
     rows = training_speed(parse_recipe(CONTENT, "tiny"), pictures, rounds=1, steps=1)

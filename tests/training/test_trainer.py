@@ -19,7 +19,7 @@ from training.catalogue import find_model
 from training.checkpoint import load_tensors
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
-from training.trainer import CHECKPOINT, WEIGHTS, Run, draw_batch, train, train_step
+from training.trainer import CHECKPOINT, WEIGHTS, Batch, Run, draw_batches, train, train_step
 from training.validation import held_out, validate
 
 
@@ -74,6 +74,11 @@ def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert 4 <= int(load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"]) < 40
+
+
+def _batch(recipe: Recipe, source: PatchSource, step: int) -> Batch:
+    (batch,) = draw_batches(recipe, source, step)
+    return batch
 
 
 def _source(recipe: Recipe, data: Path) -> PatchSource:
@@ -131,17 +136,18 @@ def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
     source = _source(recipe, tiny_data)
     scales = set()
     for step in range(12):
-        scale, low, high = draw_batch(recipe, source, step)
-        again = draw_batch(recipe, source, step)
-        assert scale == again[0]
-        np.testing.assert_array_equal(high, again[2])
+        batch = _batch(recipe, source, step)
+        scale, low, high = batch.scale, batch.low, batch.high
+        again = _batch(recipe, source, step)
+        assert scale == again.scale
+        np.testing.assert_array_equal(high, again.high)
         assert high.shape[1] == scale * low.shape[1]
         # The average of each high-resolution block is near the pixel it was reduced to.
         blocks = high.reshape(2, 8, scale, 8, scale, 3).mean((2, 4))
         assert np.abs(blocks - low).mean() < 3
         scales.add(scale)
     assert scales == {2, 3, 4}
-    first, second = (draw_batch(recipe, source, step)[1] for step in (0, 1))
+    first, second = (_batch(recipe, source, step).low for step in (0, 1))
     assert not np.array_equal(first, second)
 
 
@@ -149,7 +155,44 @@ def test_scale_weights_choose_the_scale(tiny_recipe: Path, tiny_data: Path) -> N
     recipe = load_recipe(str(tiny_recipe))
     only_three = recipe.model_copy(update={"scale_weights": {2: 0.0, 3: 1.0, 4: 0.0}})
     source = _source(recipe, tiny_data)
-    assert {draw_batch(only_three, source, step)[0] for step in range(5)} == {3}
+    assert {_batch(only_three, source, step).scale for step in range(5)} == {3}
+
+
+def test_a_step_of_all_scales_shares_its_batch_and_its_loss(
+    tiny_recipe: Path, tiny_data: Path
+) -> None:
+    changes = [
+        "all_scales=true",
+        "scale_weights={2: 1, 3: 1, 4: 2}",
+        "stages=[{steps: 5, patch: 8, batch: 8}]",
+        "precision=float32",
+        "optimizer.clip_norm=1.0e+9",
+    ]
+    recipe = load_recipe(str(tiny_recipe), changes)
+    batches = draw_batches(recipe, _source(recipe, tiny_data), 0)
+    assert [(one.scale, len(one.low), one.weight) for one in batches] == [
+        (2, 2, 0.25),
+        (3, 2, 0.25),
+        (4, 4, 0.5),
+    ]
+
+    run, other = Run.fresh(recipe), Run.fresh(recipe)
+    loss = train_step(run, batches)
+    expected = sum(one.weight * _l1(other, one) for one in batches)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    moved = {n for n, one in run.network.named_parameters() if one.grad is not None}
+    assert moved == {name for name, _ in run.network.named_parameters()}
+
+
+def _l1(run: Run, batch: Batch) -> float:
+    low, high = (torch.from_numpy(one).permute(0, 3, 1, 2) / 255 for one in (batch.low, batch.high))
+    with torch.no_grad():
+        return float((run.network(low, batch.scale) - high).abs().mean())
+
+
+def test_a_batch_that_the_scales_cannot_share_is_refused(tiny_recipe: Path) -> None:
+    with pytest.raises(UserError, match="cannot share a batch of 2 by their weights"):
+        load_recipe(str(tiny_recipe), ["all_scales=true"])
 
 
 def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
@@ -159,8 +202,8 @@ def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
     run = Run.fresh(recipe)
     source = _source(recipe, tiny_data)
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    step = next(s for s in range(50) if draw_batch(recipe, source, s)[0] == 3)
-    train_step(run, *draw_batch(recipe, source, step))
+    step = next(s for s in range(50) if _batch(recipe, source, s).scale == 3)
+    train_step(run, draw_batches(recipe, source, step))
     changed = {n for n, value in run.network.state_dict().items() if not value.equal(before[n])}
     assert any(name.startswith("upsamplers.x3") for name in changed)
     assert not any(name.startswith(("upsamplers.x2", "upsamplers.x4")) for name in changed)
