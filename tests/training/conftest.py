@@ -1,7 +1,9 @@
-"""A tiny recipe and the generated pictures it trains on."""
+"""A tiny recipe, the generated pictures it trains on, and the command that does it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,14 @@ def tiny_recipe(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     return path
+
+
+@pytest.fixture
+def command(tiny_recipe: Path, tiny_data: Path) -> Callable[..., list[str]]:
+    """Return the command that trains the tiny recipe into a folder on one thread."""
+
+    def words(out: Path, *options: str) -> list[str]:
+        train = [sys.executable, "-m", "reslite", "train", str(tiny_recipe)]
+        return [*train, "--data", str(tiny_data), "--out", str(out), "--threads", "1", *options]
+
+    return words

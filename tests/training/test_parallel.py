@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,24 +15,18 @@ from training.checkpoint import load_tensors
 from training.trainer import CHECKPOINT, WEIGHTS
 
 
-def _command(recipe: Path, data: Path, out: Path, *options: str) -> list[str]:
-    places = ["--data", str(data), "--out", str(out), "--threads", "1"]
-    return [sys.executable, "-m", "reslite", "train", str(recipe), *places, *options]
-
-
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / WEIGHTS)[0]
 
 
 @pytest.mark.slow
 def test_two_processes_train_the_network_that_one_trains(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+    tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
     steps = ["--set", "stages=[{steps: 8, patch: 8, batch: 4}]", "--set", "precision=float32"]
     for count in ("1", "2"):
         out = tmp_path / count
-        command = _command(tiny_recipe, tiny_data, out, *steps, "--processes", count)
-        subprocess.run(command, check=True)
+        subprocess.run(command(out, *steps, "--processes", count), check=True)
     alone, shared = _weights(tmp_path / "1"), _weights(tmp_path / "2")
     for name in alone:
         torch.testing.assert_close(shared[name], alone[name], atol=1e-5, rtol=0)
@@ -42,12 +36,11 @@ def test_two_processes_train_the_network_that_one_trains(
 
 @pytest.mark.slow
 def test_processes_end_with_the_first_and_a_resumed_run_is_exact(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+    tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(tiny_recipe, tiny_data, whole, "--processes", "2"), check=True)
-    command = _command(tiny_recipe, tiny_data, out, "--processes", "2")
-    killed = subprocess.Popen(command)
+    subprocess.run(command(whole, "--processes", "2"), check=True)
+    killed = subprocess.Popen(command(out, "--processes", "2"))
     while not (out / CHECKPOINT).exists():
         assert killed.poll() is None, "training ended before its first checkpoint"
         time.sleep(0.001)
@@ -58,15 +51,15 @@ def test_processes_end_with_the_first_and_a_resumed_run_is_exact(
     assert others
     assert psutil.wait_procs(others, timeout=60)[1] == []
 
-    subprocess.run(command, check=True)
+    subprocess.run(command(out, "--processes", "2"), check=True)
     for name, expected in _weights(whole).items():
         assert torch.equal(_weights(out)[name], expected), name
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+    tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
-    command = _command(tiny_recipe, tiny_data, tmp_path / "run", "--processes", "3")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = command(tmp_path / "run", "--processes", "3")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "3 processes cannot share a batch of 2 patches evenly" in done.stderr

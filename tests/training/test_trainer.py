@@ -5,8 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +23,24 @@ from training.trainer import CHECKPOINT, WEIGHTS, Batch, Run, draw_batches, trai
 from training.validation import held_out, validate
 
 
-def _command(recipe: Path, data: Path, out: Path) -> list[str]:
-    options = ["--data", str(data), "--out", str(out), "--threads", "1"]
-    return [sys.executable, "-m", "reslite", "train", str(recipe), *options]
-
-
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / WEIGHTS)[0]
 
 
 @pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+    tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
-    subprocess.run(_command(tiny_recipe, tiny_data, tmp_path / "whole"), check=True)
+    subprocess.run(command(tmp_path / "whole"), check=True)
 
-    killed = subprocess.Popen(_command(tiny_recipe, tiny_data, tmp_path / "killed"))
+    killed = subprocess.Popen(command(tmp_path / "killed"))
     while not (tmp_path / "killed" / CHECKPOINT).exists():
         assert killed.poll() is None, "training ended before its first checkpoint"
         time.sleep(0.001)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / WEIGHTS).exists(), "the run was over before it was killed"
-    subprocess.run(_command(tiny_recipe, tiny_data, tmp_path / "killed"), check=True)
+    subprocess.run(command(tmp_path / "killed"), check=True)
 
     whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
@@ -55,11 +50,10 @@ def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+    tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
-    command = _command(tiny_recipe, tiny_data, tmp_path / "run")
     process = subprocess.Popen(
-        command,
+        command(tmp_path / "run"),
         stderr=subprocess.PIPE,
         text=True,
         # A shell starts background jobs with SIGINT ignored, and processes inherit that.
