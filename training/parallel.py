@@ -87,10 +87,20 @@ def own_share(batch: Picture) -> Picture:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes; all must have the same ones."""
+    """Replace every gradient by its mean over the processes; all must have the same ones.
+
+    Raises:
+        UserError: If another process has ended.
+    """
     gradients = [one.grad for one in parameters if one.grad is not None]
     together = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(together)
+    try:
+        distributed.all_reduce(together)
+    except RuntimeError as error:
+        raise UserError(
+            "another process of this training ended, for want of memory perhaps; the steps until "
+            "then are kept, the same command goes on from there"
+        ) from error
     together /= process_count()
     parts = torch.split(together, [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):

@@ -56,6 +56,26 @@ def test_processes_end_with_the_first_and_a_resumed_run_is_exact(
         assert torch.equal(_weights(out)[name], expected), name
 
 
+@pytest.mark.slow
+def test_a_process_that_is_lost_ends_the_run_and_keeps_its_steps(
+    tmp_path: Path, command: Callable[..., list[str]]
+) -> None:
+    words = command(
+        tmp_path, "--processes", "2", "--set", "stages=[{steps: 999999, patch: 8, batch: 2}]"
+    )
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / CHECKPOINT).exists():
+        assert run.poll() is None
+        time.sleep(0.001)
+    lost = max(psutil.Process(run.pid).children(), key=lambda one: one.memory_info().rss)
+    lost.kill()
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert "another process of this training ended" in errors
+    assert "Traceback" not in errors
+    assert int(load_tensors(tmp_path / CHECKPOINT)[1]["step"]) >= 4
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(
     tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
