@@ -1,7 +1,6 @@
 """One network trained by several processes, each on its share of every batch.
 
-Two processes of one thread each take more steps than one process of two threads, because what
-PyTorch does between convolutions runs on one thread. Every process draws the same batch, keeps
+Every process draws the same batch, keeps
 its share and averages its gradients with the others'; from there on all do the same, so that they
 hold the same weights without ever sending any.
 """

@@ -33,7 +33,7 @@ import click
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Share every batch among processes; one for each CPU core is fastest.",
+    help="Share every batch among processes.",
 )
 def command(
     recipe: str,
