@@ -1,9 +1,8 @@
 """Steps per second of training, one way against another, interleaved on this machine.
 
-Answers five questions: does reading hold up the step (drawn batches against ones kept in memory),
-what do bf16 and channels_last bring, each alone and both over a plain float32 loop, what do several
-processes bring that share every batch, what does Muon cost, and do grouped convolutions train
-faster as they are or as masked dense ones here.
+Answers four questions: does reading hold up the step (drawn batches against ones kept in memory),
+what do bf16 and channels_last bring, each alone and both over a plain float32 loop, what does Muon
+cost, and do grouped convolutions train faster as they are or as masked dense ones here.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from training.parallel import check_batches, run_in_processes
 from training.pictures import PatchSource, picture_paths
 from training.recipe import Recipe
 from training.trainer import Run, draw_batches, source_of, train_step
-
-_PROCESSES = " processes"
 
 
 @dataclass(frozen=True)
@@ -40,86 +35,40 @@ class TrainingSpeed:
     ratio: float
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    """What is measured: a recipe on some of its pictures, in rounds of some steps."""
-
-    recipe: Recipe
-    paths: tuple[Path, ...]
-    rounds: int
-    steps: int
-    threads: int
-    processes: int
-
-    def source(self) -> PatchSource:
-        return source_of(self.recipe, self.paths)
-
-
 def training_speed(
-    recipe: Recipe,
-    data: Path,
-    processes: int = 1,
-    rounds: int = 5,
-    steps: int = 8,
-    pictures: int = 40,
+    recipe: Recipe, data: Path, rounds: int = 5, steps: int = 8, pictures: int = 40
 ) -> list[TrainingSpeed]:
     """Measure the ways to take a step of ``recipe``; the recipe's own way comes first.
 
     Args:
         recipe: What is trained.
         data: Folder with the recipe's training pictures.
-        processes: Measure that many processes sharing every batch and PyTorch's threads as well.
         rounds: Rounds in which every way runs once.
         steps: Optimizer steps of one run.
         pictures: Training pictures to read; patches are drawn from these.
     """
-    paths = tuple(picture_paths(data / recipe.train_folder)[:pictures])
-    threads = torch.get_num_threads()
-    measured = _Measurement(recipe, paths, rounds, steps, threads, processes)
-    if processes == 1:
-        return _lead(measured)
-    check_batches(recipe, processes)
-    share = max(1, threads // processes)
-    return run_in_processes(partial(_lead, measured), partial(_assist, measured), processes, share)
-
-
-def _lead(measured: _Measurement) -> list[TrainingSpeed]:
-    ways = _ways(measured)
+    paths = picture_paths(data / recipe.train_folder)[:pictures]
+    source = source_of(recipe, paths)
+    ways = _ways(recipe, source, steps)
+    for take_step in ways.values():
+        _time(take_step, steps)
     timings: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(1 + measured.rounds):
+    for _ in range(rounds):
         for name, take_step in ways.items():
-            shared = name.endswith(_PROCESSES)
-            torch.set_num_threads(measured.threads // (measured.processes if shared else 1))
-            timings[name].append(_time(take_step, measured.steps))
-    # The first round warms up.
-    timings = {name: seconds[1:] for name, seconds in timings.items()}
+            timings[name].append(_time(take_step, steps))
     first = next(iter(timings.values()))
     return [
         TrainingSpeed(
             name,
-            measured.steps / statistics.median(seconds),
+            steps / statistics.median(seconds),
             statistics.median(a / b for a, b in zip(first, seconds, strict=True)),
         )
         for name, seconds in timings.items()
     ]
 
 
-def _assist(measured: _Measurement) -> None:
-    """Take the shared steps with the process that measures them."""
-    take_step = _shared(measured, measured.source())
-    for _ in range(1 + measured.rounds):
-        _time(take_step, measured.steps)
-
-
-def _shared(measured: _Measurement, source: PatchSource) -> Callable[[int], object]:
-    run = Run.fresh(measured.recipe)
-    run.shared = True
-    return lambda step: train_step(run, draw_batches(run.recipe, source, step))
-
-
-def _ways(measured: _Measurement) -> Mapping[str, Callable[[int], object]]:
-    recipe, source = measured.recipe, measured.source()
-    kept = [draw_batches(recipe, source, step) for step in range(measured.steps)]
+def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Callable[[int], object]]:
+    kept = [draw_batches(recipe, source, step) for step in range(steps)]
 
     def reading(run: Run) -> Callable[[int], object]:
         return lambda step: train_step(run, draw_batches(run.recipe, source, step))
@@ -142,8 +91,6 @@ def _ways(measured: _Measurement) -> Mapping[str, Callable[[int], object]]:
         "without bf16": reading(changed(precision="float32")),
         "without channels_last": reading(contiguous(changed())),
     }
-    if measured.processes > 1:
-        ways[f"in {measured.processes}{_PROCESSES}"] = _shared(measured, source)
     if recipe.optimizer.kind == "muon":
         optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})
         ways["Adam alone"] = reading(changed(optimizer=optimizer))

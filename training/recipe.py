@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -95,26 +96,24 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _scales_share_every_batch(self) -> Recipe:
+        if not any(map(self._weight, self.network.scales)):
+            raise ValueError(f"scale_weights {self.scale_weights}: leave no scale to train")
+        shares = [self.weight_of(scale) for scale in self.network.scales if self.all_scales]
         for stage in self.stages:
-            for size in self.batches_of(stage).values():
-                if size < 1 or size % 1:
-                    raise ValueError(
-                        f"the scales cannot share a batch of {stage.batch} by their weights "
-                        f"{self.scale_weights}: choose a multiple of the weights' sum"
-                    )
+            sizes = [stage.batch * share for share in shares]
+            if not all(math.isclose(size, round(size)) for size in sizes):
+                raise ValueError(
+                    f"the scales cannot share a batch of {stage.batch} by their weights "
+                    f"{self.scale_weights}: choose a multiple of the weights' sum"
+                )
         return self
+
+    def _weight(self, scale: int) -> float:
+        return self.scale_weights.get(scale, 1.0)
 
     def weight_of(self, scale: int) -> float:
         """Return the part of all training that a scale gets, 0 to 1."""
-        weights = {one: self.scale_weights.get(one, 1.0) for one in self.network.scales}
-        return weights[scale] / sum(weights.values())
-
-    def batches_of(self, stage: Stage) -> dict[int, float]:
-        """Return how many patches of each scale a step of ``stage`` takes, if it takes any."""
-        return {
-            scale: stage.batch * (self.weight_of(scale) if self.all_scales else 1)
-            for scale in self.network.scales
-        }
+        return self._weight(scale) / sum(map(self._weight, self.network.scales))
 
     @property
     def shdd_level(self) -> Level | None:

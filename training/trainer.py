@@ -10,8 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,6 @@ from training.checkpoint import load_tensors, save_tensors
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
-from training.parallel import (
-    average_gradients,
-    check_batches,
-    own_share,
-    process_count,
-    run_in_processes,
-)
 from training.pictures import PatchSource, Picture, picture_paths, read_all
 from training.recipe import Recipe, parse_recipe
 from training.shdd import patch_source
@@ -58,7 +50,6 @@ class Run:
         seconds: Time spent in those steps.
         start: The weights it began with, their recipe and training record, where it did not begin
             anew.
-        shared: Whether several processes take its steps, each on its share of every batch.
     """
 
     recipe: Recipe
@@ -68,7 +59,6 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     start: dict[str, Any] | None = None
-    shared: bool = False
 
     @classmethod
     def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
@@ -206,10 +196,6 @@ class Batch:
     high: Picture
     weight: float = 1.0
 
-    def share(self) -> Batch:
-        """Return what this process trains on where several share the batch."""
-        return replace(self, low=own_share(self.low), high=own_share(self.high))
-
 
 def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
     """Draw the patches of ``step``, of one scale or of all; the same step always draws the same."""
@@ -219,28 +205,23 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
     if not recipe.all_scales:
         scale = int(random.choice(scales, p=weights))
         return [Batch(scale, *source.batch(random, scale, stage.patch, stage.batch))]
-    sizes = recipe.batches_of(stage)
     return [
-        Batch(scale, *source.batch(random, scale, stage.patch, round(sizes[scale])), weight)
+        Batch(scale, *source.batch(random, scale, stage.patch, round(stage.batch * weight)), weight)
         for scale, weight in zip(scales, weights, strict=True)
+        if weight
     ]
 
 
 def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
-    """Take one optimizer step on patches of one or several scales and return the loss.
-
-    Where several processes train the network, it is that of this process' share of the patches.
-    """
+    """Take one optimizer step on patches of one or several scales and return the loss."""
     recipe, options = run.recipe, run.recipe.optimizer
     parameters: list[Tensor] = list(run.network.parameters())
     run.optimizer.zero_grad()
     losses = []
     for batch in batches:
-        loss = batch.weight * _loss(run, batch.share() if run.shared else batch)
+        loss = batch.weight * _loss(run, batch)
         torch.autograd.backward(loss)
         losses.append(loss.detach())
-    if run.shared:
-        average_gradients(parameters)
     nn.utils.clip_grad_norm_(parameters, options.clip_norm)
     run.optimizer.step(schedule(recipe, run.step))
     run.step += 1
@@ -277,7 +258,8 @@ def train(
         The file with the averaged weights.
     """
     checkpoint = folder / CHECKPOINT
-    run = _begin_or_resume(recipe, folder, device)
+    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
+    run = run or Run.begin(recipe, device)
     paths = picture_paths(data / recipe.train_folder)
     source = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
@@ -310,45 +292,6 @@ def train(
     return folder / WEIGHTS
 
 
-def train_in_processes(
-    recipe: Recipe, data: Path, folder: Path, processes: int, threads: int, progress: bool = True
-) -> Path:
-    """Train as ``train`` does, in several processes that share every batch.
-
-    The weights depend on the number of processes as far as sums depend on their order.
-
-    Args:
-        recipe: What to train.
-        data: The folder with the recipe's train and valid folders.
-        folder: Where checkpoint, weights and TensorBoard logs go.
-        processes: How many; every batch must be divisible by it.
-        threads: CPU threads of each.
-        progress: Show a progress bar with the remaining time.
-
-    Raises:
-        UserError: If a batch cannot be shared evenly.
-    """
-    check_batches(recipe, processes)
-    lead = partial(train, recipe, data, folder, progress)
-    return run_in_processes(lead, partial(_assist, recipe, data, folder), processes, threads)
-
-
-def _assist(recipe: Recipe, data: Path, folder: Path) -> None:
-    """Take the steps that ``train`` takes in the first process, and leave the rest to it."""
-    run = _begin_or_resume(recipe, folder, "cpu")
-    source = source_of(recipe, picture_paths(data / recipe.train_folder))
-    while run.step < recipe.steps:
-        train_step(run, draw_batches(recipe, source, run.step))
-
-
-def _begin_or_resume(recipe: Recipe, folder: Path, device: str) -> Run:
-    checkpoint = folder / CHECKPOINT
-    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
-    run = run or Run.begin(recipe, device)
-    run.shared = process_count() > 1
-    return run
-
-
 def save_weights(run: Run, path: Path, pictures: int) -> None:
     """Write the averaged weights with the recipe and the training record.
 
@@ -373,8 +316,7 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    processes = f", processes: {process_count()}" if process_count() > 1 else ""
-    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}{processes}"
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {threads}"
 
 
 def _log_validation(

@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 @click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
 @click.option("--npu", metavar="NAME", help="Estimate on an Arm NPU, for example ethos-u65-256.")
 @click.option("--training", metavar="RECIPE", help="Measure training steps per second instead.")
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=1,
-    help="With --training: measure processes that share every batch and the threads as well.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
     files: tuple[Path, ...],
@@ -45,7 +39,6 @@ def command(
     openvino: bool,
     npu: str | None,
     training: str | None,
-    processes: int,
     as_json: bool,
 ) -> None:
     """Time FILES on this CPU in interleaved rounds, or estimate them on an NPU.
@@ -55,7 +48,7 @@ def command(
     from runtime.errors import UserError
 
     if training is not None:
-        _print_training_speed(training, threads, processes, as_json)
+        _print_training_speed(training, threads, as_json)
         return
     if not files:
         raise UserError("no files to measure; name exported .tflite or .onnx files")
@@ -100,7 +93,7 @@ def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
         click.echo(estimate_table(one))
 
 
-def _print_training_speed(recipe: str, threads: int | None, processes: int, as_json: bool) -> None:
+def _print_training_speed(recipe: str, threads: int | None, as_json: bool) -> None:
     import torch
 
     from benchmarks.tables import text_table
@@ -114,7 +107,7 @@ def _print_training_speed(recipe: str, threads: int | None, processes: int, as_j
         raise UserError("training speed is measured on real pictures: set RESLITE_DATA")
     if threads:
         torch.set_num_threads(threads)
-    rows = training_speed(load_recipe(recipe), data, processes)
+    rows = training_speed(load_recipe(recipe), data)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
         return

@@ -23,18 +23,7 @@ import click
     help="Change a key of the recipe, for example network.experts=1; may be repeated.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="CPU threads of each process [default: all cores shared evenly].",
-)
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Share every batch among processes.",
-)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 def command(
     recipe: str,
     data: Path | None,
@@ -42,7 +31,6 @@ def command(
     changes: tuple[str, ...],
     device: str,
     threads: int | None,
-    processes: int,
 ) -> None:
     """Train RECIPE, a shipped one by name or a YAML file.
 
@@ -54,7 +42,7 @@ def command(
     from runtime.errors import UserError
     from training.pictures import data_folder
     from training.recipe import load_recipe
-    from training.trainer import train, train_in_processes
+    from training.trainer import train
 
     chosen = load_recipe(recipe, changes)
     if device != "cpu" and not torch.cuda.is_available():
@@ -62,16 +50,7 @@ def command(
     data = data or data_folder()
     if data is None:
         raise UserError("no training pictures: pass --data DIR or set RESLITE_DATA")
-    folder = out or Path("runs") / chosen.name
-    if processes > 1 and device != "cpu":
-        raise UserError(
-            f"--processes shares the cores of CPUs; leave it out with --device {device}"
-        )
-    if processes > 1:
-        share = threads or max(1, torch.get_num_threads() // processes)
-        weights = train_in_processes(chosen, data, folder, processes, share)
-    else:
-        if threads:
-            torch.set_num_threads(threads)
-        weights = train(chosen, data, folder, device=device)
+    if threads:
+        torch.set_num_threads(threads)
+    weights = train(chosen, data, out or Path("runs") / chosen.name, device=device)
     click.echo(f"trained weights: {weights}")

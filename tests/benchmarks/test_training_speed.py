@@ -112,16 +112,3 @@ def test_the_command_line_prints_one_row_for_each_way(
     assert main(["bench", "--training", str(recipe), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == WAYS
-
-
-@pytest.mark.slow
-def test_processes_are_measured_beside_the_other_ways(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RESLITE_DATA", str(pictures))
-    recipe = pictures / "tiny.yaml"
-    recipe.write_text(json.dumps(CONTENT))
-
-    assert main(["bench", "--training", str(recipe), "--processes", "2", "--json"]) == 0
-    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
-    assert names == [*WAYS[:5], "in 2 processes", *WAYS[5:]]

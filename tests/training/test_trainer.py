@@ -187,6 +187,14 @@ def _l1(run: Run, batch: Batch) -> float:
 def test_a_batch_that_the_scales_cannot_share_is_refused(tiny_recipe: Path) -> None:
     with pytest.raises(UserError, match="cannot share a batch of 2 by their weights"):
         load_recipe(str(tiny_recipe), ["all_scales=true"])
+    with pytest.raises(UserError, match="leave no scale to train"):
+        load_recipe(str(tiny_recipe), ["scale_weights={2: 0, 3: 0, 4: 0}"])
+
+
+def test_a_scale_without_weight_gets_no_patches(tiny_recipe: Path, tiny_data: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["all_scales=true", "scale_weights={2: 1, 3: 0, 4: 1}"])
+    batches = draw_batches(recipe, _source(recipe, tiny_data), 0)
+    assert [(one.scale, len(one.low)) for one in batches] == [(2, 1), (4, 1)]
 
 
 def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
