@@ -132,7 +132,7 @@ DEFAULT_VARIANTS: tuple[Variant, ...] = (
 )
 
 
-Simulate = Callable[[Graph, ScaleTable], Restore]
+Simulate = Callable[[Graph, ScaleTable, Format], Restore]
 """Makes the reference of int8 files: from a lowered graph and its scales to restored pictures."""
 
 
@@ -181,7 +181,7 @@ def bundle_of(
         if simulate is not None and table is not None and _is_int8(variant):
             # What is cut to restore tiles must restore what the whole graph does.
             whole, _ = _lowered(source, dataclasses.replace(variant, tiled=False), table)
-            reference = simulate(whole, table)
+            reference = simulate(whole, table, variant.format)
         measured = _proven(source, artifact, folder, reference)
         manifest = with_artifact(manifest, dataclasses.replace(artifact, measured=measured))
         manifest.write(folder)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from export.graph import Attribute, Graph, Node
 
 Hook = Callable[[str, Tensor], Tensor]
+Sum = Callable[[Node, Tensor, Tensor], Tensor]
 
 
 def tensors_of(graph: Graph, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -24,6 +25,7 @@ def execute(
     constants: Mapping[str, Tensor] | None = None,
     hook: Hook = lambda name, value: value,
     before_relu: Hook = lambda name, value: value,
+    add: Sum = lambda node, first, second: first + second,
 ) -> Tensor:
     """Run ``graph`` on pictures.
 
@@ -35,6 +37,7 @@ def execute(
             what the following nodes read. An activation that a Relu follows at once (see
             ``Graph.fused_relu``) is not shown: files do not hold it.
         before_relu: Sees those instead.
+        add: Computes every Add.
 
     Returns:
         The restored pictures.
@@ -45,7 +48,8 @@ def execute(
     for index, node in enumerate(graph.nodes):
         operands = [weights[n] if graph.is_constant(n) else values[n] for n in node.inputs]
         see = hook if graph.fused_relu(node) is None else before_relu
-        for name, value in zip(node.outputs, _apply(node, operands), strict=True):
+        results = (add(node, *operands),) if node.op == "Add" else _apply(node, operands)
+        for name, value in zip(node.outputs, results, strict=True):
             values[name] = see(name, value)
         for name in node.inputs:
             if last_use[name] == index:
@@ -69,8 +73,6 @@ def _apply(node: Node, x: list[Tensor]) -> tuple[Tensor, ...]:
             return (x[0].clamp(node.number("minimum"), node.number("maximum")),)
         case "Sigmoid":
             return (torch.sigmoid(x[0]),)
-        case "Add":
-            return (x[0] + x[1],)
         case "Sub":
             return (x[0] - x[1],)
         case "Mul":

@@ -61,7 +61,7 @@ def bias_corrections(
     def correct_and_round(name: str, value: Tensor) -> Tensor:
         return rounded(correct(name, value), table.of(name))
 
-    simulator = Simulator(with_requantization(graph, table), table)
+    simulator = Simulator(with_requantization(graph, table), table, pictures.dtype)
     with torch.inference_mode():
         execute(graph, pictures, hook=remember, before_relu=remember)
         execute(simulator.graph, pictures, simulator.constants, correct_and_round, correct)

@@ -119,7 +119,9 @@ def quantize_network(
     lowered = lower(graph, QUANTIZED_FORM)
     check_constants(lowered)
     images = [as_image(crop) for crop in crops]
-    summaries = observe(lowered, tqdm(images, "observing", disable=not progress))
+    # In float64, so that neither the number of threads nor the machine decides a table's digits.
+    exact = [image.double() for image in images]
+    summaries = observe(lowered, tqdm(exact, "observing", disable=not progress))
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
@@ -137,7 +139,7 @@ def quantize_network(
         table = table_with(concatenations)
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
-    return dataclasses.replace(table, corrections=bias_corrections(lowered, table, images))
+    return dataclasses.replace(table, corrections=bias_corrections(lowered, table, exact))
 
 
 def _cheaper(

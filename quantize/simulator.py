@@ -1,8 +1,10 @@
 """The quantized graph in torch: what every int8 file must compute, to the integer.
 
-Weights, biases and activations hold exactly the integers of ``export.scales``, written as the real
-numbers they stand for; a convolution of those is the integer convolution times its scales. This is
-the reference for the parity of int8 files, and what the search for ranges measures.
+Weights, biases and activations hold exactly the integers of ``export.scales``, written as real
+numbers; a convolution of those is the integer convolution times its multipliers. Runtimes hold
+those in float32 and multiply in float32, and so does the simulator: a sum that lies on a tie is
+rounded as they round it. One that goes the other way can change a tenth of the outputs. This is the
+reference for the parity of int8 files, and what the search for ranges measures.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from torch import Tensor, nn
 
 from export.errors import CannotLower
 from export.execution import execute
-from export.graph import Graph, Node
+from export.graph import Array, Graph, Node
 from export.parity import Restore
 from export.scales import (
     Quantization,
     ScaleTable,
-    bias_scales,
     output_axis,
     quantized_bias,
     quantized_weight,
     weight_scales,
 )
+from quantize.addition import ADDITIONS, Addition, exact_sum
+from runtime.manifest import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
@@ -40,17 +43,25 @@ class Simulator(nn.Module):
             ``export.scales.with_requantization`` adds.
         table: The scales.
         dtype: Of pictures and arithmetic; in float64 it is exact for networks of any width.
+        addition: What a runtime makes of a sum.
 
     Raises:
         CannotLower: If the graph holds constants outside its convolutions.
         UserError: If the table does not cover the graph.
     """
 
-    def __init__(self, graph: Graph, table: ScaleTable, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        table: ScaleTable,
+        dtype: torch.dtype = torch.float32,
+        addition: Addition = exact_sum,
+    ) -> None:
         super().__init__()
         check_constants(graph)
-        self.graph = _with_own_biases(graph)
+        self.graph = _with_own_constants(graph)
         self.table = table
+        self.addition = addition
         self.constants: Mapping[str, Tensor] = {
             name: torch.from_numpy(array).to(dtype)
             for node in self.graph.nodes
@@ -60,10 +71,14 @@ class Simulator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore N × 3 × H × W pictures; the result is a whole multiple of 1/255 in [0, 1]."""
-        return execute(self.graph, image, self.constants, self._rounded)
+        return execute(self.graph, image, self.constants, self._rounded, add=self._sum)
 
     def _rounded(self, name: str, value: Tensor) -> Tensor:
         return rounded(value, self.table.of(name))
+
+    def _sum(self, node: Node, first: Tensor, second: Tensor) -> Tensor:
+        sources = [self.table.of(name) for name in node.inputs]
+        return self.addition((first, second), sources, _target(self.graph, node, self.table))
 
 
 def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
@@ -73,13 +88,13 @@ def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
         return restored
 
 
-def simulated(graph: Graph, table: ScaleTable) -> Restore:
-    """Return a function that restores one H × W × 3 picture as an int8 file of ``graph`` does.
+def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
+    """Return a function that restores one H × W × 3 picture as the int8 file of ``graph`` does.
 
     It computes in float64: sums that float32 cannot hold round one output in seven another way
     (CARN-M), files hold them as integers.
     """
-    simulator = Simulator(graph, table, torch.float64)
+    simulator = Simulator(graph, table, torch.float64, ADDITIONS[file])
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -91,9 +106,10 @@ def simulated(graph: Graph, table: ScaleTable) -> Restore:
 
 
 def rounded(value: Tensor, quantization: Quantization) -> Tensor:
-    """Return the nearest real numbers that 8 bits can hold; ties go to the even integer."""
+    """Return the nearest real numbers that 8 bits can hold; ties in float32 go to the even one."""
     scale, zero_point = quantization.scale, quantization.zero_point
-    return value.div(scale).round_().clamp_(-128 - zero_point, 127 - zero_point).mul_(scale)
+    quanta = value.div(scale).float().round_().clamp_(-128 - zero_point, 127 - zero_point)
+    return quanta.to(value.dtype).mul_(scale)
 
 
 def check_constants(graph: Graph) -> None:
@@ -111,30 +127,39 @@ def check_constants(graph: Graph) -> None:
             )
 
 
-def _with_own_biases(graph: Graph) -> Graph:
-    """Give every convolution a bias of its own: its integers depend on the scale of its input."""
-    biases = {
-        f"{node.inputs[2]}/{node.output}": graph.constants[node.inputs[2]]
-        for node in graph.nodes
-        if node.op in CONVOLUTIONS
-    }
-    nodes = [
-        dataclasses.replace(node, inputs=(*node.inputs[:2], f"{node.inputs[2]}/{node.output}"))
-        if node.op in CONVOLUTIONS
-        else node
-        for node in graph.nodes
-    ]
-    return graph.with_nodes(nodes, **biases)
+def _with_own_constants(graph: Graph) -> Graph:
+    """Give every convolution constants of its own: what they stand for depends on its scales."""
+    constants: dict[str, Array] = {}
+
+    def owning(node: Node) -> Node:
+        if node.op not in CONVOLUTIONS:
+            return node
+        value, *shared = node.inputs
+        own = [f"{name}/{node.output}" for name in shared]
+        constants.update(zip(own, (graph.constants[name] for name in shared), strict=True))
+        return dataclasses.replace(node, inputs=(value, *own))
+
+    nodes = [owning(node) for node in graph.nodes]
+    return graph.with_nodes(nodes, **constants)
+
+
+def _target(graph: Graph, node: Node, table: ScaleTable) -> Quantization:
+    """Return what a file rounds the result of a node to: that of a Relu it applies itself."""
+    return table.of((graph.fused_relu(node) or node).output)
 
 
 def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArray[np.float64]]:
-    """Return the weight and the bias of a convolution as their integers times their scales."""
+    """Return the weight and the bias of a convolution as real numbers.
+
+    A sum of integers is worth its multiplier times the scale of what it is rounded to.
+    """
     value, weight, bias = node.inputs
     kernel, axis, source = graph.constants[weight], output_axis(node), table.of(value)
+    target = _target(graph, node, table)
+    multipliers = weight_scales(kernel, axis) * np.float32(source.scale) / np.float32(target.scale)
+    worth = multipliers.astype(np.float64) * target.scale
     shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
-    integers = quantized_bias(graph.constants[bias], kernel, source, axis)
     return {
-        weight: quantized_weight(kernel, axis)
-        * weight_scales(kernel, axis).astype(np.float64).reshape(shape),
-        bias: integers * bias_scales(kernel, source, axis),
+        weight: quantized_weight(kernel, axis) * (worth / source.scale).reshape(shape),
+        bias: quantized_bias(graph.constants[bias], kernel, source, axis) * worth,
     }

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from export.capture import capture
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
@@ -57,6 +58,19 @@ def _quantize(
         method=method,
         concatenations=concatenations,
     )
+
+
+def test_a_table_does_not_depend_on_the_number_of_threads(photographs: list[Path]) -> None:
+    graph, threads = capture(find_model("carn-m").at_scale(4)), torch.get_num_threads()
+    crops = calibration_crops(photographs, 4, count=4)
+    try:
+        tables = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            tables.append(_quantize(graph, crops))
+    finally:
+        torch.set_num_threads(threads)
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize("concatenations", get_args(Concatenations))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +14,39 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+import runtime
+from export.bundle import Source, Variant, bundle_of
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import lower
+from export.parity import Restore, parity_pictures
 from export.profiles import PROFILES, QUANTIZED_FORM
 from export.scales import (
     PIXELS,
     Quantization,
     ScaleTable,
-    bias_scales,
     quantized_bias,
     quantized_weight,
     read_scale_table,
+    weight_scales,
     with_requantization,
 )
+from quantize import load_scales
+from quantize.addition import onnx_runtime_sum, xnnpack_sum
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate, simulated
 from runtime.errors import UserError
-from runtime.manifest import Calibration
+from runtime.manifest import Calibration, Format
+from training.catalogue import find_model
 
 Integers = NDArray[np.int64]
 _NOTHING = Calibration((), "")
+
+
+def _some_scale(random: np.random.Generator) -> Quantization:
+    return Quantization.of_range(-random.uniform(0, 2), random.uniform(0.1, 4))
 
 
 @st.composite
@@ -45,9 +56,6 @@ def quantized_graphs(draw: st.DrawFn) -> tuple[Graph, ScaleTable]:
     constants: dict[str, NDArray[np.float32]] = {}
     scales = {"image": PIXELS, "restored_image": PIXELS}
     nodes: list[Node] = []
-
-    def some_scale() -> Quantization:
-        return Quantization.of_range(-random.uniform(0, 2), random.uniform(0.1, 4))
 
     def convolve(source: str, channels: tuple[int, int], output: str, relu: bool) -> None:
         size, groups = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 2]))
@@ -60,12 +68,12 @@ def quantized_graphs(draw: st.DrawFn) -> tuple[Graph, ScaleTable]:
         nodes.append(Node("Conv", output, inputs, (made,), {"groups": groups}))
         if relu:
             nodes.append(Node("Relu", output, (made,), (output,)))
-        scales.setdefault(output, some_scale())
+        scales.setdefault(output, _some_scale(random))
 
     convolve("image", (3, 4), "a", draw(st.booleans()))
     convolve("a", (4, 4), "b", draw(st.booleans()))
     nodes.append(Node("Add", "add", ("a", "b"), ("c",)))
-    scales["c"] = scales["cat"] = some_scale()
+    scales["c"] = scales["cat"] = _some_scale(random)
     # 'a' changes its scale on its way into the concatenation; 'c' has that scale already.
     nodes.append(Node("Requantize", "cat", ("a",), ("cat/from.a",)))
     nodes.append(Node("Concat", "cat", ("cat/from.a", "c"), ("cat",)))
@@ -86,23 +94,22 @@ def _convolved(integers: Integers, kernel: Integers, bias: Integers, groups: int
     return np.concatenate(sums) + bias[:, None, None]
 
 
-def _nearest(real: NDArray[np.float64], quantization: Quantization) -> Integers:
-    quanta = real / quantization.scale
-    # A tie would be decided by the last bit of a float64, which is no property of the network.
-    assume(bool(np.all(np.abs(quanta - np.floor(quanta) - 0.5) > 1e-9)))
+def _nearest(quanta: NDArray[np.floating], quantization: Quantization) -> Integers:
     return np.clip(np.rint(quanta) + quantization.zero_point, -128, 127).astype(np.int64)
 
 
 def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Integers:
-    """Run a graph on int64: sums of products of integers, rescaled once, rounded once."""
+    """Run a graph on int64: sums of products of integers, multiplied in float32, rounded once."""
     held: dict[str, Integers] = {"image": image}
-    sums: dict[str, NDArray[np.float64]] = {}
+    sums: dict[str, NDArray[np.floating]] = {}
 
-    def real(value: str) -> NDArray[np.float64]:
-        quantization = table.of(value)
-        return (held[value] - quantization.zero_point) * quantization.scale
+    def quanta(value: str, target: Quantization) -> NDArray[np.float64]:
+        source = table.of(value)
+        return (held[value] - source.zero_point) * source.scale / target.scale
 
     for node in graph.nodes:
+        relu = graph.fused_relu(node)
+        target = table.of(node.output if relu is None else relu.output)
         match node.op:
             case "Conv":
                 value, weight, bias = node.inputs
@@ -113,21 +120,25 @@ def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Intege
                     quantized_bias(graph.constants[bias], kernel, source).astype(np.int64),
                     node.integer("groups"),
                 )
-                result = sums_of_products * bias_scales(kernel, source)[:, None, None]
+                multipliers = weight_scales(kernel) * np.float32(source.scale)
+                multipliers /= np.float32(target.scale)
+                result = sums_of_products.astype(np.float32) * multipliers[:, None, None]
             case "Relu":
                 result = np.maximum(sums.pop(node.inputs[0]), 0)
             case "Add":
-                result = real(node.inputs[0]) + real(node.inputs[1])
+                result = quanta(node.inputs[0], target) + quanta(node.inputs[1], target)
+                # Runtimes decide the ties of sums each in their own way (quantize.addition).
+                assume(bool(np.all(np.abs(result - np.floor(result) - 0.5) > 1e-4)))
             case "Requantize":
-                result = real(node.inputs[0])
+                result = quanta(node.inputs[0], target).astype(np.float32)
             case "Concat":
                 held[node.output] = np.concatenate([held[value] for value in node.inputs])
                 continue
             case "DepthToSpace":
                 held[node.output] = _shuffled(held[node.inputs[0]])
                 continue
-        if graph.fused_relu(node) is None:
-            held[node.output] = _nearest(result, table.of(node.output))
+        if relu is None:
+            held[node.output] = _nearest(result, target)
         else:
             sums[node.output] = result
     return held["restored_image"]
@@ -254,10 +265,10 @@ def test_pictures_are_restored_as_tensors_are(
 ) -> None:
     lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
 
-    restored = simulated(lowered, table)(crops[1].astype(np.float32) / 255)
+    restored = simulated(lowered, table, "coreml")(crops[1].astype(np.float32) / 255)
 
-    expected = simulate(lowered, table, as_image(crops[1]))[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(restored, expected)
+    expected = simulate(lowered, table, as_image(crops[1]).double())[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(restored, expected.float().numpy())
 
 
 def test_a_simulator_restores_a_batch_as_single_pictures(
@@ -271,6 +282,57 @@ def test_a_simulator_restores_a_batch_as_single_pictures(
         together, alone = simulator(images), simulator(images[1:])
 
     assert _level_difference(together[1:], alone) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize(("model", "scale"), [("carn-m", 3), ("carn-m", 4), ("mepsnet-s", 1)])
+def test_files_of_trained_networks_agree_to_the_integer(
+    model: str, scale: int, kind: Format, tmp_path: Path
+) -> None:
+    references: list[Restore] = []
+
+    def recorded(*of: Any) -> Restore:
+        references.append(simulated(*of))
+        return references[-1]
+
+    source, table = Source.of(find_model(model), scale), load_scales(model, scale)
+    variant = Variant(kind, "int8")
+    bundle_of(source, [variant], tmp_path, table, recorded)
+
+    with runtime.open(tmp_path / variant.file_name(model, scale)) as session:
+        for picture in parity_pictures():
+            restored, expected = session.run(picture), references[-1](picture)
+            levels = np.rint(255 * restored) - np.rint(255 * np.clip(expected, 0, 1))
+            assert np.count_nonzero(levels) == 0
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_sums_of_runtimes_are_sums_but_for_ties(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sources, target = [_some_scale(random) for _ in range(2)], _some_scale(random)
+    integers = [torch.from_numpy(random.integers(-128, 128, 500)) for _ in sources]
+    addends = [
+        (held - one.zero_point).double() * one.scale
+        for held, one in zip(integers, sources, strict=True)
+    ]
+    exact = (addends[0] + addends[1]) / target.scale
+    decided = (exact - exact.floor() - 0.5).abs() > 1e-3
+    for add in (onnx_runtime_sum, xnnpack_sum):
+        found = add(addends, sources, target) / target.scale
+        assert torch.equal(found.round()[decided], exact.round()[decided])
+        assert (found - exact).abs().max() < 0.501
+
+
+def test_the_sums_of_runtimes_decide_ties_each_in_its_own_way() -> None:
+    one, two = Quantization(1.0, -127), Quantization(2.0, 0)
+    addends = [torch.tensor([1.0, 3.0, -1.0, -3.0]).double(), torch.zeros(4).double()]
+    # In quanta of two: 0.5, 1.5, -0.5 and -1.5. ONNX Runtime rounds them with the zero point of
+    # the unsigned integers, 128, an even one.
+    assert (onnx_runtime_sum(addends, [one, one], two) / 2).tolist() == [0, 2, 0, -2]
+    assert (xnnpack_sum(addends, [one, one], two) / 2).tolist() == [1, 2, 0, -1]
+    odd = Quantization(2.0, 1)
+    assert (onnx_runtime_sum(addends, [one, one], odd) / 2).tolist() == [1, 1, -1, -1]
 
 
 def test_a_table_of_another_network_is_refused(

@@ -1,0 +1,73 @@
+"""What runtimes make of the sum of two quantized activations.
+
+An addition of integers with three different scales has no exact form; each runtime has its own.
+Results lie within a quantum of each other, ties aside they are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.scales import Quantization
+from runtime.manifest import Format
+
+Addition = Callable[[Sequence[Tensor], Sequence[Quantization], Quantization], Tensor]
+"""From two addends, real numbers that 8 bits hold, and their quantizations to their sum, which is
+to be rounded to the third."""
+
+
+def exact_sum(
+    addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
+) -> Tensor:
+    """Add in real numbers."""
+    return addends[0] + addends[1]
+
+
+def onnx_runtime_sum(
+    addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
+) -> Tensor:
+    """Add as ONNX Runtime's QLinearAdd does: in float32, zero points included.
+
+    A tie goes to the even one of the unsigned integers that the file holds.
+    """
+    zero = target.zero_point + 128
+    zeros = np.array([one.zero_point + 128 for one in sources], np.float32)
+    ratios = _ratios(sources, target)
+    constant = float(np.float32(zero) - np.sum(ratios * zeros))
+    first, second = (
+        (_quanta(addend, source) + (source.zero_point + 128)).float() * float(ratio)
+        for addend, source, ratio in zip(addends, sources, ratios, strict=True)
+    )
+    return (first + (second + constant)).round().sub(zero).to(addends[0].dtype) * target.scale
+
+
+def xnnpack_sum(
+    addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
+) -> Tensor:
+    """Add as XNNPACK, TFLite's kernels on CPUs, does: multipliers of 21 bits, halves go up."""
+    ratios = _ratios(sources, target)
+    unit = 2.0 ** (int(np.frexp(ratios.max())[1]) - 21)
+    first, second = (
+        _quanta(addend, source) * round(float(ratio) / unit)
+        for addend, source, ratio in zip(addends, sources, ratios, strict=True)
+    )
+    return (first + second).mul(unit).add(0.5).floor() * target.scale
+
+
+ADDITIONS: Mapping[Format, Addition] = {
+    "onnx": onnx_runtime_sum,
+    "tflite": xnnpack_sum,
+    "coreml": exact_sum,
+}
+
+
+def _ratios(sources: Sequence[Quantization], target: Quantization) -> NDArray[np.float32]:
+    return np.array([one.scale for one in sources], np.float32) / np.float32(target.scale)
+
+
+def _quanta(value: Tensor, quantization: Quantization) -> Tensor:
+    return (value / quantization.scale).round()
