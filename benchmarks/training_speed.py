@@ -1,8 +1,9 @@
 """Steps per second of training, one way against another, interleaved on this machine.
 
-Answers four questions: does reading hold up the step (drawn batches against ones kept in memory),
-what do bf16 and channels_last bring, each alone and both over a plain float32 loop, what does Muon
-cost, and do grouped convolutions train faster as they are or as masked dense ones here.
+Answers: does reading hold up the step (drawn batches against ones kept in memory), what do bf16,
+channels_last and one pass of the body for all scales bring, each alone and all over a plain float32
+loop, what does Muon cost, and do grouped convolutions train faster as they are or as masked dense
+ones here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from training.networks.interface import RestorationNetwork
 from training.pictures import PatchSource, picture_paths
 from training.recipe import Recipe
 from training.trainer import Run, draw_batches, source_of, train_step
@@ -84,13 +87,21 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
         run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return run
 
+    def one_by_one(run: Run) -> Run:
+        each = partial(RestorationNetwork.restore_scales, run.network)
+        run.network.restore_scales = each  # type: ignore[method-assign]
+        return run
+
+    plain = changed(precision="float32", masked_dense=False)
     ways = {
         "the recipe": reading(changed()),
         "batches kept in memory": fixed(changed()),
-        "plain float32 loop": reading(contiguous(changed(precision="float32", masked_dense=False))),
+        "plain float32 loop": reading(one_by_one(contiguous(plain))),
         "without bf16": reading(changed(precision="float32")),
         "without channels_last": reading(contiguous(changed())),
     }
+    if recipe.all_scales:
+        ways["one scale after another"] = reading(one_by_one(changed()))
     if recipe.optimizer.kind == "muon":
         optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})
         ways["Adam alone"] = reading(changed(optimizer=optimizer))

@@ -136,12 +136,12 @@ def publish(model: Model, data: Path) -> None:
             for kind, pair in scores["shdd-moderate"][1].by_kind().items()
         }
         record["distorted"] = {
-            f"shdd-{level}": round(score(baseline(1), shdd_pairs(data, level), 1).psnr, 3)
+            f"shdd-{level}": round(score(baseline(1), shdd_pairs(data, level), 1).psnr, 4)
             for level in shdd.CHOPS
         }
     else:
         scores = {name: test_scores(model, data / name) for name in TEST_SETS}
-    for quantity, digits in (("psnr", 3), ("ssim", 4)):
+    for quantity, digits in (("psnr", 4), ("ssim", 4)):
         record[quantity] = {
             name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
             for name, row in scores.items()

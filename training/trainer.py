@@ -217,25 +217,28 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
     recipe, options = run.recipe, run.recipe.optimizer
     parameters: list[Tensor] = list(run.network.parameters())
     run.optimizer.zero_grad()
-    losses = []
-    for batch in batches:
-        loss = batch.weight * _loss(run, batch)
-        torch.autograd.backward(loss)
-        losses.append(loss.detach())
+    loss = _loss(run, batches)
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(parameters, options.clip_norm)
     run.optimizer.step(schedule(recipe, run.step))
     run.step += 1
     decay = min(options.ema, run.step / (run.step + 10))
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.values()), parameters, 1 - decay)
-    return torch.stack(losses).sum()
+    return loss.detach()
 
 
-def _loss(run: Run, batch: Batch) -> Tensor:
+def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
     recipe, device = run.recipe, next(run.network.parameters()).device
+    loss_of = _LOSSES[recipe.loss]
+    pictures = {batch.scale: _to_tensor(batch.low, device) for batch in batches}
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        restored = run.network(_to_tensor(batch.low, device), batch.scale)
-    return _LOSSES[recipe.loss](restored.float(), _to_tensor(batch.high, device))
+        restored = run.network.restore_scales(pictures)
+    losses = [
+        batch.weight * loss_of(restored[batch.scale].float(), _to_tensor(batch.high, device))
+        for batch in batches
+    ]
+    return torch.stack(losses).sum()
 
 
 def train(

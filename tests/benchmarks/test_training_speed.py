@@ -19,8 +19,9 @@ from training.trainer import Batch, Run
 
 CONTENT = {
     "name": "tiny",
-    "network": {"channels": 8, "blocks": 1, "units": 1, "groups": 2, "scales": [2]},
+    "network": {"channels": 8, "blocks": 1, "units": 1, "groups": 2, "scales": [2, 3]},
     "stages": [{"steps": 100, "patch": 8, "batch": 2}],
+    "all_scales": True,
     "optimizer": {"kind": "muon", "learning_rate": 1e-3, "clip_norm": 1.0},
     "precision": "bf16",
 }
@@ -30,6 +31,7 @@ WAYS = [
     "plain float32 loop",
     "without bf16",
     "without channels_last",
+    "one scale after another",
     "Adam alone",
     "masked dense convolutions",
 ]
@@ -47,15 +49,20 @@ def pictures(tmp_path: Path) -> Path:
 def test_ways_differ_in_what_their_names_say(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, str, bool, bool]] = []
+    seen: list[tuple[str, str, bool, bool, int]] = []
     real = module.train_step
 
     def spy(run: Run, batches: Sequence[Batch]) -> torch.Tensor:
         kernel = next(p for p in run.network.parameters() if p.ndim == 4 and p.shape[1] > 1)
         last = kernel.is_contiguous(memory_format=torch.channels_last)
-        recipe = run.recipe
-        seen.append((recipe.precision, recipe.optimizer.kind, last, recipe.masked_dense))
-        return real(run, batches)
+        recipe, passes = run.recipe, []
+        hook = run.network.body.register_forward_hook(lambda *_: passes.append(1))
+        loss = real(run, batches)
+        hook.remove()
+        seen.append(
+            (recipe.precision, recipe.optimizer.kind, last, recipe.masked_dense, len(passes))
+        )
+        return loss
 
     monkeypatch.setattr(module, "train_step", spy)
     rows = training_speed(parse_recipe(CONTENT, "tiny"), pictures, rounds=1, steps=1)
@@ -68,13 +75,14 @@ def test_ways_differ_in_what_their_names_say(
         seen[: len(WAYS)]
         == seen[len(WAYS) :]
         == [
-            ("bf16", "muon", True, False),
-            ("bf16", "muon", True, False),
-            ("float32", "muon", False, False),
-            ("float32", "muon", True, False),
-            ("bf16", "muon", False, False),
-            ("bf16", "adam", True, False),
-            ("bf16", "muon", True, True),
+            ("bf16", "muon", True, False, 1),
+            ("bf16", "muon", True, False, 1),
+            ("float32", "muon", False, False, 2),
+            ("float32", "muon", True, False, 1),
+            ("bf16", "muon", False, False, 1),
+            ("bf16", "muon", True, False, 2),
+            ("bf16", "adam", True, False, 1),
+            ("bf16", "muon", True, True, 1),
         ]
     )
 
@@ -82,6 +90,7 @@ def test_ways_differ_in_what_their_names_say(
 def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
     plain: dict[str, object] = {
         **CONTENT,
+        "all_scales": False,
         "network": {"channels": 8, "blocks": 1, "units": 1, "scales": [2]},
         "optimizer": {"kind": "adam", "learning_rate": 1e-3, "clip_norm": 1.0},
     }

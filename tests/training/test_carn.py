@@ -35,6 +35,15 @@ def test_output_is_scale_times_larger_at_any_size(scale: int) -> None:
         assert restored.shape == (2, 3, scale * height, scale * width)
 
 
+def test_several_scales_in_one_pass_are_each_scale_by_itself() -> None:
+    network = Carn(load_recipe("carn-m").network)
+    pictures = {scale: torch.rand(scale, 3, 6, 6) for scale in (2, 3, 4)}
+    with torch.no_grad():
+        together = network.restore_scales(pictures)
+        for scale, picture in pictures.items():
+            assert torch.allclose(together[scale], network(picture, scale), atol=1e-6)
+
+
 def test_one_scale_computes_what_the_whole_network_does() -> None:
     network = Carn(CarnConfig(channels=8)).eval()
     picture = torch.rand(1, 3, 6, 5)

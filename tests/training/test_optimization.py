@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from training.networks.carn import Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
-from training.optimization import Optimizer
+from training.optimization import Optimizer, orthogonalized
 from training.recipe import OptimizerOptions
 
 MUON = OptimizerOptions(
@@ -94,3 +96,39 @@ def test_a_bank_is_stepped_template_by_template() -> None:
     values = torch.linalg.svdvals(before - network.bank.templates.detach()) / (0.01 * 0.2 * 6)
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def test_kernels_move_as_by_the_muon_of_torch() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(5, 7, 3))
+    kernel = network[0]
+    matrix = nn.Parameter(kernel.weight.detach().reshape(7, 45).clone())
+    options = MUON.model_copy(update={"weight_decay": 0.1})
+    ours = Optimizer(network, options)
+    theirs = torch.optim.Muon(
+        [matrix], options.learning_rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(4):
+        before = kernel.weight.detach().clone()
+        kernel.weight.grad, kernel.bias.grad = torch.randn(7, 5, 3, 3), torch.zeros(7)
+        matrix.grad = kernel.weight.grad.reshape(7, 45).clone()
+        ours.step(1.0)
+        theirs.step()
+        difference = kernel.weight.detach().reshape(7, 45) - matrix.detach()
+        # torch's iterates in bfloat16.
+        assert difference.norm() < 0.02 * (kernel.weight.detach() - before).norm()
+        matrix.data.copy_(kernel.weight.detach().reshape(7, 45))
+
+
+@given(shape=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)))
+def test_matrices_are_orthogonalized_each_by_itself(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(shape, dtype=torch.float64) * 1e3
+    found = orthogonalized(matrices)
+    for matrix, one in zip(matrices, found, strict=True):
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        rotated = left.T @ one @ right.T
+        diagonal = rotated.diagonal()
+        assert torch.allclose(rotated, torch.diag(diagonal), atol=1e-9)
+        well = values / values.norm() > 0.02  # five iterations bring these far enough
+        assert torch.all((diagonal[well] > 0.5) & (diagonal[well] < 1.3))

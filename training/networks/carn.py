@@ -8,7 +8,7 @@ initialization, U(±1/√fan_in).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -180,9 +180,16 @@ class Carn(RestorationNetwork):
         Returns:
             N × 3 × scale·H × scale·W, RGB, not clamped.
         """
-        features = self.body(self.entry(picture - self.means))
-        restored: Tensor = self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
-        return restored
+        return self._enlarged(self._features(picture), scale)
+
+    def restore_scales(self, pictures: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Restore pictures of one size at several scales; entry and body see them all at once."""
+        features = self._features(torch.cat(list(pictures.values())))
+        shares = torch.split(features, [len(picture) for picture in pictures.values()])
+        return {
+            scale: self._enlarged(share, scale)
+            for scale, share in zip(pictures, shares, strict=True)
+        }
 
     def at_scale(self, scale: int) -> AtScale:
         """Return the network reduced to one of its scales."""
@@ -193,6 +200,14 @@ class Carn(RestorationNetwork):
         for module in self.modules():
             if isinstance(module, GroupedConv2d) and module.groups > 1:
                 module.masked_dense = enabled
+
+    def _features(self, picture: Tensor) -> Tensor:
+        features: Tensor = self.body(self.entry(picture - self.means))
+        return features
+
+    def _enlarged(self, features: Tensor, scale: int) -> Tensor:
+        restored: Tensor = self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
+        return restored
 
     def _cascading_block(self) -> Cascade:
         config = self.config
