@@ -19,6 +19,7 @@ import torch
 
 from training.networks.interface import RestorationNetwork
 from training.pictures import PatchSource, picture_paths
+from training.precision import with_precision
 from training.recipe import Recipe
 from training.trainer import Run, draw_batches, source_of, train_step
 
@@ -50,6 +51,7 @@ def training_speed(
         steps: Optimizer steps of one run.
         pictures: Training pictures to read; patches are drawn from these.
     """
+    recipe = with_precision(recipe)
     paths = picture_paths(data / recipe.train_folder)[:pictures]
     source = source_of(recipe, paths)
     ways = _ways(recipe, source, steps)
@@ -92,12 +94,13 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
         run.network.restore_scales = each  # type: ignore[method-assign]
         return run
 
+    other = "float32" if recipe.precision == "bf16" else "bf16"
     plain = changed(precision="float32", masked_dense=False)
     ways = {
         "the recipe": reading(changed()),
         "batches kept in memory": fixed(changed()),
         "plain float32 loop": reading(one_by_one(contiguous(plain))),
-        "without bf16": reading(changed(precision="float32")),
+        f"in {other}": reading(changed(precision=other)),
         "without channels_last": reading(contiguous(changed())),
     }
     if recipe.all_scales:

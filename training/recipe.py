@@ -76,7 +76,9 @@ class Recipe(_Strict):
         default=False, description="take patches of every scale in each step, not of one at random"
     )
     loss: Literal["l1", "l2"] = "l1"
-    precision: Literal["bf16", "float32"] = "bf16"
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        default="auto", description="auto is what a short measurement finds faster"
+    )
     masked_dense: bool = False
     seed: int = 0
     start: str | None = Field(default=None, description="a model or weights file to begin with")

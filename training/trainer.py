@@ -28,6 +28,7 @@ from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
 from training.pictures import PatchSource, Picture, picture_paths, read_all
+from training.precision import with_precision
 from training.recipe import Recipe, parse_recipe
 from training.shdd import patch_source
 from training.validation import HeldOut, held_out, validate
@@ -42,7 +43,7 @@ class Run:
     """A training run at some step: the network, its average and its optimizer.
 
     Attributes:
-        recipe: What is trained and how.
+        recipe: What is trained and how, its precision decided.
         network: The network under training.
         average: Exponential moving average of the network's parameters; what is published.
         optimizer: Steps the network's parameters.
@@ -67,7 +68,7 @@ class Run:
         Raises:
             UserError: If the weights are of another network than the recipe describes.
         """
-        run = cls.fresh(recipe, device)
+        run = cls.fresh(with_precision(recipe, device), device)
         if recipe.start is None:
             return run
         model = find_model(recipe.start)
@@ -115,13 +116,16 @@ class Run:
         """Continue from a checkpoint of the same network.
 
         The recipe may have changed in anything but the network, so that a run can be lengthened.
+        ``precision: auto`` stays what it was found to be when the run began.
 
         Raises:
             UserError: If the checkpoint is damaged or belongs to another network.
         """
         tensors, metadata = load_tensors(path)
-        run = cls.fresh(recipe, device)
         trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
+        if recipe.precision == "auto":
+            recipe = recipe.model_copy(update={"precision": trained.precision})
+        run = cls.fresh(recipe, device)
         if (trained.network, trained.optimizer.kind) != (recipe.network, recipe.optimizer.kind):
             raise UserError(
                 f"{path}: was trained with another network or optimizer than recipe "
@@ -271,6 +275,7 @@ def train(
     bar = tqdm(
         total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
     )
+    bar.write(f"training in {run.recipe.precision}")
     losses: list[Tensor] = []
     try:
         while run.step < recipe.steps:

@@ -29,7 +29,7 @@ WAYS = [
     "the recipe",
     "batches kept in memory",
     "plain float32 loop",
-    "without bf16",
+    "in float32",
     "without channels_last",
     "one scale after another",
     "Adam alone",
