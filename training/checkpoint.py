@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from runtime.atomic import replacing
@@ -21,7 +21,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write tensors and metadata to ``path``; a reader sees the old file or the new one."""
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, dict(metadata))
+        # Not 'save_file', whose files only their owner may read.
+        temporary.write_bytes(save(contiguous, dict(metadata)))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

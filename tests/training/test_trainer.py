@@ -16,7 +16,7 @@ from PIL import Image
 
 from runtime.errors import UserError
 from training.catalogue import find_model
-from training.checkpoint import load_tensors
+from training.checkpoint import load_tensors, save_tensors
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
 from training.trainer import CHECKPOINT, WEIGHTS, Batch, Run, draw_batches, train, train_step
@@ -245,6 +245,13 @@ def test_pickles_and_damaged_files_are_refused(tmp_path: Path) -> None:
         load_tensors(tmp_path / "cut.safetensors")
     with pytest.raises(UserError, match="no such checkpoint"):
         load_tensors(tmp_path / "none.safetensors")
+
+
+def test_others_may_read_weights_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_tensors(tmp_path / "weights.safetensors", {"one": torch.ones(1)}, {})
+    modes = [path.stat().st_mode for path in tmp_path.iterdir()]
+    assert modes[0] == modes[1]
 
 
 def test_the_recipe_travels_with_the_weights(
