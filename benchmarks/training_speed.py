@@ -90,6 +90,7 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
         return run
 
     def one_by_one(run: Run) -> Run:
+        # What a network without a pass of its own for all scales inherits, on this one object.
         each = partial(RestorationNetwork.restore_scales, run.network)
         run.network.restore_scales = each  # type: ignore[method-assign]
         return run

@@ -119,7 +119,7 @@ def quantize_network(
     lowered = lower(graph, QUANTIZED_FORM)
     check_constants(lowered)
     images = [as_image(crop) for crop in crops]
-    # In float64, so that neither the number of threads nor the machine decides a table's digits.
+    # In float64, so that the number of threads does not decide a table's digits.
     exact = [image.double() for image in images]
     summaries = observe(lowered, tqdm(exact, "observing", disable=not progress))
 

@@ -90,7 +90,9 @@ class Optimizer:
             if kernel.grad is None:
                 continue
             gradient = _matrices(kernel.grad, parts)
-            momentum = self._momenta.setdefault(name, torch.zeros_like(gradient))
+            if name not in self._momenta:
+                self._momenta[name] = torch.zeros_like(gradient)
+            momentum = self._momenta[name]
             momentum.lerp_(gradient, 1 - _MOMENTUM)
             updates[gradient.shape[1:]][kernel] = gradient.lerp(momentum, _MOMENTUM)
         for shape, of_shape in updates.items():

@@ -1,7 +1,7 @@
 """Which arithmetic trains faster on this machine: bf16 or float32.
 
-CPUs with slow or emulated bf16 (no AMX, no fast dot products) lose a third and more of their steps
-to it, others win as much, and the names of their instructions do not tell which.
+An Intel Xeon with AVX-512 bf16 loses a fifth to a third of its steps to it, an AMD EPYC with the
+same instructions wins 1.7 times (docs/training.md): their names do not tell which it will be.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def faster_precision(device: str = "cpu") -> Literal["bf16", "float32"]:
     """
     if device != "cpu":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    convolution = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    convolution = nn.Conv2d(64, 64, 3, padding=1)
     batch = torch.rand(8, 64, 24, 24).to(memory_format=torch.channels_last).requires_grad_()
 
     def seconds(bf16: bool) -> float:

@@ -81,7 +81,6 @@ class Run:
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 run.average[name].copy_(parameter)
-        run.optimizer.load({})
         recipe_of_start = model.recipe.model_dump(mode="json")
         run.start = {"sha256": model.sha256, "recipe": recipe_of_start, **model.training}
         return run
@@ -265,8 +264,8 @@ def train(
         The file with the averaged weights.
     """
     checkpoint = folder / CHECKPOINT
-    run = Run.resume(checkpoint, recipe, device) if checkpoint.exists() else None
-    run = run or Run.begin(recipe, device)
+    resumes = checkpoint.exists()
+    run = Run.resume(checkpoint, recipe, device) if resumes else Run.begin(recipe, device)
     paths = picture_paths(data / recipe.train_folder)
     source = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
