@@ -139,9 +139,9 @@ class _Builder:
             self._read[image] = image
 
     def _translate(self, node: Node) -> None:
-        if node.op == "Requantize" and self._table is not None:
-            source = self._read[node.inputs[0]]
-            self._read[node.output] = self._rounded(node.output, source, node.output, self._table)
+        if node.op in {"Requantize", "Relu"} and self._table is not None:
+            (value,), source = node.outputs, self._read[node.inputs[0]]
+            self._read[value] = self._rounded(value, source, value, self._table, node.op == "Relu")
             return
         # Where a Relu follows at once, only the Relu's result is rounded.
         table = None if self._graph.fused_relu(node) else self._table
@@ -220,8 +220,15 @@ class _Builder:
             self._add("DequantizeLinear", operands, {name: integers.shape}, _FLOAT32, axis=axis)
         return self._dequantizations[operands]
 
-    def _rounded(self, value: str, source: str, target: str, table: ScaleTable) -> str:
-        """Round ``source`` to the 8 bits of ``value`` and return ``target``, the result."""
+    def _rounded(
+        self, value: str, source: str, target: str, table: ScaleTable, relu: bool = False
+    ) -> str:
+        """Round ``source``, or its Relu, to the 8 bits of ``value``; return ``target``, the result.
+
+        Rounding does what a Relu does where no integers are left for negative numbers. Elsewhere
+        the Relu is one of integers: a Relu of real numbers ONNX Runtime computes as such, and the
+        convolution before it too.
+        """
         quantization, shape = table.of(value), self._shape(value)
         operands = (
             self._constant(f"{value}/scale", np.array(quantization.scale, np.float32)),
@@ -229,6 +236,10 @@ class _Builder:
         )
         integers = f"{value}/uint8"
         self._add("QuantizeLinear", (source, *operands), {integers: shape}, _UINT8)
+        if relu and quantization.zero_point > -128:
+            positive = f"{value}/relu"
+            self._add("Clip", (integers, operands[1]), {positive: shape}, _UINT8)
+            integers = positive
         self._add("DequantizeLinear", (integers, *operands), {target: shape}, _FLOAT32)
         return target
 

@@ -189,32 +189,33 @@ def test_shared_weights_are_stored_once(files: dict[str, Path]) -> None:
     assert {tensor.data_type for tensor in halves} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["one scale", "own scales"])
 def test_onnx_runtime_executes_int8_convolutions_as_integers(
-    tmp_path: Path,
-    captured: Capture,
-    picture: Picture,
-    calibrated: Calibrate,
+    tied: bool, tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
 ) -> None:
-    # Every input of a concatenation may keep its own scale, so that no ReLU has a zero point.
+    # Where the inputs of a concatenation have one scale, ReLUs have that of negative numbers.
     graph = _lowered(captured("carn", 4).graph, "int8")
     pairs = tuple(
         (value, node.output) for node in graph.nodes if node.op == "Concat" for value in node.inputs
     )
-    table = calibrated(graph, picture(8, 8), requantized=pairs)
+    table = calibrated(graph, picture(8, 8), requantized=() if tied else pairs)
     path, optimized = tmp_path / "network.onnx", tmp_path / "optimized.onnx"
     write_onnx(with_requantization(graph, table), path, "int8", table)
     _session(path, optimized)
     found = _histogram(onnx.load(optimized))
     assert found["QLinearConv"] == graph.operators()["Conv"] and found["QLinearAdd"] == 9
     assert found["Conv"] == found["FusedConv"] == found["Relu"] == 0
+    assert (found["Clip"] > 0) == tied
 
 
-def test_nothing_stands_between_a_convolution_and_its_relu(files: dict[str, Path]) -> None:
+def test_the_rounding_of_a_convolution_is_its_relu(files: dict[str, Path]) -> None:
     model = onnx.load(files["int8"])
     makers = {output: node for node in model.graph.node for output in node.output}
-    relus = [node for node in model.graph.node if node.op_type == "Relu"]
-    assert len(relus) == 41
-    assert {makers[node.input[0]].op_type for node in relus} == {"Conv", "Add"}
+    found = _histogram(model)
+    assert found["Relu"] == 0 < found["Clip"]
+    for node in model.graph.node:
+        if node.op_type == "Clip":
+            assert makers[node.input[0]].op_type == "QuantizeLinear"
 
 
 def test_int8_weights_have_one_scale_per_output_channel(files: dict[str, Path]) -> None:

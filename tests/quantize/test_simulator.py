@@ -184,7 +184,8 @@ def test_rounding_clamps_and_goes_to_the_nearest(value: float, low: float, high:
 
     choices = (np.arange(-128, 128) - zero_point) * scale
     assert np.abs(choices - found).min() < 1e-12
-    assert abs(found - value) <= np.abs(choices - value).min() + 1e-12
+    # Quanta are rounded in float32, which may take either side of a tie.
+    assert abs(found - value) <= np.abs(choices - value).min() + 2e-5 * scale
 
 
 def test_ties_go_to_the_even_integer_whatever_the_zero_point() -> None:
@@ -286,7 +287,7 @@ def test_a_simulator_restores_a_batch_as_single_pictures(
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize(("model", "scale"), [("carn-m", 3), ("carn-m", 4), ("mepsnet-s", 1)])
-def test_files_of_trained_networks_agree_in_every_output_or_but_for_ties(
+def test_files_of_trained_networks_agree_in_every_output(
     model: str, scale: int, kind: Format, tmp_path: Path
 ) -> None:
     references: list[Restore] = []
@@ -303,10 +304,7 @@ def test_files_of_trained_networks_agree_in_every_output_or_but_for_ties(
         for picture in parity_pictures():
             restored, expected = session.run(picture), references[-1](picture)
             levels = np.rint(255 * restored) - np.rint(255 * np.clip(expected, 0, 1))
-            # ONNX Runtime computes a few convolutions in float32, and so decides ties by the order
-            # in which this CPU adds.
-            assert np.abs(levels).max() <= (2 if kind == "onnx" else 0)
-            assert np.mean(levels != 0) < 0.15
+            np.testing.assert_array_equal(levels, 0)
 
 
 @settings(deadline=None)
