@@ -6,7 +6,7 @@ of its convolution, outputs × (inputs · k²). The first and the last convoluti
 coefficients have no such structure to gain from and go to Adam.
 
 torch's Muon takes one matrix after the other, in bfloat16: on two cores that is a fifth of a step
-of CARN-M. Here all matrices of a shape are iterated together, in float32.
+of CARN-M. Here all matrices of a shape are iterated together, in the precision of the recipe.
 """
 
 from __future__ import annotations
@@ -32,9 +32,15 @@ class Optimizer:
     Args:
         network: Its parameters are stepped in place.
         options: Of the recipe.
+        dtype: In which Muon iterates; momenta and parameters are float32.
     """
 
-    def __init__(self, network: nn.Module, options: OptimizerOptions) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        options: OptimizerOptions,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._parameters = dict(network.named_parameters())
         self._parts = dict(_kernels(network)) if options.kind == "muon" else {}
         self._momenta: dict[str, Tensor] = {}
@@ -45,6 +51,7 @@ class Optimizer:
         self._adam_rate = options.adam_learning_rate or options.learning_rate
         self._rate = options.learning_rate
         self._weight_decay = options.weight_decay
+        self._dtype = dtype
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -96,7 +103,7 @@ class Optimizer:
             momentum.lerp_(gradient, 1 - _MOMENTUM)
             updates[gradient.shape[1:]][kernel] = gradient.lerp(momentum, _MOMENTUM)
         for shape, of_shape in updates.items():
-            steps = orthogonalized(torch.cat(list(of_shape.values())))
+            steps = orthogonalized(torch.cat(list(of_shape.values())).to(self._dtype)).float()
             steps *= rate * 0.2 * math.sqrt(max(shape))  # as large as a step of Adam's
             counts = [len(update) for update in of_shape.values()]
             for kernel, step in zip(of_shape, torch.split(steps, counts), strict=True):

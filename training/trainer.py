@@ -92,7 +92,8 @@ class Run:
         network = build_network(recipe.network).to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.train_masked_dense(recipe.masked_dense)
-        optimizer = Optimizer(network, recipe.optimizer)
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        optimizer = Optimizer(network, recipe.optimizer, dtype)
         average = {name: value.detach().clone() for name, value in network.named_parameters()}
         return cls(recipe, network, average, optimizer)
 

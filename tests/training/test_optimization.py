@@ -26,12 +26,15 @@ def _step(network: nn.Module, optimizer: Optimizer) -> None:
     optimizer.step(1.0)
 
 
-def test_every_group_of_a_kernel_moves_by_a_matrix_with_equal_singular_values() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_group_of_a_kernel_moves_by_a_matrix_with_equal_singular_values(
+    dtype: torch.dtype,
+) -> None:
     torch.manual_seed(0)
     network = Carn(CARN)
     kernel = network.body.stages[0].stages[0].body[0].weight  # 8 × 4 × 3 × 3 in two groups
     before = kernel.detach().clone()
-    _step(network, Optimizer(network, MUON))
+    _step(network, Optimizer(network, MUON, dtype))
     for change in (before - kernel.detach()).reshape(2, 4, 36):
         # Newton and Schulz's iteration brings singular values near 1, not to it; the step is that
         # times the rate and 0.2 · √36.
