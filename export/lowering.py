@@ -148,6 +148,62 @@ def block_diagonal(weight: Array, groups: int) -> Array:
     return dense
 
 
+def convolve_before_shuffles(graph: Graph) -> Graph:
+    """Move a convolution to few channels, such as the last one to colours, before its shuffle.
+
+    There it makes the four pixels of a block as channels, with a kernel of zeros wherever a pixel
+    does not see a neighbour. That is four times the MultAdds, but kernels that make twelve channels
+    at a time waste less than those for three, few channels are shuffled instead of many, and the
+    features are never held at the higher resolution. Blocks of 3×3, with nine times the MultAdds
+    and a kernel larger than the rest of CARN-M, lose on some targets and stay.
+    """
+    added: dict[str, Array] = {}
+    channels, moved = graph.channels(), set[str]()
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            conv = _convolution_after_shuffle(graph, node)
+            if conv is not None and 4 * channels[conv.output] <= channels[node.output]:
+                moved.add(conv.output)
+                weight, bias = conv.inputs[1:]
+                operands = (node.inputs[0], f"{weight}/blocks", f"{bias}/blocks")
+                added[operands[1]] = block_kernel(graph.constants[weight], 2)
+                added[operands[2]] = np.repeat(graph.constants[bias], 4)
+                blocks = f"{conv.output}/blocks"
+                yield dataclasses.replace(conv, inputs=operands, outputs=(blocks,))
+                yield dataclasses.replace(node, inputs=(blocks,), outputs=conv.outputs)
+            elif node.outputs[0] not in moved:
+                yield node
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def block_kernel(weight: Array, block: int) -> Array:
+    """Return the kernel that makes blocks of pixels from shuffled blocks of features.
+
+    Args:
+        weight: Out × in × k × k, of a convolution that reads a CRD shuffle.
+        block: Upscaling factor r of the shuffle.
+
+    Returns:
+        Out·r² × in·r² × k' × k', both sides in CRD order, for the features before the shuffle.
+    """
+    outputs, inputs, size = weight.shape[:3]
+    reach = -(-(size // 2) // block)
+    shape = (outputs, block, block, inputs, block, block, 2 * reach + 1, 2 * reach + 1)
+    kernel = np.zeros(shape, np.float32)
+    # Pixel i of a block sees, t further, pixel (i + t) mod r of the block (i + t) div r further.
+    seen = [
+        (i, t, (i + t - size // 2) % block, (i + t - size // 2) // block + reach)
+        for i in range(block)
+        for t in range(size)
+    ]
+    for i, y, row, to_row in seen:
+        for j, x, column, to_column in seen:
+            kernel[:, i, j, :, row, column, to_row, to_column] = weight[:, :, y, x]
+    return kernel.reshape(outputs * block**2, inputs * block**2, *shape[-2:])
+
+
 def split_shuffled_convolutions(graph: Graph) -> Graph:
     """Split each grouped convolution that feeds a shuffle into one branch per group.
 
@@ -283,6 +339,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         fold_output_shift,
         carry_mean_as_channel,
         make_convolutions_dense,
+        convolve_before_shuffles,
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,
@@ -313,6 +370,17 @@ def _chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
             f"{shuffle.name}: a shuffle must be fed by a convolution of its own; found {found}"
         )
     return chain
+
+
+def _convolution_after_shuffle(graph: Graph, shuffle: Node) -> Node | None:
+    """Return the plain convolution that alone reads a CRD shuffle of blocks of 2×2, if one does."""
+    if shuffle.op != "DepthToSpace" or shuffle.attributes != {"block": 2, "mode": "CRD"}:
+        return None
+    conv = graph.sole_consumer(shuffle.output)
+    if conv is None or conv.op != "Conv" or conv.integer("groups") != 1:
+        return None
+    # A Relu would lose its convolution: the int8 form rounds between the two only after both.
+    return conv if graph.fused_relu(conv) is None else None
 
 
 def _branches(

@@ -45,10 +45,16 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=(
                 "fold_template_bank",
                 "fold_output_shift",
+                "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
-            rewrites_int8=(*QUANTIZED_FORM, "split_shuffled_convolutions", "use_dcr_shuffles"),
+            rewrites_int8=(
+                *QUANTIZED_FORM,
+                "convolve_before_shuffles",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+            ),
         ),
         # With AMX one dense convolution is faster than four groups of it.
         Profile(
@@ -68,8 +74,9 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=(
                 "fold_template_bank",
                 "fold_output_shift",
+                "convolve_before_shuffles",
             ),
-            rewrites_int8=QUANTIZED_FORM,
+            rewrites_int8=(*QUANTIZED_FORM, "convolve_before_shuffles"),
         ),
         # Stores templates and coefficients; the runtime mixes the kernels when it opens the file.
         Profile(
@@ -93,11 +100,13 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=(
                 "fold_template_bank",
                 "fold_output_shift",
+                "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),
             rewrites_int8=(
                 *QUANTIZED_FORM,
+                "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),

@@ -182,9 +182,12 @@ def test_input_and_output_are_float32_with_named_axes(
 
 
 def test_shared_weights_are_stored_once(files: dict[str, Path]) -> None:
-    # 294,147 parameters (ECCV 2018 supplement, CARN-M ×4) and the three means.
+    # 294,147 parameters (ECCV 2018 supplement, CARN-M ×4) and the three means; the last convolution
+    # makes four pixels from four times the channels.
     constants = onnx.load(files["float32"]).graph.initializer
-    assert sum(int(np.prod(tensor.dims)) for tensor in constants) == 294_147 + 3
+    weights, biases = 3 * 64 * 9, 3
+    expected = 294_147 + 3 + 15 * weights + 3 * biases
+    assert sum(int(np.prod(tensor.dims)) for tensor in constants) == expected
     halves = onnx.load(files["float16"]).graph.initializer
     assert {tensor.data_type for tensor in halves} == {onnx.TensorProto.FLOAT16}
 
