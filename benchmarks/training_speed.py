@@ -2,8 +2,8 @@
 
 Answers: does reading hold up the step (drawn batches against ones kept in memory), what do bf16,
 channels_last and one pass of the body for all scales bring, each alone and all over a plain float32
-loop, what does Muon cost, and do grouped convolutions train faster as they are or as masked dense
-ones here.
+loop with torch's optimizers, what does Muon cost, and do grouped convolutions train faster as they
+are or as masked dense ones here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from training.networks.interface import RestorationNetwork
+from training.optimization import Optimizer, matrices_of, muon_kernels
 from training.pictures import PatchSource, picture_paths
 from training.precision import with_precision
-from training.recipe import Recipe
+from training.recipe import OptimizerOptions, Recipe
 from training.trainer import Run, draw_batches, source_of, train_step
 
 
@@ -72,6 +74,34 @@ def training_speed(
     ]
 
 
+class TorchMuon(Optimizer):
+    """Steps kernels, which must be contiguous, with torch's Muon: one matrix after the other."""
+
+    def __init__(self, network: nn.Module, options: OptimizerOptions) -> None:
+        super().__init__(network, options)
+        kernels = dict(network.named_parameters())
+        # The matrices are views: a step of theirs is one of the kernels.
+        self._matrices = [
+            (kernels[name], [nn.Parameter(one) for one in matrices_of(kernels[name].data, parts)])
+            for name, parts in muon_kernels(network)
+        ]
+        self._muon = torch.optim.Muon(
+            [matrix for _, matrices in self._matrices for matrix in matrices],
+            weight_decay=options.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+
+    def _step_kernels(self, rate: float) -> None:
+        for group in self._muon.param_groups:
+            group["lr"] = rate
+        for kernel, matrices in self._matrices:
+            parts = len(matrices)
+            gradients = [None] * parts if kernel.grad is None else matrices_of(kernel.grad, parts)
+            for matrix, gradient in zip(matrices, gradients, strict=True):
+                matrix.grad = gradient
+        self._muon.step()  # type: ignore[no-untyped-call]
+
+
 def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Callable[[int], object]]:
     kept = [draw_batches(recipe, source, step) for step in range(steps)]
 
@@ -96,11 +126,13 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
         return run
 
     other = "float32" if recipe.precision == "bf16" else "bf16"
-    plain = changed(precision="float32", masked_dense=False)
+    plain = contiguous(changed(precision="float32", masked_dense=False))
+    if recipe.optimizer.kind == "muon":
+        plain.optimizer = TorchMuon(plain.network, recipe.optimizer)
     ways = {
         "the recipe": reading(changed()),
         "batches kept in memory": fixed(changed()),
-        "plain float32 loop": reading(one_by_one(contiguous(plain))),
+        "plain float32 loop": reading(one_by_one(plain)),
         f"in {other}": reading(changed(precision=other)),
         "without channels_last": reading(contiguous(changed())),
     }

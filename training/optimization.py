@@ -42,7 +42,7 @@ class Optimizer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._parameters = dict(network.named_parameters())
-        self._parts = dict(_kernels(network)) if options.kind == "muon" else {}
+        self._parts = dict(muon_kernels(network)) if options.kind == "muon" else {}
         self._momenta: dict[str, Tensor] = {}
         rest = [one for name, one in self._parameters.items() if name not in self._parts]
         self._adam = torch.optim.Adam(
@@ -96,7 +96,7 @@ class Optimizer:
             kernel = self._parameters[name]
             if kernel.grad is None:
                 continue
-            gradient = _matrices(kernel.grad, parts)
+            gradient = matrices_of(kernel.grad, parts)
             if name not in self._momenta:
                 self._momenta[name] = torch.zeros_like(gradient)
             momentum = self._momenta[name]
@@ -125,8 +125,8 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     return x.mT if rows > columns else x
 
 
-def _kernels(network: nn.Module) -> Iterator[tuple[str, int]]:
-    """Yield the names of the kernels that Muon steps, and of how many matrices each is made.
+def muon_kernels(network: nn.Module) -> Iterator[tuple[str, int]]:
+    """Yield the names of the kernels that Muon steps, and how many matrices each is made of.
 
     Parameters of three dimensions are banks of matrices already.
     """
@@ -139,7 +139,7 @@ def _kernels(network: nn.Module) -> Iterator[tuple[str, int]]:
             yield f"{prefix}.{name}", len(parameter) if parameter.ndim == 3 else groups
 
 
-def _matrices(kernel: Tensor, parts: int) -> Tensor:
+def matrices_of(kernel: Tensor, parts: int) -> Tensor:
     """Return a kernel as its matrices, parts × outputs × (inputs · k²)."""
     outputs = kernel.shape[1] if kernel.ndim == 3 else kernel.shape[0] // parts
     return kernel.reshape(parts, outputs, -1)

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from benchmarks import training_speed as module
-from benchmarks.training_speed import training_speed
+from benchmarks.training_speed import TorchMuon, training_speed
 from reslite.__main__ import main
 from training.recipe import Recipe, parse_recipe
-from training.trainer import Batch, Run
+from training.trainer import Batch, Run, draw_batches, source_of, train_step
 
 CONTENT = {
     "name": "tiny",
@@ -85,6 +85,22 @@ def test_ways_differ_in_what_their_names_say(
             ("bf16", "muon", True, True, 1),
         ]
     )
+
+
+def test_the_plain_loop_steps_as_the_recipe_does(pictures: Path) -> None:
+    recipe = parse_recipe({**CONTENT, "precision": "float32"}, "tiny")
+    source = source_of(recipe, [pictures / "train" / "noise.png"])
+    ours, plain = Run.fresh(recipe), Run.fresh(recipe)
+    plain.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain.optimizer = TorchMuon(plain.network, recipe.optimizer)
+    before = {name: value.clone() for name, value in plain.average.items()}
+    for step in range(3):
+        for run in (ours, plain):
+            train_step(run, draw_batches(recipe, source, step))
+    for name, parameter in plain.network.named_parameters():
+        difference = parameter.detach() - ours.network.get_parameter(name).detach()
+        # torch's Muon iterates in bfloat16.
+        assert difference.norm() < 0.1 * (parameter.detach() - before[name]).norm(), name
 
 
 def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
