@@ -22,6 +22,7 @@ from quantize.observers import (
     observe,
     observe_ranges,
     percentile_range,
+    shrunk_range,
 )
 from quantize.ptq import as_image
 from quantize.scale_classes import held_values
@@ -105,7 +106,9 @@ def test_a_percentile_range_ignores_an_outlier_on_either_side() -> None:
 @settings(deadline=None)
 @given(values=activations())
 def test_min_max_clips_nothing(values: Values) -> None:
-    assert min_max_range(_summary(values)) == (values.min(), values.max())
+    summary = _summary(values)
+    assert min_max_range(summary) == (values.min(), values.max())
+    assert shrunk_range(summary, 0.5) == (values.min() / 2, values.max() / 2)
 
 
 @settings(deadline=None)
