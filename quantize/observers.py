@@ -100,11 +100,6 @@ def min_max_range(summary: Summary) -> Range:
     return summary.low, summary.high
 
 
-def shrunk_range(summary: Summary, fraction: float = 0.85) -> Range:
-    """Return a ``fraction`` of the range that clips nothing: finer quanta for a few outliers."""
-    return fraction * summary.low, fraction * summary.high
-
-
 def percentile_range(summary: Summary, percent: float = 99.99) -> Range:
     """Return the range that clips 100 − ``percent`` % of the values at either end."""
     return summary.percentile(100 - percent), summary.percentile(percent)
@@ -129,7 +124,6 @@ def least_squares_range(summary: Summary) -> Range:
 
 OBSERVERS: Mapping[str, Observer] = {
     "min-max": min_max_range,
-    "shrunk": shrunk_range,
     "percentile": percentile_range,
     "mse": least_squares_range,
 }

@@ -41,7 +41,7 @@ from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.pictures import Picture
 
-Method = Literal["min-max", "shrunk", "percentile", "mse"]
+Method = Literal["min-max", "percentile", "mse"]
 
 _WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
 _TYPICAL_PSNR = 32.0  # dB; of super-resolution ×4, at which noise is translated into a loss
@@ -63,8 +63,8 @@ def find_scales(
         scale: Its upscaling factor.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
         method: As in ``quantize_network``; None for what lost least when it was measured: least
-            squares for super-resolution, most of the full range for networks that keep the size,
-            whose values far out carry the picture itself (docs/quantization.md).
+            squares for super-resolution, the full range for networks that keep the size, whose
+            values far out carry the picture itself (docs/quantization.md).
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
@@ -76,7 +76,7 @@ def find_scales(
         scale=scale,
         weights_sha256=model.sha256,
         calibration=calibration_record(paths),
-        method=method or ("mse" if scale > 1 else "shrunk"),
+        method=method or ("mse" if scale > 1 else "min-max"),
         concatenations=concatenations,
         progress=progress,
     )
