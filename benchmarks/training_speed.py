@@ -99,6 +99,7 @@ class TorchMuon(Optimizer):
             gradients = [None] * parts if kernel.grad is None else matrices_of(kernel.grad, parts)
             for matrix, gradient in zip(matrices, gradients, strict=True):
                 matrix.grad = gradient
+        # The one optimizer whose step torch leaves untyped.
         self._muon.step()  # type: ignore[no-untyped-call]
 
 

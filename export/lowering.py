@@ -155,7 +155,7 @@ def convolve_before_shuffles(graph: Graph) -> Graph:
     does not see a neighbour. That is four times the MultAdds, but kernels that make twelve channels
     at a time waste less than those for three, few channels are shuffled instead of many, and the
     features are never held at the higher resolution. Blocks of 3×3, with nine times the MultAdds
-    and a kernel larger than the rest of CARN-M, lose on some targets and stay.
+    and a kernel nearly half as large as the rest of CARN-M, lose on some targets and stay.
     """
     added: dict[str, Array] = {}
     channels, moved = graph.channels(), set[str]()
