@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,19 +31,21 @@ def exact_sum(
 def onnx_runtime_sum(
     addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
 ) -> Tensor:
-    """Add as ONNX Runtime's QLinearAdd does: in float32, zero points included.
+    """Add as ONNX Runtime's QLinearAdd does on x86: float32, fused, zero points included.
 
     A tie goes to the even one of the unsigned integers that the file holds.
     """
-    zero = target.zero_point + 128
-    zeros = np.array([one.zero_point + 128 for one in sources], np.float32)
-    ratios = _ratios(sources, target)
-    constant = float(np.float32(zero) - np.sum(ratios * zeros))
-    first, second = (
-        (_quanta(addend, source) + (source.zero_point + 128)).float() * float(ratio)
-        for addend, source, ratio in zip(addends, sources, ratios, strict=True)
-    )
-    return (first + (second + constant)).round().sub(zero).to(addends[0].dtype) * target.scale
+    zero, *zeros = (one.zero_point + 128 for one in (target, *sources))
+    ratios = [float(ratio) for ratio in _ratios(sources, target)]
+    integers = [
+        _quanta(addend, source).double() + offset
+        for addend, source, offset in zip(addends, sources, zeros, strict=True)
+    ]
+    offsets = torch.tensor(zeros, dtype=torch.float64)
+    constant = zero - _multiply_add(offsets[0], ratios[0], (offsets[1] * ratios[1]).float())
+    total = _multiply_add(integers[1], ratios[1], constant)
+    total = _multiply_add(integers[0], ratios[0], total)
+    return total.round().sub(zero).to(addends[0].dtype) * target.scale
 
 
 def xnnpack_sum(
@@ -67,6 +70,11 @@ ADDITIONS: Mapping[Format, Addition] = {
 
 def _ratios(sources: Sequence[Quantization], target: Quantization) -> NDArray[np.float32]:
     return np.array([one.scale for one in sources], np.float32) / np.float32(target.scale)
+
+
+def _multiply_add(integers: Tensor, ratio: float, addend: Tensor) -> Tensor:
+    """Multiply and add in one rounding to float32: float64 holds the product of 8 and 24 bits."""
+    return (integers * ratio + addend.double()).float()
 
 
 def _quanta(value: Tensor, quantization: Quantization) -> Tensor:
