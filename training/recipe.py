@@ -76,6 +76,9 @@ class Recipe(_Strict):
         default=False, description="take patches of every scale in each step, not of one at random"
     )
     loss: Literal["l1", "l2"] = "l1"
+    identity_weight: float = Field(
+        default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
+    )
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto is what a short measurement finds faster"
     )
@@ -94,6 +97,8 @@ class Recipe(_Strict):
                 f"degradation '{self.degradation}' does not go with scales {self.network.scales}: "
                 "bicubic reduces, shdd-… keeps the size"
             )
+        if self.degradation == "bicubic" and self.identity_weight != 1:
+            raise ValueError("identity_weight goes with degradations shdd-… only")
         return self
 
     @model_validator(mode="after")

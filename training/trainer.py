@@ -35,7 +35,7 @@ from training.validation import HeldOut, held_out, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
-_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
+_LOSSES: Mapping[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 @dataclass
@@ -234,14 +234,17 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
 
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
     recipe, device = run.recipe, next(run.network.parameters()).device
-    loss_of = _LOSSES[recipe.loss]
     pictures = {batch.scale: _to_tensor(batch.low, device) for batch in batches}
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         restored = run.network.restore_scales(pictures)
-    losses = [
-        batch.weight * loss_of(restored[batch.scale].float(), _to_tensor(batch.high, device))
-        for batch in batches
-    ]
+    losses = []
+    for batch in batches:
+        original = _to_tensor(batch.high, device)
+        loss = _LOSSES[recipe.loss](restored[batch.scale].float(), original, reduction="none")
+        if recipe.identity_weight != 1:
+            untouched = (pictures[batch.scale] == original).all(1, keepdim=True)
+            loss = torch.where(untouched, recipe.identity_weight * loss, loss)
+        losses.append(batch.weight * loss.mean())
     return torch.stack(losses).sum()
 
 

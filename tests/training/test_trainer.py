@@ -184,6 +184,22 @@ def _l1(run: Run, batch: Batch) -> float:
         return float((run.network(low, batch.scale) - high).abs().mean())
 
 
+def test_the_loss_weighs_what_nothing_befell() -> None:
+    changes = ["identity_weight=3", "loss=l1", "precision=float32", "network.blocks=1"]
+    recipe = load_recipe("mepsnet-s", [*changes, "network.srirs=1"])
+    random = np.random.default_rng(0)
+    low = random.integers(0, 256, (2, 16, 16, 3), np.uint8)
+    high = low.copy()
+    high[:, 4:] = 255 - low[:, 4:]
+    batch, run = Batch(1, low, high), Run.fresh(recipe)
+    with torch.no_grad():
+        image, original = (torch.from_numpy(one).permute(0, 3, 1, 2) / 255 for one in (low, high))
+        errors = (run.network(image, 1) - original).abs()
+    expected = (3 * errors[:, :, :4].sum() + errors[:, :, 4:].sum()) / errors.numel()
+
+    assert train_step(run, [batch]).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_a_batch_that_the_scales_cannot_share_is_refused(tiny_recipe: Path) -> None:
     with pytest.raises(UserError, match="cannot share a batch of 2 by their weights"):
         load_recipe(str(tiny_recipe), ["all_scales=true"])
