@@ -118,6 +118,26 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
     return graph.with_nodes(list(rewritten()), **added)
 
 
+def convolve_before_pooling(graph: Graph) -> Graph:
+    """Move a 1×1 convolution that alone reads a global average before the pooling.
+
+    An average that is rounded to 8 bits, and then weighed with all others of a picture, is wrong
+    by as much everywhere. What is rounded for every pixel and then averaged is not: the errors of
+    thousands of pixels cancel. The two operators swap the names of their results, too, so that
+    the table of scales covers both.
+    """
+    moved: dict[str, Node] = {}
+    for pool in graph.nodes:
+        conv = graph.sole_consumer(pool.output) if pool.op == "GlobalAveragePool" else None
+        if conv is not None and conv.op == "Conv" and graph.kernel_shape(conv)[-1] == 1:
+            operands = (pool.inputs[0], *conv.inputs[1:])
+            moved[pool.output] = dataclasses.replace(conv, inputs=operands, outputs=pool.outputs)
+            moved[conv.output] = dataclasses.replace(
+                pool, inputs=pool.outputs, outputs=conv.outputs
+            )
+    return graph.with_nodes([moved.get(node.outputs[0], node) for node in graph.nodes])
+
+
 def make_convolutions_dense(graph: Graph) -> Graph:
     """Turn grouped convolutions into plain ones with block-diagonal kernels.
 
@@ -338,6 +358,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         fold_template_bank,
         fold_output_shift,
         carry_mean_as_channel,
+        convolve_before_pooling,
         make_convolutions_dense,
         convolve_before_shuffles,
         split_shuffled_convolutions,

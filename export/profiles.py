@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from runtime.errors import UserError
 from runtime.manifest import Format, Precision
 
-QUANTIZED_FORM = ("fold_template_bank", "fold_output_shift", "carry_mean_as_channel")
+QUANTIZED_FORM = (
+    "fold_template_bank",
+    "fold_output_shift",
+    "carry_mean_as_channel",
+    "convolve_before_pooling",
+)
 """What the rewrites of every int8 file begin with; scales are found on the graph after these."""
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -33,15 +33,25 @@ from quantize.calibration import (
     calibration_pictures,
     calibration_record,
 )
-from quantize.observers import OBSERVERS, Observer, Range, Summary, observe
-from quantize.scale_classes import Concatenations, ScaleClasses, scale_classes
+from quantize.observers import (
+    OBSERVERS,
+    Observer,
+    Range,
+    Summary,
+    least_squares_range,
+    min_max_range,
+    observe,
+)
+from quantize.range_choice import less_harmful_ranges
+from quantize.scale_classes import Concatenations, ScaleClasses, rectified, scale_classes
 from quantize.simulator import CONVOLUTIONS, Simulator, check_constants
 from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.pictures import Picture
 
-Method = Literal["min-max", "percentile", "mse"]
+Method = Literal["min-max", "percentile", "mse", "measured"]
+"""How ranges are chosen: see ``quantize.observers``, and for the last ``quantize.range_choice``."""
 
 _WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
 _TYPICAL_PSNR = 32.0  # dB; of super-resolution ×4, at which noise is translated into a loss
@@ -62,9 +72,9 @@ def find_scales(
         model: The trained network.
         scale: Its upscaling factor.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
-        method: As in ``quantize_network``; None for what lost least when it was measured: least
-            squares for super-resolution, the full range for networks that keep the size, whose
-            values far out carry the picture itself (docs/quantization.md).
+        method: As in ``quantize_network``; None for what lost least when it was tried: least
+            squares for super-resolution, ``measured`` for networks that keep the size, some of
+            whose values far out carry the picture itself (docs/quantization.md).
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
@@ -76,7 +86,7 @@ def find_scales(
         scale=scale,
         weights_sha256=model.sha256,
         calibration=calibration_record(paths),
-        method=method or ("mse" if scale > 1 else "min-max"),
+        method=method or ("mse" if scale > 1 else "measured"),
         concatenations=concatenations,
         progress=progress,
     )
@@ -103,7 +113,7 @@ def quantize_network(
         scale: Its upscaling factor.
         weights_sha256: Of its weights.
         calibration: The pictures behind the crops.
-        method: How the range of an activation is chosen; see ``quantize.observers``.
+        method: How the range of an activation is chosen.
         concatenations: ``tied`` or ``requantized`` (see ``scale_classes``), or ``measured``:
             tied, unless requantizing makes the output better by more than 0.005 dB.
         progress: Show a progress bar.
@@ -112,8 +122,8 @@ def quantize_network(
         CannotLower: If the graph has no int8 form.
         UserError: If there are no crops, or no such method.
     """
-    if method not in OBSERVERS:
-        raise UserError(f"{method}: no such method; choose one of {', '.join(OBSERVERS)}")
+    if method not in get_args(Method):
+        raise UserError(f"{method}: no such method; choose one of {', '.join(get_args(Method))}")
     if not crops:
         raise UserError("no crops to calibrate on; expected at least one, better 32 or more")
     lowered = lower(graph, QUANTIZED_FORM)
@@ -125,12 +135,21 @@ def quantize_network(
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
+
+        def chosen_by(observer: Observer) -> dict[str, Quantization]:
+            return _activations(lowered, classes, summaries, observer)
+
+        if method == "measured":
+            full, narrow = chosen_by(min_max_range), chosen_by(least_squares_range)
+            activations = less_harmful_ranges(lowered, classes.classes, full, narrow, images)
+        else:
+            activations = chosen_by(OBSERVERS[method])
         return ScaleTable(
             model=model,
             scale=scale,
             weights_sha256=weights_sha256,
             method=f"{method}, concatenations {choice}",
-            activations=_activations(lowered, classes, summaries, OBSERVERS[method]),
+            activations=activations,
             requantized=classes.requantized,
             calibration=calibration,
         )
@@ -191,11 +210,13 @@ def _activations(
 ) -> dict[str, Quantization]:
     chosen = dict.fromkeys(classes.pixels, PIXELS)
     sigmoids = {node.output for node in graph.nodes if node.op == "Sigmoid"}
+    clipped = rectified(graph)
     for members in classes.classes:
         if sigmoids.issuperset(members):
             chosen.update(dict.fromkeys(members, SIGMOID))
             continue
-        summary = reduce(Summary.merged, (summaries[value] for value in members))
+        read = [summaries[value] for value in members if value not in clipped]
+        summary = reduce(Summary.merged, read)
         low, high = _with_room_for_biases(graph, members, observer(summary))
         chosen.update(dict.fromkeys(members, Quantization.of_range(low, high)))
     return chosen

@@ -48,6 +48,7 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
     """
     values = list(dict.fromkeys(origin(value) for value in held_values(graph)))
     moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(node)]
+    moves += rectified(graph).items()
     pixels = _pixels(graph, _connected(values, moves))
     cascades = _cascades(graph, pixels)
     untied = set(_requantized(graph, cascades, pixels, concatenations))
@@ -67,6 +68,19 @@ def held_values(graph: Graph) -> list[str]:
     """Return the activations that an int8 file of ``graph`` holds, in the order of execution."""
     made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
     return [graph.input, *(value for outputs in made for value in outputs)]
+
+
+def rectified(graph: Graph) -> dict[str, str]:
+    """Return what Relus make of activations that a file holds though nothing else reads them.
+
+    Both have the scale of the result: what is below zero may be clipped.
+    """
+    held = set(held_values(graph))
+    return {
+        origin(node.inputs[0]): origin(node.output)
+        for node in graph.nodes
+        if node.op == "Relu" and node.inputs[0] in held and graph.sole_consumer(node.inputs[0])
+    }
 
 
 def _ties(node: Node) -> Iterator[tuple[str, str]]:

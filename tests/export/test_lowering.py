@@ -21,6 +21,7 @@ from export.lowering import (
     block_diagonal,
     block_kernel,
     carry_mean_as_channel,
+    convolve_before_pooling,
     convolve_before_shuffles,
     dcr_order,
     fold_output_shift,
@@ -181,6 +182,39 @@ def test_convolve_before_shuffles(kernel: int, groups: int, size: tuple[int, int
     assert convolve_before_shuffles(moved) == moved
 
 
+def _gated(size: int = 1, read_twice: bool = False) -> Graph:
+    """Return features weighed by what a convolution and a ReLU make of their averages."""
+    first, constants = _conv("image", "features", 3, 6)
+    squeeze, more = _conv("mean", "squeezed", 6, 6, size, 2)
+    last, rest = _conv("weighed", "restored_image", 6, 3)
+    nodes = (
+        first,
+        Node("GlobalAveragePool", "pool", ("features",), ("mean",)),
+        squeeze,
+        Node("Relu", "relu", ("squeezed",), ("positive",)),
+        Node("Mul", "gate", ("features", "mean" if read_twice else "positive"), ("weighed",)),
+        last,
+    )
+    return Graph(nodes, {**constants, **more, **rest})
+
+
+@_few
+@given(size=_sizes)
+def test_convolve_before_pooling(size: tuple[int, int]) -> None:
+    graph = _gated()
+    moved = convolve_before_pooling(graph)
+    assert [node.op for node in moved.nodes[:4]] == ["Conv", "Conv", "GlobalAveragePool", "Relu"]
+    assert moved.resolutions()["mean"] == 1
+    assert moved.resolutions()["squeezed"] == 0
+    assert _largest_change(graph, moved, *size) <= 1e-5
+    assert convolve_before_pooling(moved) == moved
+
+
+def test_averages_that_more_than_a_pointwise_convolution_reads_stay() -> None:
+    for graph in (_gated(size=3), _gated(read_twice=True)):
+        assert convolve_before_pooling(graph).nodes == graph.nodes
+
+
 @given(
     block=st.integers(2, 4), kernel=st.sampled_from([1, 3, 5, 7]), seed=st.integers(0, 2**32 - 1)
 )
@@ -303,7 +337,8 @@ def test_a_profile_changes_no_output_of_a_network(
 
 
 @pytest.mark.parametrize(
-    "rewrite", sorted(set(REWRITES) - {"use_dcr_shuffles", "fold_template_bank"})
+    "rewrite",
+    sorted(set(REWRITES) - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling"}),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(
     rewrite: str, captured: Capture, picture: Picture

@@ -8,7 +8,13 @@ import pytest
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
-from quantize.scale_classes import Concatenations, ScaleClasses, held_values, scale_classes
+from quantize.scale_classes import (
+    Concatenations,
+    ScaleClasses,
+    held_values,
+    rectified,
+    scale_classes,
+)
 
 _WEIGHTS = {"weight": np.ones((4, 4, 1, 1), np.float32), "bias": np.zeros(4, np.float32)}
 
@@ -147,3 +153,18 @@ def test_values_of_rewrites_belong_to_their_origin() -> None:
 
     assert classes.pixels == ("image", "restored_image")
     assert classes.classes == (("a",),)
+
+
+def test_what_only_a_relu_reads_has_the_scale_of_its_result() -> None:
+    pooled = Node("GlobalAveragePool", "pool", ("a",), ("mean",))
+    relu = Node("Relu", "relu", ("mean",), ("positive",))
+    gate = Node("Mul", "gate", ("a", "positive"), ("weighed",))
+    end = _conv("weighed", "restored_image")
+    graph = _graph(_conv("image", "a"), pooled, relu, gate, end)
+
+    assert rectified(graph) == {"mean": "positive"}
+    assert _class_of(scale_classes(graph, "tied"), "mean") == {"mean", "positive"}
+    both = Node("Add", "both", ("weighed", "mean"), ("sum",))
+    read_twice = _graph(*graph.nodes[:-1], both, _conv("sum", "restored_image"))
+    assert rectified(read_twice) == {}
+    assert _class_of(scale_classes(read_twice, "tied"), "mean") == {"mean"}

@@ -1,0 +1,91 @@
+"""Full ranges or those of least squares: whichever hurts the restored picture less.
+
+Rounding errors of many values cancel on their way to the output. Clipping errors do not: bright
+pixels are clipped in all channels at once. Least squares cannot tell one from the other, so that
+it is right about some activations and far off about others; what the output loses tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from export.execution import execute
+from export.graph import Graph
+from export.scales import Quantization
+from quantize.simulator import rounded
+
+_PICTURES = 16
+_SIDE = 64
+_WORTH_MEASURING = 0.01  # of the noise that rounding all activations makes
+
+Quantizations = Mapping[str, Quantization]
+
+
+def less_harmful_ranges(
+    graph: Graph,
+    classes: Sequence[Sequence[str]],
+    full: Quantizations,
+    narrow: Quantizations,
+    images: Sequence[Tensor],
+) -> dict[str, Quantization]:
+    """Choose between two quantizations of every activation.
+
+    Args:
+        graph: Lowered for int8.
+        classes: Activations that share a scale, together.
+        full: The quantization of each activation that clips nothing.
+        narrow: Another, finer one. It is chosen where the output, with nothing but this class
+            rounded, differs less from that of the float network.
+        images: Pictures, 1 × 3 × H × W in [0, 1], to measure that on.
+    """
+    pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
+    effect = effect_of_noise(graph, pictures)
+    noise = [
+        sum(effect[name] * full[name].scale ** 2 / 12 for name in members) for members in classes
+    ]
+    chosen = dict(full)
+    with torch.inference_mode():
+        outputs = [execute(graph, picture).clamp(0, 1) for picture in pictures]
+
+        def error(members: Iterable[str], choice: Quantizations) -> float:
+            """Return the squared difference that rounding the members alone makes."""
+            own = {name: choice[name] for name in members}
+
+            def hook(name: str, value: Tensor) -> Tensor:
+                return rounded(value, own[name]) if name in own else value
+
+            found = (execute(graph, picture, hook=hook).clamp(0, 1) for picture in pictures)
+            differences = (one - other for one, other in zip(found, outputs, strict=True))
+            return sum(float(one.square().sum()) for one in differences)
+
+        for members, share in zip(classes, noise, strict=True):
+            small = share < _WORTH_MEASURING * sum(noise)
+            if not small and error(members, narrow) < error(members, full):
+                chosen.update((name, narrow[name]) for name in members)
+    return chosen
+
+
+def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, float]:
+    """Return what white noise of variance 1 on each activation alone adds to the output.
+
+    To first order, as the sum of the output's variances over all pixels: the gradient of the output
+    weighed by random signs has their sum as its expected square.
+    """
+    effect: dict[str, float] = {}
+    signs = torch.Generator().manual_seed(0)
+    for picture in pictures:
+        seen: dict[str, Tensor] = {}
+
+        def remember(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
+            seen[name] = value.requires_grad_()
+            return value
+
+        output = execute(graph, picture.clone(), hook=remember)
+        weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
+        gradients = torch.autograd.grad((output * weights).sum(), list(seen.values()))
+        for name, gradient in zip(seen, gradients, strict=True):
+            effect[name] = effect.get(name, 0.0) + float(gradient.square().sum())
+    return effect
