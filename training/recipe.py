@@ -222,6 +222,8 @@ def _complaints(error: ValidationError) -> Iterator[str]:
                 f"network.family: expected one of {', '.join(known)} (found '{found}')"
                 f"{nearest(found, known)}"
             )
+        elif item["type"] == "value_error" and not where:  # Of keys that do not go together.
+            yield str(item["ctx"]["error"])
         else:
             yield f"{where}: {item['msg']} (found {item['input']!r})"
 
