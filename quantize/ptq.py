@@ -154,8 +154,11 @@ def quantize_network(
             calibration=calibration,
         )
 
+    tied, requantized = (scale_classes(lowered, choice) for choice in get_args(Concatenations))
     if concatenations != "measured":
         table = table_with(concatenations)
+    elif tied == requantized:
+        table = table_with("tied")  # Nothing to choose, so nothing is measured twice.
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
     return dataclasses.replace(table, corrections=bias_corrections(lowered, table, exact))
@@ -169,8 +172,6 @@ def _cheaper(
     progress: bool,
 ) -> ScaleTable:
     """Return the tied table, unless requantizing pays for the time that it takes."""
-    if set(tied.requantized) == set(requantized.requantized):
-        return tied
     losses = [
         estimated_loss(output_error(graph, table, tqdm(images, name, disable=not progress)))
         for table, name in ((tied, "measuring tied"), (requantized, "measuring requantized"))

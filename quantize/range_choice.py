@@ -46,6 +46,7 @@ def less_harmful_ranges(
     noise = [
         sum(effect[name] * full[name].scale ** 2 / 12 for name in members) for members in classes
     ]
+    least = _WORTH_MEASURING * sum(noise)
     chosen = dict(full)
     with torch.inference_mode():
         outputs = [execute(graph, picture).clamp(0, 1) for picture in pictures]
@@ -62,8 +63,7 @@ def less_harmful_ranges(
             return sum(float(one.square().sum()) for one in differences)
 
         for members, share in zip(classes, noise, strict=True):
-            small = share < _WORTH_MEASURING * sum(noise)
-            if not small and error(members, narrow) < error(members, full):
+            if share >= least and error(members, narrow) < error(members, full):
                 chosen.update((name, narrow[name]) for name in members)
     return chosen
 
