@@ -15,7 +15,6 @@ import io
 import json
 import logging
 import shutil
-import sys
 import uuid
 import warnings
 from collections import Counter
@@ -40,6 +39,7 @@ from export.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Precision
+from training.hidden_tensorflow import without_tensorflow
 
 
 @contextlib.contextmanager
@@ -56,24 +56,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextlib.contextmanager
-def _without_tensorflow() -> Iterator[None]:
-    """Hide TensorFlow, which coremltools imports only to look at its version.
-
-    That takes seconds, and TensorFlow's own messages come from C++, past every filter of Python's.
-    """
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    modules: dict[str, Any] = sys.modules  # None is how Python spells "cannot be imported".
-    modules["tensorflow"] = None
-    try:
-        yield
-    finally:
-        del modules["tensorflow"]
-
-
-with _quiet(), _without_tensorflow():
+with _quiet(), without_tensorflow():
     import coremltools as ct
     from coremltools.converters.mil import Builder
     from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types

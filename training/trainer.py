@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.tensorboard.writer import SummaryWriter
 from tqdm import tqdm
 
 from runtime.errors import UserError
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
+from training.hidden_tensorflow import without_tensorflow
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
@@ -32,6 +32,9 @@ from training.precision import with_precision
 from training.recipe import Recipe, parse_recipe
 from training.shdd import patch_source
 from training.validation import HeldOut, held_out, validate
+
+with without_tensorflow():  # TensorBoard takes its own writer of files then
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"

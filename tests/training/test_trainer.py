@@ -67,6 +67,7 @@ def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
     assert process.returncode == 2
     assert "interrupted" in errors
     assert "Traceback" not in errors
+    assert "oneDNN" not in errors, "TensorBoard brought TensorFlow and its messages in"
     assert 4 <= int(load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"]) < 40
 
 
