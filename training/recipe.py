@@ -79,6 +79,9 @@ class Recipe(_Strict):
     identity_weight: float = Field(
         default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
     )
+    revive_at: tuple[int, ...] = Field(
+        default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
+    )
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto is what a short measurement finds faster"
     )
@@ -99,6 +102,8 @@ class Recipe(_Strict):
             )
         if self.degradation == "bicubic" and self.identity_weight != 1:
             raise ValueError("identity_weight goes with degradations shdd-… only")
+        if self.revive_at and family_of(self.network) != "carn":
+            raise ValueError("revive_at goes with networks of the family carn only")
         return self
 
     @model_validator(mode="after")

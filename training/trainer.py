@@ -30,6 +30,7 @@ from training.optimization import Optimizer
 from training.pictures import PatchSource, Picture, picture_paths, read_all
 from training.precision import with_precision
 from training.recipe import Recipe, parse_recipe
+from training.revival import revive_dead_channels
 from training.shdd import patch_source
 from training.validation import HeldOut, held_out, validate
 
@@ -38,6 +39,8 @@ with without_tensorflow():  # TensorBoard takes its own writer of files then
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
+_PROBED_STEPS = 16
+"""Channels are dead that the patches of so many steps leave dead."""
 _LOSSES: Mapping[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
@@ -143,6 +146,11 @@ class Run:
         run.start = json.loads(metadata.get("start", "null"))
         return run
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def averaged_network(self) -> RestorationNetwork:
         """Return a copy of the network with the averaged parameters, ready to evaluate."""
         network = build_network(self.recipe.network)
@@ -235,20 +243,43 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
     return loss.detach()
 
 
+def revive(run: Run, source: PatchSource) -> int:
+    """Revive the channels that the next steps' patches leave dead and return how many there were.
+
+    What is drawn depends on the recipe's seed and the step alone.
+    """
+
+    def show_patches() -> None:
+        for step in range(run.step, run.step + _PROBED_STEPS):
+            _restored(run, _low(run, draw_batches(run.recipe, source, step)))
+
+    random = np.random.default_rng((run.recipe.seed, run.step, 1))
+    return revive_dead_channels(run.network, show_patches, random)
+
+
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
-    recipe, device = run.recipe, next(run.network.parameters()).device
-    pictures = {batch.scale: _to_tensor(batch.low, device) for batch in batches}
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        restored = run.network.restore_scales(pictures)
+    recipe = run.recipe
+    pictures = _low(run, batches)
+    restored = _restored(run, pictures)
     losses = []
     for batch in batches:
-        original = _to_tensor(batch.high, device)
+        original = _to_tensor(batch.high, run.device)
         loss = _LOSSES[recipe.loss](restored[batch.scale].float(), original, reduction="none")
         if recipe.identity_weight != 1:
             untouched = (pictures[batch.scale] == original).all(1, keepdim=True)
             loss = torch.where(untouched, recipe.identity_weight * loss, loss)
         losses.append(batch.weight * loss.mean())
     return torch.stack(losses).sum()
+
+
+def _low(run: Run, batches: Sequence[Batch]) -> dict[int, Tensor]:
+    return {batch.scale: _to_tensor(batch.low, run.device) for batch in batches}
+
+
+def _restored(run: Run, pictures: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    bf16 = run.recipe.precision == "bf16"
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
+        return run.network.restore_scales(pictures)
 
 
 def train(
@@ -286,6 +317,8 @@ def train(
     try:
         while run.step < recipe.steps:
             start = time.perf_counter()
+            if run.step in recipe.revive_at:
+                bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
             losses.append(train_step(run, draw_batches(recipe, source, run.step)))
             run.seconds += time.perf_counter() - start
             bar.update()
@@ -318,7 +351,7 @@ def save_weights(run: Run, path: Path, pictures: int) -> None:
         "steps": run.step,
         "hours": round(run.seconds / 3600, 2),
         "pictures": pictures,
-        "machine": _machine(next(run.network.parameters()).device),
+        "machine": _machine(run.device),
         "torch": torch.__version__,
         **({} if run.start is None else {"start": run.start}),
     }

@@ -8,15 +8,16 @@ initialization, U(±1/√fan_in).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.interface import RGB_MEANS, RestorationNetwork
+from training.networks.interface import RGB_MEANS, HiddenLayer, Reader, RestorationNetwork
 
 
 @dataclass(frozen=True)
@@ -82,37 +83,54 @@ class GroupedConv2d(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """conv–ReLU–conv, plus the input, ReLU."""
+    """conv–ReLU–conv, plus the input, ReLU; residual-E has a body of its own."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            GroupedConv2d(channels, channels, groups),
-            nn.ReLU(),
-            GroupedConv2d(channels, channels, groups),
-        )
+        self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine N × C × H × W features."""
         return F.relu(self.body(x) + x)
 
+    def writer(self) -> nn.Conv2d:
+        """Return the convolution that makes the channels of the output."""
+        return self._convolutions()[-1]
 
-class EfficientResidualBlock(nn.Module):
-    """Residual-E: grouped conv–ReLU–grouped conv–ReLU–1×1, plus the input, ReLU."""
+    def readers(self) -> Iterator[Reader]:
+        """Yield what reads the channels of the input, besides the shortcut."""
+        yield self._convolutions()[0], 0
 
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            GroupedConv2d(channels, channels, groups),
-            nn.ReLU(),
-            GroupedConv2d(channels, channels, groups),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 1),
-        )
+    def hidden_layers(self) -> Iterator[HiddenLayer]:
+        """Yield the layers within."""
+        activations = [layer for layer in self.body if isinstance(layer, nn.ReLU)]
+        for activation, (writer, reader) in zip(
+            activations, pairwise(self._convolutions()), strict=True
+        ):
+            yield HiddenLayer(activation, writer, ((reader, 0),))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine N × C × H × W features."""
-        return F.relu(self.body(x) + x)
+    def _convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+
+
+def plain_body(channels: int, groups: int) -> nn.Sequential:
+    """Return conv–ReLU–conv, the body of CARN's residual block."""
+    return nn.Sequential(
+        GroupedConv2d(channels, channels, groups),
+        nn.ReLU(),
+        GroupedConv2d(channels, channels, groups),
+    )
+
+
+def efficient_body(channels: int, groups: int) -> nn.Sequential:
+    """Return two grouped 3×3 convolutions and a 1×1, the body of residual-E."""
+    return nn.Sequential(
+        GroupedConv2d(channels, channels, groups),
+        nn.ReLU(),
+        GroupedConv2d(channels, channels, groups),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 1),
+    )
 
 
 class Cascade(nn.Module):
@@ -122,8 +140,9 @@ class Cascade(nn.Module):
     A stage that stands several times in ``stages`` shares its parameters.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], channels: int) -> None:
+    def __init__(self, stages: Sequence[ResidualBlock | Cascade], channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.stages = nn.ModuleList(dict.fromkeys(stages))
         self.repeats = len(stages) // len(self.stages)
         self.fusions = nn.ModuleList(
@@ -133,11 +152,42 @@ class Cascade(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Refine N × C × H × W features."""
         outputs, current = [x], x
-        stages = [stage for stage in self.stages for _ in range(self.repeats)]
-        for stage, fusion in zip(stages, self.fusions, strict=True):
+        for stage, fusion in zip(self._in_order(), self.fusions, strict=True):
             outputs.append(stage(current))
             current = F.relu(fusion(torch.cat(outputs, dim=1)))
         return current
+
+    def writer(self) -> nn.Conv2d:
+        """Return the convolution that makes the channels of the output."""
+        return self._fusions()[-1]
+
+    def readers(self) -> Iterator[Reader]:
+        """Yield what reads the channels of the input, besides shortcuts."""
+        yield from self._in_order()[0].readers()
+        for fusion in self._fusions():
+            yield fusion, 0
+
+    def hidden_layers(self) -> Iterator[HiddenLayer]:
+        """Yield the layers within: outputs of stages and of fusions, and what is in stages."""
+        stages, fusions = self._in_order(), self._fusions()
+        for stage in dict.fromkeys(stages):
+            readers = [
+                (fusion, (place + 1) * self.channels)
+                for place, other in enumerate(stages)
+                for fusion in fusions[place:]
+                if other is stage
+            ]
+            yield HiddenLayer(stage, stage.writer(), tuple(readers))
+            yield from stage.hidden_layers()
+        for fusion, stage in zip(fusions, stages[1:], strict=False):
+            yield HiddenLayer(fusion, fusion, tuple(stage.readers()))
+
+    def _in_order(self) -> list[ResidualBlock | Cascade]:
+        stages = [cast(ResidualBlock | Cascade, stage) for stage in self.stages]
+        return [stage for stage in stages for _ in range(self.repeats)]
+
+    def _fusions(self) -> list[nn.Conv2d]:
+        return [cast(nn.Conv2d, fusion) for fusion in self.fusions]
 
 
 def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
@@ -201,6 +251,13 @@ class Carn(RestorationNetwork):
             if isinstance(module, GroupedConv2d) and module.groups > 1:
                 module.masked_dense = enabled
 
+    def hidden_layers(self) -> Iterator[HiddenLayer]:
+        """Yield the layers of the body; those of upsamplers are shuffled into others."""
+        yield from self.body.hidden_layers()
+        upsamplers = [cast(nn.Sequential, one) for one in self.upsamplers.values()]
+        readers = tuple((cast(nn.Conv2d, upsampler[0]), 0) for upsampler in upsamplers)
+        yield HiddenLayer(self.body.writer(), self.body.writer(), readers)
+
     def _features(self, picture: Tensor) -> Tensor:
         features: Tensor = self.body(self.entry(picture - self.means))
         return features
@@ -211,9 +268,9 @@ class Carn(RestorationNetwork):
 
     def _cascading_block(self) -> Cascade:
         config = self.config
-        block = EfficientResidualBlock if config.efficient else ResidualBlock
+        body = efficient_body if config.efficient else plain_body
         count = 1 if config.recursive else config.units
-        units = [block(config.channels, config.groups) for _ in range(count)]
+        units = [ResidualBlock(body(config.channels, config.groups)) for _ in range(count)]
         return Cascade(units * (config.units // count), config.channels)
 
 

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 RGB_MEANS = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
+
+Reader: TypeAlias = tuple[nn.Conv2d, int]
+"""A convolution that reads a layer, and which input channel of its the first one is."""
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """Channels behind a ReLU.
+
+    Attributes:
+        observed: The module that returns them, or what the ReLU is applied to.
+        writer: The convolution that makes them.
+        readers: The convolutions that read them; shortcuts are not among these.
+    """
+
+    observed: nn.Module
+    writer: nn.Conv2d
+    readers: tuple[Reader, ...]
 
 
 class RestorationNetwork(nn.Module):
@@ -39,3 +59,7 @@ class RestorationNetwork(nn.Module):
 
     def train_masked_dense(self, enabled: bool) -> None:
         """Choose whether grouped convolutions train as masked dense ones, where there are some."""
+
+    def hidden_layers(self) -> Iterator[HiddenLayer]:
+        """Yield the layers whose dead channels can be revived (``training.revival``)."""
+        yield from ()
