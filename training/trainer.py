@@ -24,6 +24,7 @@ from runtime.errors import UserError
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.hidden_tensorflow import without_tensorflow
+from training.interruption import ctrl_c_held_back
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
@@ -317,9 +318,10 @@ def train(
     try:
         while run.step < recipe.steps:
             start = time.perf_counter()
-            if run.step in recipe.revive_at:
-                bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
-            losses.append(train_step(run, draw_batches(recipe, source, run.step)))
+            with ctrl_c_held_back():
+                if run.step in recipe.revive_at:
+                    bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
+                losses.append(train_step(run, draw_batches(recipe, source, run.step)))
             run.seconds += time.perf_counter() - start
             bar.update()
             if run.step % 100 == 0:

@@ -27,12 +27,24 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / WEIGHTS)[0]
 
 
+def _assert_same_weights(one: Path, other: Path) -> None:
+    weights, others = _weights(one), _weights(other)
+    assert weights.keys() == others.keys()
+    for name in weights:
+        assert torch.equal(weights[name], others[name]), name
+
+
+@pytest.fixture
+def whole(tmp_path: Path, command: Callable[..., list[str]]) -> Path:
+    """The folder of a run that never stopped."""
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    return tmp_path / "whole"
+
+
 @pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
-    tmp_path: Path, command: Callable[..., list[str]]
+    tmp_path: Path, command: Callable[..., list[str]], whole: Path
 ) -> None:
-    subprocess.run(command(tmp_path / "whole"), check=True)
-
     killed = subprocess.Popen(command(tmp_path / "killed"))
     while not (tmp_path / "killed" / CHECKPOINT).exists():
         assert killed.poll() is None, "training ended before its first checkpoint"
@@ -41,16 +53,12 @@ def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
     killed.wait()
     assert not (tmp_path / "killed" / WEIGHTS).exists(), "the run was over before it was killed"
     subprocess.run(command(tmp_path / "killed"), check=True)
-
-    whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    for name in whole:
-        assert torch.equal(whole[name], resumed[name]), name
+    _assert_same_weights(tmp_path / "killed", whole)
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
-    tmp_path: Path, command: Callable[..., list[str]]
+def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(
+    tmp_path: Path, command: Callable[..., list[str]], whole: Path
 ) -> None:
     process = subprocess.Popen(
         command(tmp_path / "run"),
@@ -69,6 +77,8 @@ def test_ctrl_c_keeps_the_steps_done_and_says_how_to_go_on(
     assert "Traceback" not in errors
     assert "oneDNN" not in errors, "TensorBoard brought TensorFlow and its messages in"
     assert 4 <= int(load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"]) < 40
+    subprocess.run(command(tmp_path / "run"), check=True)
+    _assert_same_weights(tmp_path / "run", whole)
 
 
 def _batch(recipe: Recipe, source: PatchSource, step: int) -> Batch:
