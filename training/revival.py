@@ -3,7 +3,8 @@
 Behind a ReLU, a channel that is never positive has no gradient and stays what it is. Its kernel is
 drawn anew and the kernels that read it forget it: the network computes what it did, and the channel
 can be learned again (Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
-ICML 2023, Sec. 4). Where a shortcut reads the channel too, the network changes a little.
+ICML 2023, Sec. 4). Where a shortcut or a shared convolution reads the channel, the network changes
+a little.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def _layers(network: Carn) -> list[HiddenLayer]:
     return list(network.hidden_layers())
 
 
-def _has_shortcut(network: Carn, layer: HiddenLayer) -> bool:
-    """Tell whether a residual block adds the layer to what it makes of it."""
+def _is_read_elsewhere(network: Carn, layer: HiddenLayer) -> bool:
+    """Tell whether the layer goes to a residual block, which adds it to what it makes of it."""
     return layer.observed is layer.writer and layer.writer is not network.body.writer()
 
 
@@ -65,14 +65,14 @@ def test_every_convolution_before_a_relu_of_the_body_is_a_layer(name: str) -> No
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_nothing_reads_a_channel_but_its_readers_and_shortcuts(name: str) -> None:
+def test_nothing_reads_a_channel_but_its_readers_and_residual_blocks(name: str) -> None:
     for index, layer in enumerate(_layers(_network(name))):
         network = _network(name)
         layer = _layers(network)[index]
         _zero_what_reads(layer)
         before = _restore(network)
         _kill(layer, 30.0)
-        assert torch.equal(_restore(network), before) != _has_shortcut(network, layer), index
+        assert torch.equal(_restore(network), before) != _is_read_elsewhere(network, layer), index
 
 
 def _zero_what_reads(layer: HiddenLayer) -> None:
@@ -99,7 +99,7 @@ def test_a_dead_channel_is_revived_and_the_network_computes_what_it_did(name: st
 
         assert _revive(network) == 1, index
 
-        if not _has_shortcut(network, layer):
+        if not _is_read_elsewhere(network, layer):
             assert torch.equal(_restore(network), before), index
         changed = {
             name

@@ -23,7 +23,8 @@ class HiddenLayer:
     Attributes:
         observed: The module that returns them, or what the ReLU is applied to.
         writer: The convolution that makes them.
-        readers: The convolutions that read them; shortcuts are not among these.
+        readers: The convolutions that read them and nothing else in their place; shortcuts and
+            shared convolutions are not among these.
     """
 
     observed: nn.Module
