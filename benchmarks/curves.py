@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from training.hidden_tensorflow import without_tensorflow
 
 TAG = "psnr_by_seconds"
 
@@ -38,7 +39,8 @@ def read_curves(run: Path) -> list[Curve]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    log.Reload()
+    with without_tensorflow():
+        log.Reload()
     tags = [tag for tag in log.Tags()["scalars"] if tag.startswith(TAG)]
     if not tags:
         raise UserError(f"{run}: holds no TensorBoard log with validations; train there first")

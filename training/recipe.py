@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from runtime.errors import UserError
 from training.networks.families import CONFIGS, NetworkConfig, family_of
@@ -79,7 +86,7 @@ class Recipe(_Strict):
     identity_weight: float = Field(
         default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
     )
-    revive_at: tuple[int, ...] = Field(
+    revive_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
     )
     precision: Literal["auto", "bf16", "float32"] = Field(

@@ -181,8 +181,8 @@ class Cascade(nn.Module):
             yield from stage.hidden_layers()
         for fusion, stage in zip(fusions, stages[1:], strict=False):
             # A shared stage reads other features by the same kernels, which must not forget.
-            readers = list(stage.readers()) if stages.count(stage) == 1 else []
-            yield HiddenLayer(fusion, fusion, tuple(readers))
+            forgetting = tuple(stage.readers()) if stages.count(stage) == 1 else ()
+            yield HiddenLayer(fusion, fusion, forgetting)
 
     def _in_order(self) -> list[ResidualBlock | Cascade]:
         stages = [cast(ResidualBlock | Cascade, stage) for stage in self.stages]
