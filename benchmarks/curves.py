@@ -38,8 +38,8 @@ def read_curves(run: Path) -> list[Curve]:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = EventAccumulator(str(run), size_guidance={"scalars": 0})
     with without_tensorflow():
+        log = EventAccumulator(str(run), size_guidance={"scalars": 0})
         log.Reload()
     tags = [tag for tag in log.Tags()["scalars"] if tag.startswith(TAG)]
     if not tags:
