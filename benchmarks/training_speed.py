@@ -16,14 +16,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from training.batches import draw_batches, source_of
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer, matrices_of, muon_kernels
 from training.pictures import PatchSource, picture_paths
 from training.precision import with_precision
 from training.recipe import OptimizerOptions, Recipe
-from training.trainer import Run, draw_batches, source_of, train_step
+from training.run import Run
+from training.step import step_taker
+from training.trainer import coming_batches
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ class TrainingSpeed:
 
 
 def training_speed(
-    recipe: Recipe, data: Path, rounds: int = 5, steps: int = 8, pictures: int = 40
+    recipe: Recipe,
+    data: Path,
+    rounds: int = 5,
+    steps: int = 8,
+    pictures: int = 40,
+    device: str = "cpu",
 ) -> list[TrainingSpeed]:
     """Measure the ways to take a step of ``recipe``; the recipe's own way comes first.
 
@@ -52,11 +60,12 @@ def training_speed(
         rounds: Rounds in which every way runs once.
         steps: Optimizer steps of one run.
         pictures: Training pictures to read; patches are drawn from these.
+        device: ``cpu`` or ``cuda``.
     """
-    recipe = with_precision(recipe)
+    recipe = with_precision(recipe, device)
     paths = picture_paths(data / recipe.train_folder)[:pictures]
     source = source_of(recipe, paths)
-    ways = _ways(recipe, source, steps)
+    ways = _ways(recipe, source, steps, (1 + rounds) * steps, device)
     for take_step in ways.values():
         _time(take_step, steps)
     timings: dict[str, list[float]] = {name: [] for name in ways}
@@ -91,7 +100,7 @@ class TorchMuon(Optimizer):
             adjust_lr_fn="match_rms_adamw",
         )
 
-    def _step_kernels(self, rate: float) -> None:
+    def _step_kernels(self, rate: float | Tensor) -> None:
         for group in self._muon.param_groups:
             group["lr"] = rate
         for kernel, matrices in self._matrices:
@@ -103,17 +112,22 @@ class TorchMuon(Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]
 
 
-def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Callable[[int], object]]:
+def _ways(
+    recipe: Recipe, source: PatchSource, steps: int, drawn: int, device: str
+) -> Mapping[str, Callable[[int], object]]:
     kept = [draw_batches(recipe, source, step) for step in range(steps)]
 
-    def reading(run: Run) -> Callable[[int], object]:
-        return lambda step: train_step(run, draw_batches(run.recipe, source, step))
+    def reading(run: Run, graphs: bool = True) -> Callable[[int], object]:
+        batches = coming_batches(run.recipe, source, range(drawn), run.device)
+        take_step = step_taker(run, graphs)
+        return lambda step: take_step(next(batches))
 
     def fixed(run: Run) -> Callable[[int], object]:
-        return lambda step: train_step(run, kept[step])
+        take_step = step_taker(run)
+        return lambda step: take_step(kept[step])
 
     def changed(**keys: object) -> Run:
-        return Run.fresh(recipe.model_copy(update=keys))
+        return Run.fresh(recipe.model_copy(update=keys), device)
 
     def contiguous(run: Run) -> Run:
         # torch's stubs lack this overload of a module's method.
@@ -121,9 +135,8 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
         return run
 
     def one_by_one(run: Run) -> Run:
-        # What a network without a pass of its own for all scales inherits, on this one object.
-        each = partial(RestorationNetwork.restore_scales, run.network)
-        run.network.restore_scales = each  # type: ignore[method-assign]
+        # What a network without a pass of its own for all scales inherits.
+        run.restore = partial(RestorationNetwork.restore_scales, run.network)
         return run
 
     other = "float32" if recipe.precision == "bf16" else "bf16"
@@ -133,10 +146,12 @@ def _ways(recipe: Recipe, source: PatchSource, steps: int) -> Mapping[str, Calla
     ways = {
         "the recipe": reading(changed()),
         "batches kept in memory": fixed(changed()),
-        "plain float32 loop": reading(one_by_one(plain)),
+        "plain float32 loop": reading(one_by_one(plain), graphs=False),
         f"in {other}": reading(changed(precision=other)),
         "without channels_last": reading(contiguous(changed())),
     }
+    if device != "cpu":
+        ways["without CUDA graphs"] = reading(changed(), graphs=False)
     if recipe.all_scales:
         ways["one scale after another"] = reading(one_by_one(changed()))
     if recipe.optimizer.kind == "muon":
@@ -152,4 +167,6 @@ def _time(take_step: Callable[[int], object], steps: int) -> float:
     start = time.perf_counter()
     for step in range(steps):
         take_step(step)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -46,7 +46,12 @@ class Optimizer:
         self._momenta: dict[str, Tensor] = {}
         rest = [one for name, one in self._parameters.items() if name not in self._parts]
         self._adam = torch.optim.Adam(
-            rest, 0.0, options.betas, weight_decay=options.weight_decay, fused=True
+            rest,
+            0.0,
+            options.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+            capturable=rest[0].is_cuda,
         )
         self._adam_rate = options.adam_learning_rate or options.learning_rate
         self._rate = options.learning_rate
@@ -58,8 +63,11 @@ class Optimizer:
         for parameter in self._parameters.values():
             parameter.grad = None
 
-    def step(self, fraction: float) -> None:
+    def step(self, fraction: float | Tensor) -> None:
         """Step along the gradients at a ``fraction`` of the recipe's learning rates.
+
+        A fraction in a tensor of the parameters' device is read when the step is taken: on CUDA it
+        is what a recorded step depends on.
 
         Parameters without a gradient, such as the upsamplers of other scales, and their moments
         stay as they are.
@@ -88,26 +96,36 @@ class Optimizer:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if (saved := tensors.get(f"adam.{key}.{name}")) is not None:
                     like = parameter if saved.ndim else saved
-                    self._adam.state[parameter][key] = torch.empty_like(like).copy_(saved)
+                    kept = torch.empty_like(like, device=parameter.device)
+                    self._adam.state[parameter][key] = kept.copy_(saved)
 
-    def _step_kernels(self, rate: float) -> None:
-        updates: dict[torch.Size, dict[nn.Parameter, Tensor]] = defaultdict(dict)
-        for name, parts in self._parts.items():
-            kernel = self._parameters[name]
-            if kernel.grad is None:
-                continue
-            gradient = matrices_of(kernel.grad, parts)
+    def _step_kernels(self, rate: float | Tensor) -> None:
+        gradients = {
+            name: matrices_of(gradient, parts)
+            for name, parts in self._parts.items()
+            if (gradient := self._parameters[name].grad) is not None
+        }
+        if not gradients:
+            return
+        for name, gradient in gradients.items():
             if name not in self._momenta:
                 self._momenta[name] = torch.zeros_like(gradient)
-            momentum = self._momenta[name]
-            momentum.lerp_(gradient, 1 - _MOMENTUM)
-            updates[gradient.shape[1:]][kernel] = gradient.lerp(momentum, _MOMENTUM)
-        for shape, of_shape in updates.items():
-            steps = orthogonalized(torch.cat(list(of_shape.values())).to(self._dtype)).float()
-            steps *= rate * 0.2 * math.sqrt(max(shape))  # as large as a step of Adam's
-            counts = [len(update) for update in of_shape.values()]
-            for kernel, step in zip(of_shape, torch.split(steps, counts), strict=True):
-                kernel.mul_(1 - rate * self._weight_decay).sub_(step.reshape(kernel.shape))
+        momenta = [self._momenta[name] for name in gradients]
+        torch._foreach_lerp_(momenta, list(gradients.values()), 1 - _MOMENTUM)
+        updates = torch._foreach_lerp(list(gradients.values()), momenta, _MOMENTUM)
+        kernels: list[Tensor] = [self._parameters[name] for name in gradients]
+        if self._weight_decay:
+            torch._foreach_mul_(kernels, 1 - rate * self._weight_decay)
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for kernel, update in zip(kernels, updates, strict=True):
+            by_shape[update.shape[1:]].append((kernel, update))
+        for shape, pairs in by_shape.items():
+            matrices = torch.cat([update for _, update in pairs])
+            steps = orthogonalized(matrices.to(self._dtype)).float()
+            steps *= rate * (0.2 * math.sqrt(max(shape)))  # as large as a step of Adam's
+            counts = [len(update) for _, update in pairs]
+            for (kernel, _), step in zip(pairs, torch.split(steps, counts), strict=True):
+                kernel.sub_(step.reshape(kernel.shape))
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ def read_rgb(path: Path) -> Picture:
 
 
 def read_all(paths: Sequence[Path]) -> list[Picture]:
-    """Read pictures on two threads, in the order of ``paths``."""
-    with ThreadPoolExecutor(2) as pool:
+    """Read pictures, several at once, in the order of ``paths``."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(read_rgb, paths))
 
 
@@ -80,7 +80,7 @@ class PatchSource:
                 bicubic.reduce(bicubic.crop_to_multiple(picture, scale), scale) for scale in scales
             ]
 
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             rows = list(pool.map(reductions, pictures))
         return cls(pictures, dict(zip(scales, zip(*rows, strict=True), strict=True)))
 

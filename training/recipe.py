@@ -93,6 +93,9 @@ class Recipe(_Strict):
         default="auto", description="auto is what a short measurement finds faster"
     )
     masked_dense: bool = False
+    compiled: bool = Field(
+        default=False, description="train the network through torch.compile; pays on CUDA"
+    )
     seed: int = 0
     start: str | None = Field(default=None, description="a model or weights file to begin with")
     train_folder: str = "train"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -177,6 +178,7 @@ class ShddVersions(Sequence[Picture]):
         self._pictures, self._level, self._seed = pictures, level, seed
         self._kept: dict[int, Picture] = {}
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._pictures) * VERSIONS
@@ -192,9 +194,10 @@ class ShddVersions(Sequence[Picture]):
             return kept
         which, version = divmod(index, VERSIONS)
         pixels = distort(self._pictures[which], self._level, self._seed, which, version).pixels
-        if self._bytes + pixels.nbytes <= _KEPT_BYTES:
-            self._kept[index] = pixels
-            self._bytes += pixels.nbytes
+        with self._lock:  # several threads draw
+            if index not in self._kept and self._bytes + pixels.nbytes <= _KEPT_BYTES:
+                self._kept[index] = pixels
+                self._bytes += pixels.nbytes
         return pixels
 
 

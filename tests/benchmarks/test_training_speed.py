@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import training_speed as module
 from benchmarks.training_speed import TorchMuon, training_speed
 from reslite.__main__ import main
+from training import step as module
+from training.batches import Batch, draw_batches, source_of
 from training.recipe import Recipe, parse_recipe
-from training.trainer import Batch, Run, draw_batches, source_of, train_step
+from training.run import Run
+from training.step import train_step
 
 CONTENT = {
     "name": "tiny",

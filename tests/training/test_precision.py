@@ -8,7 +8,7 @@ import pytest
 from training import precision
 from training.precision import faster_precision, with_precision
 from training.recipe import load_recipe
-from training.trainer import Run
+from training.run import Run
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), [(3, 5, "bf16"), (5, 3, "float32")])

@@ -7,7 +7,7 @@ import yaml
 
 from runtime.errors import UserError
 from training.recipe import Recipe, load_recipe, recipe_names
-from training.trainer import schedule
+from training.run import schedule
 
 
 def _with(tmp_path: Path, **changes: object) -> str:

@@ -15,11 +15,14 @@ import torch
 from PIL import Image
 
 from runtime.errors import UserError
+from training.batches import Batch, draw_batches
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
-from training.trainer import CHECKPOINT, WEIGHTS, Batch, Run, draw_batches, train, train_step
+from training.run import Run
+from training.step import train_step
+from training.trainer import CHECKPOINT, WEIGHTS, train
 from training.validation import held_out, validate
 
 
@@ -142,10 +145,10 @@ def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
     scales = set()
     for step in range(12):
         batch = _batch(recipe, source, step)
-        scale, low, high = batch.scale, batch.low, batch.high
+        scale, low, high = batch.scale, batch.low.numpy(), batch.high.numpy()
         again = _batch(recipe, source, step)
         assert scale == again.scale
-        np.testing.assert_array_equal(high, again.high)
+        np.testing.assert_array_equal(high, again.high.numpy())
         assert high.shape[1] == scale * low.shape[1]
         # The average of each high-resolution block is near the pixel it was reduced to.
         blocks = high.reshape(2, 8, scale, 8, scale, 3).mean((2, 4))
@@ -153,7 +156,7 @@ def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
         scales.add(scale)
     assert scales == {2, 3, 4}
     first, second = (_batch(recipe, source, step).low for step in (0, 1))
-    assert not np.array_equal(first, second)
+    assert not torch.equal(first, second)
 
 
 def test_scale_weights_choose_the_scale(tiny_recipe: Path, tiny_data: Path) -> None:
@@ -190,7 +193,7 @@ def test_a_step_of_all_scales_shares_its_batch_and_its_loss(
 
 
 def _l1(run: Run, batch: Batch) -> float:
-    low, high = (torch.from_numpy(one).permute(0, 3, 1, 2) / 255 for one in (batch.low, batch.high))
+    low, high = (one.permute(0, 3, 1, 2) / 255 for one in (batch.low, batch.high))
     with torch.no_grad():
         return float((run.network(low, batch.scale) - high).abs().mean())
 
@@ -199,12 +202,12 @@ def test_the_loss_weighs_what_nothing_befell() -> None:
     changes = ["identity_weight=3", "loss=l1", "precision=float32", "network.blocks=1"]
     recipe = load_recipe("mepsnet-s", [*changes, "network.srirs=1"])
     random = np.random.default_rng(0)
-    low = random.integers(0, 256, (2, 16, 16, 3), np.uint8)
-    high = low.copy()
+    low = torch.from_numpy(random.integers(0, 256, (2, 16, 16, 3), np.uint8))
+    high = low.clone()
     high[:, 4:] = 255 - low[:, 4:]
     batch, run = Batch(1, low, high), Run.fresh(recipe)
     with torch.no_grad():
-        image, original = (torch.from_numpy(one).permute(0, 3, 1, 2) / 255 for one in (low, high))
+        image, original = (one.permute(0, 3, 1, 2) / 255 for one in (low, high))
         errors = (run.network(image, 1) - original).abs()
     expected = (3 * errors[:, :, :4].sum() + errors[:, :, 4:].sum()) / errors.numel()
 

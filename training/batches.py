@@ -1,0 +1,102 @@
+"""The patches of every step, drawn from (seed, step) alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.errors import UserError
+from training.pictures import PatchSource, read_all
+from training.recipe import Recipe
+from training.shdd import patch_source
+
+_Drawn = TypeVar("_Drawn")
+
+
+def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
+    """Return where a recipe's batches come from: the pictures at ``paths`` and their damaged forms.
+
+    Raises:
+        UserError: If a picture does not hold the recipe's largest patch at its largest scale.
+    """
+    pictures = read_all(paths)
+    patch, scale = max(stage.patch for stage in recipe.stages), max(recipe.network.scales)
+    side, smallest = min(
+        (min(picture.shape[:2]), path) for picture, path in zip(pictures, paths, strict=True)
+    )
+    if side < patch * scale:
+        raise UserError(
+            f"{smallest}: its smaller side of {side} pixels holds no patch of {patch}×{patch} at "
+            f"×{scale}; leave it out, or let no stage take patches above {side // scale}"
+        )
+    if recipe.shdd_level is not None:
+        return patch_source(pictures, recipe.shdd_level, recipe.seed)
+    return PatchSource.from_pictures(pictures, recipe.network.scales)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one scale.
+
+    Attributes:
+        scale: Upscaling factor.
+        low: N × patch × patch × 3, uint8.
+        high: N × patch·scale × patch·scale × 3, uint8.
+        weight: Of its loss in that of the step.
+    """
+
+    scale: int
+    low: Tensor
+    high: Tensor
+    weight: float = 1.0
+
+    def on(self, device: torch.device) -> Batch:
+        """Return the batch on a device, where copies from pinned memory do not wait for it."""
+        low, high = (one.to(device, non_blocking=True) for one in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU can read by itself."""
+        return replace(self, low=self.low.pin_memory(), high=self.high.pin_memory())
+
+
+def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
+    """Draw the patches of ``step``, of one scale or of all; the same step always draws the same."""
+    random = np.random.default_rng((recipe.seed, step))
+    stage, scales = recipe.stage_at(step), recipe.network.scales
+    weights = [recipe.weight_of(scale) for scale in scales]
+
+    def draw(scale: int, size: int, weight: float = 1.0) -> Batch:
+        low, high = map(torch.from_numpy, source.batch(random, scale, stage.patch, size))
+        return Batch(scale, low, high, weight)
+
+    if not recipe.all_scales:
+        return [draw(int(random.choice(scales, p=weights)), stage.batch)]
+    return [
+        draw(scale, round(stage.batch * weight), weight)
+        for scale, weight in zip(scales, weights, strict=True)
+        if weight
+    ]
+
+
+def drawn_ahead(draw: Callable[[int], _Drawn], steps: range, threads: int) -> Iterator[_Drawn]:
+    """Yield ``draw(step)`` for every step, drawn on other threads while earlier ones are taken."""
+    depth = 2 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        pending = deque(pool.submit(draw, step) for step in steps[:depth])
+        try:
+            for step in steps[depth:]:
+                yield pending.popleft().result()
+                pending.append(pool.submit(draw, step))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

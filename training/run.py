@@ -1,0 +1,157 @@
+"""A training run at some step: its networks and optimizer, and how they are kept on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.errors import UserError
+from training.catalogue import find_model
+from training.checkpoint import load_tensors, save_tensors
+from training.networks.families import build_network
+from training.networks.interface import RestorationNetwork
+from training.optimization import Optimizer
+from training.precision import with_precision
+from training.recipe import Recipe, parse_recipe
+
+
+@dataclass
+class Run:
+    """A training run at some step: the network, its average and its optimizer.
+
+    Attributes:
+        recipe: What is trained and how, its precision decided.
+        network: The network under training.
+        restore: Its ``restore_scales``, compiled if the recipe says so.
+        average: Exponential moving average of the network's parameters; what is published.
+        optimizer: Steps the network's parameters.
+        step: Steps done.
+        seconds: Time spent in those steps.
+        start: The weights it began with, their recipe and training record, where it did not begin
+            anew.
+    """
+
+    recipe: Recipe
+    network: RestorationNetwork
+    restore: Callable[[Mapping[int, Tensor]], dict[int, Tensor]]
+    average: dict[str, Tensor]
+    optimizer: Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    start: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
+        """Begin a run: with the weights that the recipe starts from, or else with random ones.
+
+        Raises:
+            UserError: If the weights are of another network than the recipe describes.
+        """
+        run = cls.fresh(with_precision(recipe, device), device)
+        if recipe.start is None:
+            return run
+        model = find_model(recipe.start)
+        if model.recipe.network != recipe.network:
+            raise UserError(
+                f"{recipe.start}: is of another network than recipe '{recipe.name}' describes; "
+                "name weights of the same one as its start"
+            )
+        run.network.load_state_dict(model.network().state_dict())
+        with torch.no_grad():
+            for name, parameter in run.network.named_parameters():
+                run.average[name].copy_(parameter)
+        recipe_of_start = model.recipe.model_dump(mode="json")
+        run.start = {"sha256": model.sha256, "recipe": recipe_of_start, **model.training}
+        return run
+
+    @classmethod
+    def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
+        """Initialize a network from the recipe's seed."""
+        torch.manual_seed(recipe.seed)
+        network = build_network(recipe.network).to(device).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.train_masked_dense(recipe.masked_dense)
+        restore = network.restore_scales
+        if recipe.compiled:
+            restore = torch.compile(restore, dynamic=False)
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        optimizer = Optimizer(network, recipe.optimizer, dtype)
+        average = {name: value.detach().clone() for name, value in network.named_parameters()}
+        return cls(recipe, network, restore, average, optimizer)
+
+    def save(self, path: Path) -> None:
+        """Write everything that a resumed run needs."""
+        tensors = {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.network.named_parameters():
+            tensors[f"network.{name}"] = parameter
+        tensors.update(self.optimizer.state())
+        metadata = {
+            "step": str(self.step),
+            "seconds": repr(self.seconds),
+            "recipe": self.recipe.model_dump_json(),
+            "start": json.dumps(self.start),
+        }
+        save_tensors(path, tensors, metadata)
+
+    @classmethod
+    def resume(cls, path: Path, recipe: Recipe, device: str = "cpu") -> Run:
+        """Continue from a checkpoint of the same network.
+
+        The recipe may have changed in anything but the network, so that a run can be lengthened.
+        ``precision: auto`` stays what it was found to be when the run began.
+
+        Raises:
+            UserError: If the checkpoint is damaged or belongs to another network.
+        """
+        tensors, metadata = load_tensors(path)
+        trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
+        if recipe.precision == "auto":
+            recipe = recipe.model_copy(update={"precision": trained.precision})
+        run = cls.fresh(recipe, device)
+        if (trained.network, trained.optimizer.kind) != (recipe.network, recipe.optimizer.kind):
+            raise UserError(
+                f"{path}: was trained with another network or optimizer than recipe "
+                f"'{recipe.name}' describes; choose another --out or restore the recipe"
+            )
+        with torch.no_grad():
+            for name, parameter in run.network.named_parameters():
+                parameter.copy_(tensors[f"network.{name}"])
+                run.average[name].copy_(tensors[f"average.{name}"])
+        run.optimizer.load(tensors)
+        run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
+        run.start = json.loads(metadata.get("start", "null"))
+        return run
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def averaged_network(self) -> RestorationNetwork:
+        """Return a copy of the network with the averaged parameters, ready to evaluate."""
+        network = build_network(self.recipe.network)
+        network.load_state_dict(self.average)
+        return network.eval().to(self.device)
+
+
+def schedule(recipe: Recipe, step: int) -> float:
+    """Return the fraction of the learning rate that ``step`` (from 0) is taken at."""
+    options = recipe.optimizer
+    if step < options.warmup:
+        return (step + 1) / options.warmup
+    if options.schedule == "halving":
+        return float(0.5 ** sum(step >= one for one in options.halvings))
+    if options.schedule == "trapezoid":
+        fall = min(1.0, (recipe.steps - step) / options.decay)
+    else:
+        progress = (step - options.warmup) / max(1, recipe.steps - options.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+    floor = options.final_fraction
+    return floor + (1 - floor) * fall

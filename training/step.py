@@ -1,0 +1,189 @@
+"""One optimizer step of a run, taken as it is or replayed from a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.batches import Batch, draw_batches
+from training.pictures import PatchSource
+from training.recipe import Stage
+from training.revival import revive_dead_channels
+from training.run import Run, schedule
+
+_PROBED_STEPS = 16
+"""Channels are dead that the patches of so many steps leave dead."""
+_EAGER_STEPS = 3
+"""Before a graph is recorded: they choose cuDNN's kernels and make the optimizer's moments."""
+_LOSSES: Mapping[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
+    """Take one optimizer step on patches of one or several scales and return the loss."""
+    loss = _descend(run, batches, schedule(run.recipe, run.step), _renewal(run))
+    run.step += 1
+    return loss
+
+
+def step_taker(run: Run, graphs: bool = True) -> Callable[[Sequence[Batch]], Tensor]:
+    """Return what takes the steps of a run: ``train_step``, on CUDA replayed from graphs."""
+    if graphs and run.device.type == "cuda":
+        return GraphedSteps(run)
+    return partial(train_step, run)
+
+
+class GraphedSteps:
+    """Takes the steps of a run on CUDA by replaying a graph of all their kernels.
+
+    A step of CARN is two thousand kernels, most of which are over sooner than Python launches the
+    next. What changes from step to step, patches and rates, is copied into the graph's memory. A
+    graph is recorded for every shape of the batches after a few steps without it.
+
+    Args:
+        run: Is stepped; its parameters, moments and averages stay where they are in memory.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
+        self._stage: Stage | None = None
+        self._graphs: dict[tuple[int, ...], _Graph] = {}
+        self._eager: dict[tuple[int, ...], int] = {}
+
+    def __call__(self, batches: Sequence[Batch]) -> Tensor:
+        """Take one optimizer step and return the loss, as ``train_step`` does."""
+        run = self._run
+        stage = run.recipe.stage_at(run.step)
+        if stage != self._stage:
+            torch.cuda.synchronize(run.device)  # the last replay may still run
+            self._stage, self._graphs, self._eager = stage, {}, {}
+        scales = tuple(batch.scale for batch in batches)
+        current = torch.cuda.current_stream(run.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            if self._eager.get(scales, 0) < _EAGER_STEPS:
+                self._eager[scales] = self._eager.get(scales, 0) + 1
+                loss = _with_measured_kernels(lambda: train_step(run, batches))
+            else:
+                if scales not in self._graphs:
+                    self._graphs[scales] = _Graph(run, batches, self._stream)
+                loss = self._graphs[scales].replay(batches)
+        current.wait_stream(self._stream)
+        return loss
+
+
+class _Graph:
+    """The kernels of one step on batches of one shape."""
+
+    def __init__(self, run: Run, batches: Sequence[Batch], stream: torch.cuda.Stream) -> None:
+        self._run = run
+        self._batches = [batch.on(run.device) for batch in batches]
+        self._rate, self._renewal = (torch.zeros((), device=run.device) for _ in range(2))
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads pin memory for coming batches meanwhile, which a global capture forbids.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._loss = _descend(run, self._batches, self._rate, self._renewal)
+
+    def replay(self, batches: Sequence[Batch]) -> Tensor:
+        for ours, theirs in zip(self._batches, batches, strict=True):
+            ours.low.copy_(theirs.low, non_blocking=True)
+            ours.high.copy_(theirs.high, non_blocking=True)
+        self._rate.fill_(schedule(self._run.recipe, self._run.step))
+        self._renewal.fill_(_renewal(self._run))
+        self._graph.replay()
+        self._run.step += 1
+        return self._loss.clone()
+
+
+def revive(run: Run, source: PatchSource) -> int:
+    """Revive the channels that the next steps' patches leave dead and return how many there were.
+
+    What is drawn depends on the recipe's seed and the step alone.
+    """
+
+    def show_patches() -> None:
+        for step in range(run.step, run.step + _PROBED_STEPS):
+            batches = draw_batches(run.recipe, source, step)
+            with _precision(run):
+                run.network.restore_scales(_low([batch.on(run.device) for batch in batches]))
+
+    random = np.random.default_rng((run.recipe.seed, run.step, 1))
+    return revive_dead_channels(run.network, show_patches, random)
+
+
+def _descend(
+    run: Run, batches: Sequence[Batch], rate: float | Tensor, renewal: float | Tensor
+) -> Tensor:
+    """Step along the gradient of the loss on some patches.
+
+    Nothing here depends on which step it is but what is passed: it can be recorded.
+
+    Args:
+        run: Its parameters, moments and averages are changed in place.
+        batches: The patches.
+        rate: Fraction of the recipe's learning rates.
+        renewal: Part of the average that the new parameters make up.
+
+    Returns:
+        The loss.
+    """
+    parameters: list[Tensor] = list(run.network.parameters())
+    run.optimizer.zero_grad()
+    loss = _loss(run, [batch.on(run.device) for batch in batches])
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(parameters, run.recipe.optimizer.clip_norm)
+    run.optimizer.step(rate)
+    with torch.no_grad():
+        averages = list(run.average.values())
+        changes = torch._foreach_sub(parameters, averages)
+        torch._foreach_mul_(changes, renewal)
+        torch._foreach_add_(averages, changes)
+    return loss.detach()
+
+
+def _renewal(run: Run) -> float:
+    """Return the part of the average that the parameters after the next step make up."""
+    step = run.step + 1
+    return 1 - min(run.recipe.optimizer.ema, step / (step + 10))
+
+
+def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
+    recipe = run.recipe
+    with _precision(run):
+        restored = run.restore(_low(batches))
+    losses = []
+    for batch in batches:
+        original = _to_picture(batch.high)
+        loss = _LOSSES[recipe.loss](restored[batch.scale].float(), original, reduction="none")
+        if recipe.identity_weight != 1:
+            untouched = (batch.low == batch.high).all(3)[:, None]
+            loss = torch.where(untouched, recipe.identity_weight * loss, loss)
+        losses.append(batch.weight * loss.mean())
+    return torch.stack(losses).sum()
+
+
+def _precision(run: Run) -> torch.autocast:
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
+
+
+def _low(batches: Sequence[Batch]) -> dict[int, Tensor]:
+    return {batch.scale: _to_picture(batch.low) for batch in batches}
+
+
+def _to_picture(patches: Tensor) -> Tensor:
+    """Turn N × H × W × 3 uint8 into N × 3 × H × W float in [0, 1], channels last in memory."""
+    return patches.permute(0, 3, 1, 2).float().div(255)
+
+
+def _with_measured_kernels(take_step: Callable[[], Tensor]) -> Tensor:
+    """Let cuDNN measure which kernels are fastest: patches have one size, pictures have many."""
+    torch.backends.cudnn.benchmark = True
+    try:
+        return take_step()
+    finally:
+        torch.backends.cudnn.benchmark = False
