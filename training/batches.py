@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from runtime.errors import UserError
-from training.pictures import PatchSource, read_all
+from training import bicubic
+from training.pictures import PatchSource, Picture, read_all
 from training.recipe import Recipe
 from training.shdd import patch_source
 
@@ -38,8 +39,21 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
             f"×{scale}; leave it out, or let no stage take patches above {side // scale}"
         )
     if recipe.shdd_level is not None:
-        return patch_source(pictures, recipe.shdd_level, recipe.seed)
-    return PatchSource.from_pictures(pictures, recipe.network.scales)
+        return patch_source(pictures, recipe.shdd_level, recipe.seed, recipe.permute_colours)
+    shown = [
+        resized
+        for size in recipe.sizes
+        for picture in pictures
+        if min((resized := _resized(picture, size)).shape[:2]) >= patch * scale
+    ]
+    return PatchSource.from_pictures(shown, recipe.network.scales, recipe.permute_colours)
+
+
+def _resized(picture: Picture, size: float) -> Picture:
+    if size == 1:
+        return picture
+    height, width = (max(1, round(size * side)) for side in picture.shape[:2])
+    return bicubic.resize(picture, height, width)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,17 @@ class PatchSource:
     Attributes:
         high: The pictures.
         low: Their reductions, ``low[scale][index]``.
+        permute_colours: Put the channels of every patch pair in a random order.
     """
 
     high: Sequence[Picture]
     low: dict[int, Sequence[Picture]]
+    permute_colours: bool = False
 
     @classmethod
-    def from_pictures(cls, pictures: Sequence[Picture], scales: Sequence[int]) -> PatchSource:
+    def from_pictures(
+        cls, pictures: Sequence[Picture], scales: Sequence[int], permute_colours: bool = False
+    ) -> PatchSource:
         """Reduce every picture to every scale with MATLAB's bicubic."""
 
         def reductions(picture: Picture) -> list[Picture]:
@@ -82,7 +86,8 @@ class PatchSource:
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rows = list(pool.map(reductions, pictures))
-        return cls(pictures, dict(zip(scales, zip(*rows, strict=True), strict=True)))
+        low = zip(scales, zip(*rows, strict=True), strict=True)
+        return cls(pictures, dict(low), permute_colours)
 
     def batch(
         self, random: np.random.Generator, scale: int, patch: int, size: int
@@ -109,6 +114,9 @@ class PatchSource:
             low[index] = _oriented(_window(small, top, left, patch), turns, flip)
             window = _window(large, top * scale, left * scale, patch * scale)
             high[index] = _oriented(window, turns, flip)
+            if self.permute_colours:
+                order = random.permutation(3)
+                low[index], high[index] = low[index][..., order], high[index][..., order]
         return low, high
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     ValidationError,
     model_validator,
 )
@@ -86,6 +87,12 @@ class Recipe(_Strict):
     identity_weight: float = Field(
         default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
     )
+    permute_colours: bool = Field(
+        default=False, description="put the colour channels of every patch in a random order"
+    )
+    sizes: tuple[PositiveFloat, ...] = Field(
+        default=(1.0,), min_length=1, description="at which every picture is shown; 1 is its own"
+    )
     revive_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
     )
@@ -112,6 +119,8 @@ class Recipe(_Strict):
             )
         if self.degradation == "bicubic" and self.identity_weight != 1:
             raise ValueError("identity_weight goes with degradations shdd-… only")
+        if self.degradation != "bicubic" and self.sizes != (1,):
+            raise ValueError("sizes goes with bicubic reduction only")
         if self.revive_at and family_of(self.network) != "carn":
             raise ValueError("revive_at goes with networks of the family carn only")
         return self

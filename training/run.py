@@ -155,3 +155,16 @@ def schedule(recipe: Recipe, step: int) -> float:
         fall = 0.5 * (1 + math.cos(math.pi * progress))
     floor = options.final_fraction
     return floor + (1 - floor) * fall
+
+
+def require_device(device: str) -> None:
+    """Check that torch can train on a device, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    kind = device.partition(":")[0]
+    if kind not in {"cpu", "cuda"}:
+        raise UserError(f"--device {device}: expected cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")

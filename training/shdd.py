@@ -201,10 +201,12 @@ class ShddVersions(Sequence[Picture]):
         return pixels
 
 
-def patch_source(pictures: Sequence[Picture], level: Level, seed: int) -> PatchSource:
+def patch_source(
+    pictures: Sequence[Picture], level: Level, seed: int, permute_colours: bool = False
+) -> PatchSource:
     """Return a source of aligned patches: distorted ones and, at scale 1, their originals."""
     originals = [picture for picture in pictures for _ in range(VERSIONS)]
-    return PatchSource(originals, {1: ShddVersions(pictures, level, seed)})
+    return PatchSource(originals, {1: ShddVersions(pictures, level, seed)}, permute_colours)
 
 
 def _halves(

@@ -40,7 +40,7 @@ def step_taker(run: Run, graphs: bool = True) -> Callable[[Sequence[Batch]], Ten
 class GraphedSteps:
     """Takes the steps of a run on CUDA by replaying a graph of all their kernels.
 
-    A step of CARN is two thousand kernels, most of which are over sooner than Python launches the
+    A step of CARN is about a thousand kernels, most of which are over before Python launches the
     next. What changes from step to step, patches and rates, is copied into the graph's memory. A
     graph is recorded for every shape of the batches after a few steps without it.
 

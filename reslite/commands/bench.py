@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
 @click.option("--npu", metavar="NAME", help="Estimate on an Arm NPU, for example ethos-u65-256.")
 @click.option("--training", metavar="RECIPE", help="Measure training steps per second instead.")
+@click.option("--device", default="cpu", show_default=True, help="For --training: cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
     files: tuple[Path, ...],
@@ -39,6 +40,7 @@ def command(
     openvino: bool,
     npu: str | None,
     training: str | None,
+    device: str,
     as_json: bool,
 ) -> None:
     """Time FILES on this CPU in interleaved rounds, or estimate them on an NPU.
@@ -48,7 +50,7 @@ def command(
     from runtime.errors import UserError
 
     if training is not None:
-        _print_training_speed(training, threads, as_json)
+        _print_training_speed(training, device, threads, as_json)
         return
     if not files:
         raise UserError("no files to measure; name exported .tflite or .onnx files")
@@ -93,7 +95,7 @@ def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
         click.echo(estimate_table(one))
 
 
-def _print_training_speed(recipe: str, threads: int | None, as_json: bool) -> None:
+def _print_training_speed(recipe: str, device: str, threads: int | None, as_json: bool) -> None:
     import torch
 
     from benchmarks.tables import text_table
@@ -101,13 +103,15 @@ def _print_training_speed(recipe: str, threads: int | None, as_json: bool) -> No
     from runtime.errors import UserError
     from training.pictures import data_folder
     from training.recipe import load_recipe
+    from training.run import require_device
 
+    require_device(device)
     data = data_folder()
     if data is None:
         raise UserError("training speed is measured on real pictures: set RESLITE_DATA")
     if threads:
         torch.set_num_threads(threads)
-    rows = training_speed(load_recipe(recipe), data)
+    rows = training_speed(load_recipe(recipe), data, device=device)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
         return

@@ -42,11 +42,11 @@ def command(
     from runtime.errors import UserError
     from training.pictures import data_folder
     from training.recipe import load_recipe
+    from training.run import require_device
     from training.trainer import train
 
     chosen = load_recipe(recipe, changes)
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    require_device(device)
     data = data or data_folder()
     if data is None:
         raise UserError("no training pictures: pass --data DIR or set RESLITE_DATA")

@@ -49,6 +49,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["evaluate", "carn-m", "--data", "."], "name the upscaling factor with --scale"),
         (["train", "carnival", "--data", "."], "no such recipe"),
         (["train", "carn-m", "--device", "cuda"], "no CUDA device"),
+        (["bench", "--training", "carn-m", "--device", "gpu"], "expected cpu or cuda"),
         (["bench"], "no files to measure"),
         (["restore", "x.png", "--model", "carn-m"], "name the upscaling factor with --scale"),
         (["restore", "x.png", "--model", "carn-m", "--scale", "4", "--precision", "int4"], "int4"),

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from runtime.errors import UserError
-from training.pictures import data_folder, picture_paths, read_rgb
+from training.pictures import PatchSource, data_folder, picture_paths, read_rgb
 
 
 def test_the_data_folder_is_named_by_the_environment(
@@ -38,3 +38,15 @@ def test_grey_is_spread_over_three_channels(tmp_path: Path) -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))
+
+
+def test_colours_are_permuted_alike_in_both_patches_of_a_pair() -> None:
+    # Of one colour, which reductions do not change.
+    picture = np.full((32, 32, 3), (10, 20, 30), np.uint8)
+    source = PatchSource.from_pictures([picture], (2,), permute_colours=True)
+    low, high = source.batch(np.random.default_rng(0), 2, 8, 40)
+    orders = {tuple(patch[0, 0]) for patch in low}
+    assert len(orders) == 6
+    assert all(sorted(order) == [10, 20, 30] for order in orders)
+    for small, large in zip(low, high, strict=True):
+        assert (large == small[0, 0]).all()

@@ -1,15 +1,52 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from training.batches import draw_batches, drawn_ahead, source_of
+from runtime.errors import UserError
+from training.batches import Batch, draw_batches, drawn_ahead, source_of
 from training.pictures import picture_paths
 from training.recipe import load_recipe
 from training.run import Run
 from training.step import GraphedSteps, revive, train_step
+
+
+def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> None:
+    for name, side in (("large", 96), ("small", 48)):
+        pixels = np.zeros((side, side + 10, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    changes = ["sizes=[1, 0.5]", "stages=[{steps: 1, patch: 12, batch: 4}]"]
+    source = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
+    assert [one.shape[:2] for one in source.high] == [(96, 106), (48, 58), (48, 53)]
+    assert [one.shape[:2] for one in source.low[4]] == [(24, 26), (12, 14), (12, 13)]
+
+
+def test_sizes_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UserError, match=r"sizes.0: Input should be greater than 0 \(found -1\)"):
+        load_recipe("carn", ["sizes=[-1]"])
+    with pytest.raises(UserError, match="sizes goes with bicubic reduction only"):
+        load_recipe("mepsnet-s", ["sizes=[1, 0.5]"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
+    # One step: the compiler's is of other roundings.
+    random, losses, kernels = torch.Generator().manual_seed(0), [], []
+    shapes = ((2, 12, 12, 3), (2, 24, 24, 3))
+    low, high = (torch.randint(0, 256, one, generator=random, dtype=torch.uint8) for one in shapes)
+    for compiled in ("false", "true"):
+        changes = [f"compiled={compiled}", "precision=float32", "network.blocks=1"]
+        run = Run.fresh(load_recipe("carn-m", [*changes, "network.units=1"]))
+        losses.append(train_step(run, [Batch(2, low, high)]).item())
+        kernels.append(run.network.get_parameter("entry.weight").detach())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    torch.testing.assert_close(*kernels)
 
 
 def test_what_is_drawn_ahead_comes_in_order() -> None:
