@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.batches import draw_batches, source_of
+from training.batches import coming_batches, draw_batches, source_of
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer, matrices_of, muon_kernels
 from training.pictures import PatchSource, picture_paths
@@ -26,7 +26,6 @@ from training.precision import with_precision
 from training.recipe import OptimizerOptions, Recipe
 from training.run import Run
 from training.step import step_taker
-from training.trainer import coming_batches
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from training.pictures import PatchSource, Picture, read_all
 from training.recipe import Recipe
 from training.shdd import patch_source
 
+_DRAWING_THREADS = 8  # more of them wait for one another
 _Drawn = TypeVar("_Drawn")
 
 
@@ -99,6 +100,19 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
         for scale, weight in zip(scales, weights, strict=True)
         if weight
     ]
+
+
+def coming_batches(
+    recipe: Recipe, source: PatchSource, steps: range, device: torch.device
+) -> Iterator[list[Batch]]:
+    """Yield the batches of some steps; for a GPU, other threads draw them ahead."""
+    if device.type == "cpu":
+        return (draw_batches(recipe, source, step) for step in steps)
+
+    def draw(step: int) -> list[Batch]:
+        return [batch.pinned() for batch in draw_batches(recipe, source, step)]
+
+    return drawn_ahead(draw, steps, _DRAWING_THREADS)
 
 
 def drawn_ahead(draw: Callable[[int], _Drawn], steps: range, threads: int) -> Iterator[_Drawn]:

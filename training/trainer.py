@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from training.batches import Batch, draw_batches, drawn_ahead, source_of
+from training.batches import coming_batches, source_of
 from training.checkpoint import save_tensors
 from training.hidden_tensorflow import without_tensorflow
 from training.interruption import ctrl_c_held_back
-from training.pictures import PatchSource, picture_paths, read_all
+from training.pictures import picture_paths, read_all
 from training.recipe import Recipe
 from training.run import Run
 from training.step import revive, step_taker
@@ -31,7 +31,6 @@ with without_tensorflow():  # TensorBoard takes its own writer of files then
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
-_DRAWING_THREADS = 8  # more of them wait for one another
 
 
 def train(
@@ -92,19 +91,6 @@ def train(
         bar.close()
     save_weights(run, folder / WEIGHTS, len(paths))
     return folder / WEIGHTS
-
-
-def coming_batches(
-    recipe: Recipe, source: PatchSource, steps: range, device: torch.device
-) -> Iterator[list[Batch]]:
-    """Yield the batches of some steps; for a GPU, other threads draw them ahead."""
-    if device.type == "cpu":
-        return (draw_batches(recipe, source, step) for step in steps)
-
-    def draw(step: int) -> list[Batch]:
-        return [batch.pinned() for batch in draw_batches(recipe, source, step)]
-
-    return drawn_ahead(draw, steps, threads=_DRAWING_THREADS)
 
 
 def save_weights(run: Run, path: Path, pictures: int) -> None:
