@@ -27,7 +27,8 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
     """Return where a recipe's batches come from: the pictures at ``paths`` and their damaged forms.
 
     Raises:
-        UserError: If a picture does not hold the recipe's largest patch at its largest scale.
+        UserError: If a picture does not hold the recipe's largest patch at its largest scale, or
+            none does at the recipe's sizes.
     """
     pictures = read_all(paths)
     patch, scale = max(stage.patch for stage in recipe.stages), max(recipe.network.scales)
@@ -47,6 +48,11 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
         for picture in pictures
         if min((resized := _resized(picture, size)).shape[:2]) >= patch * scale
     ]
+    if not shown:
+        raise UserError(
+            f"sizes {list(recipe.sizes)}: at none of them a picture holds a patch of "
+            f"{patch}×{patch} at ×{scale}; name larger ones"
+        )
     return PatchSource.from_pictures(shown, recipe.network.scales, recipe.permute_colours)
 
 

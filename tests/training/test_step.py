@@ -24,6 +24,8 @@ def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> 
     source = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
     assert [one.shape[:2] for one in source.high] == [(96, 106), (48, 58), (48, 53)]
     assert [one.shape[:2] for one in source.low[4]] == [(24, 26), (12, 14), (12, 13)]
+    with pytest.raises(UserError, match=r"sizes \[0.25\]: at none of them .* 12×12 at ×4"):
+        source_of(load_recipe("carn", ["sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
 
 
 def test_sizes_that_make_no_sense_are_refused() -> None:
