@@ -76,6 +76,7 @@ class Run:
         """Initialize a network from the recipe's seed."""
         torch.manual_seed(recipe.seed)
         network = build_network(recipe.network).to(device).train()
+        # torch's stubs lack this overload of a module's method.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.train_masked_dense(recipe.masked_dense)
         restore = network.restore_scales

@@ -50,6 +50,7 @@ class GraphedSteps:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        # torch leaves the constructor untyped.
         self._stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
         self._stage: Stage | None = None
         self._graphs: dict[tuple[int, ...], _Graph] = {}
