@@ -99,7 +99,7 @@ class TorchMuon(Optimizer):
             adjust_lr_fn="match_rms_adamw",
         )
 
-    def _step_kernels(self, rate: float | Tensor) -> None:
+    def _step_kernels(self, rate: float | Tensor, turn: int) -> None:
         for group in self._muon.param_groups:
             group["lr"] = rate
         for kernel, matrices in self._matrices:

@@ -66,6 +66,12 @@ class OptimizerOptions(_Strict):
     schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
     decay: int = Field(default=5000, gt=0)
     final_fraction: float = Field(default=0.01, ge=0, le=1)
+    large_kernels_every: int = Field(
+        default=1,
+        ge=1,
+        description="Muon steps a kernel of 256 rows or more once in so many steps, as many times "
+        "as far",
+    )
     halvings: tuple[int, ...] = (200_000, 400_000)
     clip_norm: float = Field(gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)

@@ -25,7 +25,7 @@ _LOSSES: Mapping[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_los
 
 def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
     """Take one optimizer step on patches of one or several scales and return the loss."""
-    loss = _descend(run, batches, schedule(run.recipe, run.step), _renewal(run))
+    loss = _descend(run, batches, schedule(run.recipe, run.step), _renewal(run), _turn(run))
     run.step += 1
     return loss
 
@@ -42,7 +42,8 @@ class GraphedSteps:
 
     A step of CARN is about a thousand kernels, most of which are over before Python launches the
     next. What changes from step to step, patches and rates, is copied into the graph's memory. A
-    graph is recorded for every shape of the batches after a few steps without it.
+    graph is recorded for every shape of the batches, and for every turn of the large kernels, after
+    a few steps without it.
 
     Args:
         run: Is stepped; its parameters, moments and averages stay where they are in memory.
@@ -63,17 +64,17 @@ class GraphedSteps:
         if stage != self._stage:
             torch.cuda.synchronize(run.device)  # the last replay may still run
             self._stage, self._graphs, self._eager = stage, {}, {}
-        scales = tuple(batch.scale for batch in batches)
+        kind = (*(batch.scale for batch in batches), _turn(run))
         current = torch.cuda.current_stream(run.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            if self._eager.get(scales, 0) < _EAGER_STEPS:
-                self._eager[scales] = self._eager.get(scales, 0) + 1
+            if self._eager.get(kind, 0) < _EAGER_STEPS:
+                self._eager[kind] = self._eager.get(kind, 0) + 1
                 loss = _with_measured_kernels(lambda: train_step(run, batches))
             else:
-                if scales not in self._graphs:
-                    self._graphs[scales] = _Graph(run, batches, self._stream)
-                loss = self._graphs[scales].replay(batches)
+                if kind not in self._graphs:
+                    self._graphs[kind] = _Graph(run, batches, self._stream)
+                loss = self._graphs[kind].replay(batches)
         current.wait_stream(self._stream)
         return loss
 
@@ -88,7 +89,7 @@ class _Graph:
         self._graph = torch.cuda.CUDAGraph()
         # Other threads pin memory for coming batches meanwhile, which a global capture forbids.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            self._loss = _descend(run, self._batches, self._rate, self._renewal)
+            self._loss = _descend(run, self._batches, self._rate, self._renewal, _turn(run))
 
     def replay(self, batches: Sequence[Batch]) -> Tensor:
         for ours, theirs in zip(self._batches, batches, strict=True):
@@ -118,7 +119,11 @@ def revive(run: Run, source: PatchSource) -> int:
 
 
 def _descend(
-    run: Run, batches: Sequence[Batch], rate: float | Tensor, renewal: float | Tensor
+    run: Run,
+    batches: Sequence[Batch],
+    rate: float | Tensor,
+    renewal: float | Tensor,
+    turn: int,
 ) -> Tensor:
     """Step along the gradient of the loss on some patches.
 
@@ -129,6 +134,7 @@ def _descend(
         batches: The patches.
         rate: Fraction of the recipe's learning rates.
         renewal: Part of the average that the new parameters make up.
+        turn: Which large kernels move.
 
     Returns:
         The loss.
@@ -138,7 +144,7 @@ def _descend(
     loss = _loss(run, [batch.on(run.device) for batch in batches])
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(parameters, run.recipe.optimizer.clip_norm)
-    run.optimizer.step(rate)
+    run.optimizer.step(rate, turn)
     with torch.no_grad():
         averages = list(run.average.values())
         changes = torch._foreach_sub(parameters, averages)
@@ -151,6 +157,11 @@ def _renewal(run: Run) -> float:
     """Return the part of the average that the parameters after the next step make up."""
     step = run.step + 1
     return 1 - min(run.recipe.optimizer.ema, step / (step + 10))
+
+
+def _turn(run: Run) -> int:
+    """Return which of the large kernels the next step moves."""
+    return run.step % run.recipe.optimizer.large_kernels_every
 
 
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from training.networks.carn import Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
@@ -121,6 +121,26 @@ def test_kernels_move_as_by_the_muon_of_torch() -> None:
         # torch's iterates in bfloat16.
         assert difference.norm() < 0.02 * (kernel.weight.detach() - before).norm()
         matrix.data.copy_(kernel.weight.detach().reshape(7, 45))
+
+
+def test_large_kernels_take_turns_and_go_twice_as_far() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(*(nn.Conv2d(size, 256, 1) for size in (256, 288, 255)))
+    kernels = [layer.weight for layer in network]
+    for kernel in kernels:
+        kernel.grad = torch.randn_like(kernel)
+    options = MUON.model_copy(update={"large_kernels_every": 2})
+    every_step, in_turns = Optimizer(network, MUON), Optimizer(network, options)
+
+    def moves(optimizer: Optimizer, turn: int) -> list[Tensor]:
+        before = [kernel.detach().clone() for kernel in kernels]
+        optimizer.step(1.0, turn)
+        return [was - kernel.detach() for was, kernel in zip(before, kernels, strict=True)]
+
+    for turn, factors in enumerate([(2, 0, 1), (0, 2, 1), (2, 0, 1)]):
+        whole = moves(every_step, turn)
+        for factor, ours, theirs in zip(factors, moves(in_turns, turn), whole, strict=True):
+            assert torch.allclose(ours, factor * theirs, atol=1e-6)
 
 
 @given(shape=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)))

@@ -76,6 +76,7 @@ def test_replayed_steps_are_those_that_are_taken_one_by_one(
         f"all_scales={all_scales}".lower(),
         "precision=float32",
         "scale_weights={2: 1, 3: 1, 4: 2}",
+        "optimizer.large_kernels_every=2",
         "stages=[{steps: 30, patch: 8, batch: 4}, {steps: 10, patch: 12, batch: 4}]",
     ]
     recipe = load_recipe(str(tiny_recipe), changes)
