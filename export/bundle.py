@@ -18,6 +18,7 @@ from torch import nn
 
 import runtime
 from export.capture import capture
+from export.gains import int8_form
 from export.graph import Graph
 from export.lowering import lower
 from export.parity import (
@@ -206,9 +207,10 @@ def _lowered(
         graph = lower(source.graph, rewrites)
     else:
         further = rewrites[len(QUANTIZED_FORM) :]
-        graph = with_corrected_biases(lower(source.graph, QUANTIZED_FORM), table)
+        graph = with_corrected_biases(int8_form(source.graph, table), table)
         graph = lower(graph, further)
-        rewrites = (*QUANTIZED_FORM, "with_corrected_biases", *further)
+        gains = ("with_gains",) if table.gains else ()
+        rewrites = (*QUANTIZED_FORM, *gains, "with_corrected_biases", *further)
     if variant.tiled:
         graph, rewrites = cut_at_pooling(graph), (*rewrites, "cut_at_pooling")
     if table is not None and table.requantized:

@@ -70,6 +70,8 @@ class ScaleTable:
         requantized: Inputs of concatenations that change their scale, as (value, Concat output)
             pairs; concatenations that are not named share one scale with all their inputs.
         calibration: The pictures behind the numbers.
+        gains: By what activations are multiplied, where that is not 1 (see ``export.gains``); their
+            scales are those after it.
         corrections: What is added to the biases of convolutions, per output channel, by the name
             of the convolution's output (see ``quantize.bias_correction``).
     """
@@ -81,6 +83,7 @@ class ScaleTable:
     activations: Mapping[str, Quantization]
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
+    gains: Mapping[str, float] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, value: str) -> Quantization:
@@ -184,8 +187,8 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
     """Add the corrections of ``table`` to the biases of convolutions.
 
     Args:
-        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others: some
-            change the order of channels.
+        graph: Of ``export.gains.int8_form``, before all other rewrites: some change the order of
+            channels.
         table: The scales and corrections.
     """
     added: dict[str, Array] = {}

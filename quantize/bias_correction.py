@@ -29,7 +29,7 @@ def bias_corrections(
     """Return what to add to the biases of a graph, so that int8 keeps the mean of every channel.
 
     Args:
-        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
+        graph: Of ``export.gains.int8_form``.
         table: The scales.
         images: Pictures, 1 × 3 × H × W in [0, 1]. All go through each layer together, cut to the
             size of the smallest.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,6 +62,10 @@ class Summary:
         counts = torch.histc(values.float(), 2 * BINS, -reach, reach)
         return cls(low, high, reach, counts.to(torch.int64).numpy())
 
+    def scaled(self, factor: float) -> Summary:
+        """Return the summary of the values times a power of two."""
+        return Summary(self.low * factor, self.high * factor, self.reach * factor, self.counts)
+
     def merged(self, other: Summary) -> Summary:
         """Return the summary of the values of both."""
         reach = max(self.reach, other.reach)
@@ -76,13 +81,20 @@ class Summary:
         value = ((index + inside) / BINS - 1) * self.reach
         return float(np.clip(value, self.low, self.high))
 
-    def squared_error(self, quantization: Quantization) -> float:
-        """Return the mean squared difference between the values and their 8-bit forms."""
+    def squared_error(self, quantization: Quantization, clipping: float = 1.0) -> float:
+        """Return the mean squared difference between the values and their 8-bit forms.
+
+        Args:
+            quantization: The 8-bit form.
+            clipping: How many times the error of a value counts that is out of range.
+        """
         (filled,) = np.nonzero(self.counts)
         values = np.clip(((filled + 0.5) / BINS - 1) * self.reach, self.low, self.high)
         scale, zero_point = quantization.scale, quantization.zero_point
-        integers = np.clip(np.rint(values / scale), -128 - zero_point, 127 - zero_point)
-        return float(np.average((integers * scale - values) ** 2, weights=self.counts[filled]))
+        nearest = np.rint(values / scale)
+        integers = np.clip(nearest, -128 - zero_point, 127 - zero_point)
+        errors = (integers * scale - values) ** 2 * np.where(integers == nearest, 1.0, clipping)
+        return float(np.average(errors, weights=self.counts[filled]))
 
     def _counts_within(self, reach: float) -> NDArray[np.int64]:
         """Return the counts in bins that span [−reach, reach], at least as wide as its own."""
@@ -105,16 +117,17 @@ def percentile_range(summary: Summary, percent: float = 99.99) -> Range:
     return summary.percentile(100 - percent), summary.percentile(percent)
 
 
-def least_squares_range(summary: Summary) -> Range:
+def least_squares_range(summary: Summary, clipping: float = 1.0) -> Range:
     """Return the range, at most the full one, with the least mean squared quantization error.
 
-    The two ends are shrunk in turn, each to the best of forty fractions of its extreme.
+    The two ends are shrunk in turn, each to the best of forty fractions of its extreme. Errors of
+    values out of range count ``clipping`` times.
     """
     low, high = summary.low, summary.high
     fractions = np.linspace(1, 0.025, 40)
 
     def error(candidate: Range) -> float:
-        return summary.squared_error(Quantization.of_range(*candidate))
+        return summary.squared_error(Quantization.of_range(*candidate), clipping)
 
     for _ in range(2):
         high = min((summary.high * float(f) for f in fractions), key=lambda end: error((low, end)))
@@ -126,6 +139,7 @@ OBSERVERS: Mapping[str, Observer] = {
     "min-max": min_max_range,
     "percentile": percentile_range,
     "mse": least_squares_range,
+    "cautious": partial(least_squares_range, clipping=8.0),
 }
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from export.capture import capture
 from export.execution import execute
+from export.gains import with_gains
 from export.graph import Graph, origin
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
@@ -33,6 +34,7 @@ from quantize.calibration import (
     calibration_pictures,
     calibration_record,
 )
+from quantize.gain_choice import choose_gains, scaled_summaries
 from quantize.observers import (
     OBSERVERS,
     Observer,
@@ -50,7 +52,7 @@ from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.pictures import Picture
 
-Method = Literal["min-max", "percentile", "mse", "measured"]
+Method = Literal["min-max", "percentile", "mse", "cautious", "measured"]
 """How ranges are chosen: see ``quantize.observers``, and for the last ``quantize.range_choice``."""
 
 _WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
@@ -72,9 +74,9 @@ def find_scales(
         model: The trained network.
         scale: Its upscaling factor.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
-        method: As in ``quantize_network``; None for what lost least when it was tried: least
-            squares for super-resolution, ``measured`` for networks that keep the size, some of
-            whose values far out carry the picture itself (docs/quantization.md).
+        method: As in ``quantize_network``; None for what lost least when it was tried: ``cautious``
+            for super-resolution, ``measured`` for networks that keep the size, some of whose values
+            far out carry the picture itself (docs/quantization.md).
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
@@ -86,7 +88,7 @@ def find_scales(
         scale=scale,
         weights_sha256=model.sha256,
         calibration=calibration_record(paths),
-        method=method or ("mse" if scale > 1 else "measured"),
+        method=method or ("cautious" if scale > 1 else "measured"),
         concatenations=concatenations,
         progress=progress,
     )
@@ -135,13 +137,16 @@ def quantize_network(
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
+        observer = OBSERVERS.get(method, least_squares_range)
+        gains = choose_gains(lowered, classes.classes, summaries, observer)
+        scaled, seen = with_gains(lowered, gains), scaled_summaries(lowered, summaries, gains)
 
         def chosen_by(observer: Observer) -> dict[str, Quantization]:
-            return _activations(lowered, classes, summaries, observer)
+            return _activations(scaled, classes, seen, observer)
 
         if method == "measured":
             full, narrow = chosen_by(min_max_range), chosen_by(least_squares_range)
-            activations = less_harmful_ranges(lowered, classes.classes, full, narrow, images)
+            activations = less_harmful_ranges(scaled, classes.classes, full, narrow, images)
         else:
             activations = chosen_by(OBSERVERS[method])
         return ScaleTable(
@@ -152,6 +157,7 @@ def quantize_network(
             activations=activations,
             requantized=classes.requantized,
             calibration=calibration,
+            gains=gains,
         )
 
     tied, requantized = (scale_classes(lowered, choice) for choice in get_args(Concatenations))
@@ -161,7 +167,8 @@ def quantize_network(
         table = table_with("tied")  # Nothing to choose, so nothing is measured twice.
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
-    return dataclasses.replace(table, corrections=bias_corrections(lowered, table, exact))
+    scaled = with_gains(lowered, table.gains)
+    return dataclasses.replace(table, corrections=bias_corrections(scaled, table, exact))
 
 
 def _cheaper(
@@ -188,10 +195,11 @@ def output_error(graph: Graph, table: ScaleTable, images: Iterable[Tensor]) -> f
     """Return the mean squared difference that int8 makes to the output, clamped to [0, 1].
 
     Args:
-        graph: Lowered for int8, before ``with_requantization``.
-        table: The scales; its corrections are not applied.
+        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
+        table: The scales and gains; its corrections are not applied.
         images: 1 × 3 × H × W in [0, 1].
     """
+    graph = with_gains(graph, table.gains)
     simulator = Simulator(with_requantization(graph, table), table)
     with torch.inference_mode():
         errors = [

@@ -49,16 +49,16 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
     values = list(dict.fromkeys(origin(value) for value in held_values(graph)))
     moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(node)]
     moves += rectified(graph).items()
-    pixels = _pixels(graph, _connected(values, moves))
+    pixels = _pixels(graph, connected(values, moves))
     cascades = _cascades(graph, pixels)
     untied = set(_requantized(graph, cascades, pixels, concatenations))
     joins = [tie for group in cascades for node in group for tie in _ties(node)]
     ties = [*moves, *(tie for tie in joins if tie not in untied)]
     ties += [(group[0].output, node.output) for group in cascades for node in group]
-    connected = _connected(values, ties)
-    pixels = _pixels(graph, connected)
+    together = connected(values, ties)
+    pixels = _pixels(graph, together)
     return ScaleClasses(
-        classes=tuple(members for members in connected if members[0] not in pixels),
+        classes=tuple(members for members in together if members[0] not in pixels),
         pixels=pixels,
         requantized=tuple(tie for tie in dict.fromkeys(joins) if tie in untied),
     )
@@ -130,10 +130,13 @@ def _requantized(
                 yield value, output
 
 
-def _connected(
+def connected(
     values: Iterable[str], ties: Iterable[tuple[str, str]]
 ) -> tuple[tuple[str, ...], ...]:
-    """Return ``values`` in classes: the connected components of ``ties``."""
+    """Return ``values`` in classes: the connected components of ``ties``.
+
+    A class comes where its first value does, and its values keep their order.
+    """
     leader = {value: value for value in values}
     for one, other in ties:
         new, old = leader[one], leader[other]

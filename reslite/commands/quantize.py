@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from quantize.ptq import Method
 
-METHODS = ("mse", "percentile", "min-max", "measured")
+METHODS = ("cautious", "mse", "percentile", "min-max", "measured")
 
 
 @click.command(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import execute
+from export.gains import int8_form
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile
@@ -34,7 +35,7 @@ def table(
 
 
 def _corrected(graph: Graph, table: ScaleTable) -> Graph:
-    return with_corrected_biases(lower(graph, QUANTIZED_FORM), table)
+    return with_corrected_biases(int8_form(graph, table), table)
 
 
 def _means(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str, Tensor]:
@@ -60,7 +61,7 @@ def _means(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str, 
 
 def test_every_channel_keeps_its_mean(graph: Graph, table: ScaleTable, crops: Crops) -> None:
     images = torch.cat([as_image(crop) for crop in crops])
-    plain = lower(graph, QUANTIZED_FORM)
+    plain = int8_form(graph, table)
 
     real = _means(plain, None, images)
     before, after = _means(plain, table, images), _means(_corrected(graph, table), table, images)
@@ -76,7 +77,7 @@ def test_corrections_help_on_pictures_they_were_not_measured_on(
     graph: Graph, table: ScaleTable
 ) -> None:
     others = calibration_crops(calibration_pictures(), 2, count=6, size=40, seed=5)
-    plain = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    plain = with_requantization(int8_form(graph, table), table)
     corrected = with_requantization(_corrected(graph, table), table)
 
     def error(int8: Graph) -> float:
@@ -125,7 +126,7 @@ def test_the_channel_of_ones_stays_exact(graph: Graph, table: ScaleTable) -> Non
 def test_pictures_of_different_sizes_are_cut_to_the_smallest(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
-    lowered = lower(graph, QUANTIZED_FORM)
+    lowered = int8_form(graph, table)
     images = [as_image(crop) for crop in crops[:3]]
     uneven = [images[0], images[1][:, :, :12], images[2][:, :, :, :9]]
 

@@ -121,6 +121,20 @@ def test_the_error_of_a_summary_is_that_of_the_values(values: Values) -> None:
 
 @settings(deadline=None)
 @given(values=activations())
+def test_the_more_clipping_counts_the_less_is_clipped(values: Values) -> None:
+    summary = _summary(values)
+    narrow, wide = least_squares_range(summary), least_squares_range(summary, clipping=1e9)
+
+    full = Quantization.of_range(summary.low, summary.high)
+    half = Quantization.of_range(summary.low / 2, summary.high / 2)
+    assert summary.squared_error(full, clipping=8) == summary.squared_error(full)
+    assert summary.squared_error(half, clipping=8) >= summary.squared_error(half)
+    clipped = [np.count_nonzero((values < low) | (values > high)) for low, high in (narrow, wide)]
+    assert clipped[1] <= clipped[0]
+
+
+@settings(deadline=None)
+@given(values=activations())
 def test_least_squares_is_never_worse_than_min_max(values: Values) -> None:
     summary = _summary(values, 2)
     low, high = least_squares_range(summary)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.capture import capture
+from export.gains import int8_form
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
@@ -104,7 +105,7 @@ def test_methods_differ_and_least_squares_has_the_least_error_inside(
     tables = {method: _quantize(graph, crops, method) for method in get_args(Method)}
 
     assert set(tables) == {*OBSERVERS, "measured"}
-    assert len({str(table.activations) for table in tables.values()}) == 4
+    assert len({str(table.activations) for table in tables.values()}) == 5
     errors = {name: output_error(lowered, table, images) for name, table in tables.items()}
     assert errors["mse"] <= 1.1 * min(errors.values())
 
@@ -117,7 +118,7 @@ def test_the_output_error_is_that_of_the_simulation(
     image = as_image(crops[0])
 
     with torch.no_grad():
-        difference = simulate(lowered, table, image) - network(image).clamp(0, 1)
+        difference = simulate(int8_form(graph, table), table, image) - network(image).clamp(0, 1)
 
     expected = float(difference.square().mean())
     assert output_error(lowered, table, [image]) == pytest.approx(expected, rel=1e-3)
@@ -273,7 +274,7 @@ def test_int8_costs_little_on_photographs(
         weights_sha256="",
         calibration=calibration_record(photographs[2:]),
     )
-    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    lowered = with_requantization(int8_form(graph, table), table)
     low = bicubic.reduce(read_rgb(photographs[0])[:256, :256], 2)
 
     with torch.no_grad():

@@ -21,6 +21,7 @@ import runtime
 from export.bundle import Source, Variant, bundle_of
 from export.errors import CannotLower
 from export.execution import execute
+from export.gains import int8_form
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.parity import Restore, parity_pictures
@@ -217,8 +218,9 @@ def _level_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 def test_every_lowered_form_computes_the_same(
     profile: str, graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    plain = with_requantization(lower(graph, QUANTIZED_FORM), table)
-    lowered = with_requantization(lower(graph, PROFILES[profile].rewrites_int8), table)
+    plain = with_requantization(int8_form(graph, table), table)
+    further = PROFILES[profile].rewrites_int8[len(QUANTIZED_FORM) :]
+    lowered = with_requantization(lower(int8_form(graph, table), further), table)
     reference = simulate(plain, table, image.double())
 
     found = simulate(lowered, table, image.double())
@@ -229,7 +231,7 @@ def test_every_lowered_form_computes_the_same(
 def test_float32_loses_next_to_nothing(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    lowered = with_requantization(int8_form(graph, table), table)
     exact, quick = (simulate(lowered, table, one) for one in (image.double(), image))
 
     levels = ((exact - quick).abs() * 255).round()
@@ -240,7 +242,7 @@ def test_float32_loses_next_to_nothing(
 def test_a_requantized_network_stays_near_the_real_one(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
-    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    lowered = with_requantization(int8_form(graph, table), table)
     assert lowered.operators()["Requantize"] >= 2
 
     restored = simulate(lowered, table, image)
@@ -259,7 +261,7 @@ def test_a_table_read_from_json_simulates_identically(
     read = read_scale_table(tmp_path / "table.json")
 
     def run(scales: ScaleTable) -> torch.Tensor:
-        return simulate(with_requantization(lower(graph, QUANTIZED_FORM), scales), scales, image)
+        return simulate(with_requantization(int8_form(graph, scales), scales), scales, image)
 
     assert read == table
     assert torch.equal(run(read), run(table))
@@ -268,7 +270,7 @@ def test_a_table_read_from_json_simulates_identically(
 def test_pictures_are_restored_as_tensors_are(
     graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    lowered = with_requantization(int8_form(graph, table), table)
 
     restored = simulated(lowered, table, "coreml")(crops[1].astype(np.float32) / 255)
 
@@ -279,7 +281,7 @@ def test_pictures_are_restored_as_tensors_are(
 def test_a_simulator_restores_a_batch_as_single_pictures(
     graph: Graph, table: ScaleTable, crops: list[NDArray[np.uint8]]
 ) -> None:
-    lowered = with_requantization(lower(graph, QUANTIZED_FORM), table)
+    lowered = with_requantization(int8_form(graph, table), table)
     images = torch.cat([as_image(crop) for crop in crops[:2]]).double()
     simulator = Simulator(lowered, table, torch.float64)
 

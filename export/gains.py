@@ -1,0 +1,59 @@
+"""Activations multiplied by factors that the convolutions around them make up for.
+
+The inputs of a concatenation share one 8-bit scale in every file, and one may reach five times as
+far as another. Where convolutions read the concatenation, an input may be any multiple of what it
+was: its producers make that multiple, and their kernels for its channels are divided by it. Powers
+of two keep every real number what it was, to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.graph import Array, Graph, Node
+from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
+from export.scales import ScaleTable
+
+
+def int8_form(graph: Graph, table: ScaleTable) -> Graph:
+    """Lower a captured graph to the one whose activations ``table`` covers."""
+    return with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+
+
+def with_gains(graph: Graph, gains: Mapping[str, float]) -> Graph:
+    """Multiply activations by factors, and divide the kernels that read them.
+
+    Args:
+        graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others.
+        gains: The factors of activations, 1 where none is given. Those of operators other than
+            convolutions and concatenations are the same before and after, as
+            ``quantize.gain_choice`` chooses them.
+    """
+    channels, added = graph.channels(), dict[str, Array]()
+    joined = {node.output: node.inputs for node in graph.nodes if node.op == "Concat"}
+
+    def factors(value: str) -> Array:
+        if value in joined:
+            return np.concatenate([factors(one) for one in joined[value]])
+        return np.full(channels[value], gains.get(value, 1.0), np.float32)
+
+    def rewritten(node: Node) -> Node:
+        if node.op != "Conv":
+            return node
+        value, weight, bias = node.inputs
+        before, after = factors(value), factors(node.output)
+        if np.all(before == 1) and np.all(after == 1):
+            return node
+        kernel, groups = graph.constants[weight], node.integer("groups")
+        by_group = kernel.reshape(groups, -1, *kernel.shape[1:])
+        divided = (by_group / before.reshape(groups, 1, -1, 1, 1)).reshape(kernel.shape)
+        operands = (value, f"{weight}/gains", f"{bias}/gains")
+        added[operands[1]] = divided * after.reshape(-1, 1, 1, 1)
+        added[operands[2]] = graph.constants[bias] * after
+        return dataclasses.replace(node, inputs=operands)
+
+    return graph.with_nodes([rewritten(node) for node in graph.nodes], **added)

@@ -1,0 +1,119 @@
+"""By which powers of two to multiply activations, so that what shares a scale reaches as far.
+
+A cascade concatenates its input with the outputs of all its stages, and the scale that they share
+is that of the output which reaches farthest, though the input, finer and read by every stage, is
+what rounding hurts most. Multiplied to the reach of the input, outputs share its scale at no cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+
+from export.graph import Graph, Node, origin
+from quantize.observers import Observer, Summary
+from quantize.scale_classes import connected, rectified
+
+_HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Add", "Sub", "DepthToSpace", "Split"})
+"""Operators whose results are multiplied by what their operands are."""
+_MOST = 4
+"""The greatest exponent."""
+
+
+def choose_gains(
+    graph: Graph,
+    classes: Sequence[Sequence[str]],
+    summaries: Mapping[str, Summary],
+    observer: Observer,
+) -> dict[str, float]:
+    """Return the factors of activations, those of 1 left out.
+
+    Args:
+        graph: Lowered for int8.
+        classes: Activations that share a scale, together.
+        summaries: Of the activations of the graph.
+        observer: Chooses the range of an activation.
+    """
+    groups = gain_groups(graph)
+    leaders = {value: members[0] for members in groups for value in members}
+    made = {node.output for node in graph.nodes if node.op == "Concat"} | set(rectified(graph))
+    factors = {graph.input: 1.0}
+    for members in classes:
+        parts: dict[str, list[Summary]] = defaultdict(list)
+        for value in members:
+            if value not in made:
+                parts[leaders[value]].append(summaries[value])
+        reaches = {
+            leader: factors.get(leader, 1.0)
+            * max(map(abs, observer(reduce(Summary.merged, found))))
+            for leader, found in parts.items()
+        }
+        # What comes first gives the measure, for the most layers read it, or what is decided.
+        decided = [reach for leader, reach in reaches.items() if leader in factors]
+        measure = next(iter(decided or reaches.values()), 0.0)
+        for leader, reach in reaches.items():
+            if reach > 0 and measure > 0:
+                exponent = round(math.log2(measure / reach))
+                factors.setdefault(leader, 2.0 ** max(-_MOST, min(_MOST, exponent)))
+    return {
+        value: factor
+        for members in groups
+        for value in members
+        if (factor := factors.get(members[0], 1.0)) != 1
+    }
+
+
+def scaled_summaries(
+    graph: Graph, summaries: Mapping[str, Summary], gains: Mapping[str, float]
+) -> dict[str, Summary]:
+    """Return the summaries of the activations of a graph with gains."""
+    scaled = {name: one.scaled(gains.get(name, 1.0)) for name, one in summaries.items()}
+    for node in graph.nodes:
+        if node.op == "Concat":
+            scaled[node.output] = reduce(Summary.merged, [scaled[value] for value in node.inputs])
+    return scaled
+
+
+def gain_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """Return the activations of a graph, those together that must have the same factor.
+
+    The first group begins with the picture: its factor is 1.
+    """
+    values = [graph.input, *(value for node in graph.activations() for value in node.outputs)]
+    return connected(values, _ties(graph))
+
+
+def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
+    yield graph.input, graph.output
+    first_reader: dict[str, Node] = {}
+    for node in graph.activations():
+        values = [name for name in node.inputs if not graph.is_constant(name)]
+        if node.op == "Conv":
+            # A rewrite's own copy of the picture stays what it is.
+            if node.output != origin(node.output):
+                yield graph.input, node.output
+            for constant in node.inputs[1:]:
+                other = first_reader.setdefault(constant, node)
+                if other is not node:
+                    yield from _same_convolution(graph, other, node)
+        elif node.op == "Concat":
+            if node.output in graph.outputs or any(
+                reader.op != "Conv" for reader in graph.consumers(node.output)
+            ):
+                yield from ((graph.input, value) for value in (*values, node.output))
+        elif node.op in _HOMOGENEOUS:
+            yield from ((values[0], value) for value in (*values[1:], *node.outputs))
+        else:
+            yield from ((graph.input, value) for value in (*values, *node.outputs))
+
+
+def _same_convolution(graph: Graph, one: Node, other: Node) -> Iterator[tuple[str, str]]:
+    """Tie what two convolutions of the same constants read, and what they make."""
+    yield one.output, other.output
+    for node in (one, other):
+        producer = graph.producer(node.inputs[0])
+        if producer is not None and producer.op == "Concat":
+            yield from ((graph.input, value) for value in producer.inputs)
+    yield one.inputs[0], other.inputs[0]

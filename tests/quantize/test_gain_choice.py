@@ -1,0 +1,140 @@
+"""Factors of activations: the network stays what it is, and what shares a scale reaches as far."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from export.capture import capture
+from export.execution import execute
+from export.gains import with_gains
+from export.graph import Graph, Node
+from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
+from quantize.gain_choice import choose_gains, gain_groups, scaled_summaries
+from quantize.observers import Summary, min_max_range, observe
+from training.networks.carn import AtScale, Carn, CarnConfig
+from training.networks.mepsnet import Mepsnet, MepsnetConfig
+
+_PLAIN = CarnConfig(channels=4, blocks=2, units=2, scales=(3,))
+_SHARED = CarnConfig(
+    channels=4, blocks=2, units=2, groups=2, efficient=True, recursive=True, scales=(4,)
+)
+_MEPSNET = MepsnetConfig((4,), channels=4, experts=2, srirs=1, blocks=1, templates=2)
+
+
+def _lowered(module: nn.Module) -> Graph:
+    return lower(capture(module.eval()), QUANTIZED_FORM)
+
+
+def _networks() -> dict[str, Graph]:
+    torch.manual_seed(0)
+    return {
+        "carn": _lowered(AtScale(Carn(_PLAIN), 3)),
+        "carn-m": _lowered(AtScale(Carn(_SHARED), 4)),
+        "mepsnet": _lowered(Mepsnet(_MEPSNET).at_scale(1)),
+    }
+
+
+_NETWORKS = _networks()
+_IMAGE = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+def _values(graph: Graph, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(name: str, value: torch.Tensor) -> torch.Tensor:
+        seen[name] = value
+        return value
+
+    with torch.inference_mode():
+        execute(graph, image, hook=remember)
+    return seen
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_groups_may_have_any_powers_of_two(name: str, data: st.DataObject) -> None:
+    graph = _NETWORKS[name]
+    fixed, *groups = gain_groups(graph)
+    exponents = data.draw(st.lists(st.integers(-6, 6), min_size=len(groups), max_size=len(groups)))
+    gains = {
+        value: 2.0**exponent
+        for members, exponent in zip(groups, exponents, strict=True)
+        for value in members
+    }
+
+    before, after = _values(graph, _IMAGE), _values(with_gains(graph, gains), _IMAGE)
+
+    assert {graph.input, graph.output, "image/ones"} <= set(fixed)
+    joined = {node.output for node in graph.nodes if node.op == "Concat"}
+    for value in before.keys() - joined:
+        assert torch.equal(after[value], before[value] * gains.get(value, 1.0)), value
+
+
+def test_most_of_a_carn_is_free_and_a_gate_is_not() -> None:
+    assert len(gain_groups(_NETWORKS["carn"])) > 10
+    graph = _NETWORKS["mepsnet"]
+    fixed = gain_groups(graph)[0]
+    for node in graph.nodes:
+        if node.op in {"Sigmoid", "Mul", "GlobalAveragePool", "Concat"}:
+            assert {*node.inputs, *node.outputs} <= set(fixed)
+
+
+def _joined(first: float, second: float, *readers: Node) -> Graph:
+    """Two convolutions of the picture with these weights, concatenated, and a 1×1 that reads it."""
+    constants = {
+        "first": np.full((1, 3, 1, 1), first, np.float32),
+        "second": np.full((1, 3, 1, 1), second, np.float32),
+        "last": np.ones((3, 2, 1, 1), np.float32),
+        "one": np.zeros(1, np.float32),
+        "three": np.zeros(3, np.float32),
+    }
+    nodes = (
+        Node("Conv", "a", ("image", "first", "one"), ("a",), {"groups": 1}),
+        Node("Conv", "b", ("image", "second", "zero"), ("b",), {"groups": 1}),
+        Node("Concat", "cat", ("a", "b"), ("cat",)),
+        *readers,
+        Node("Conv", "c", ("cat", "last", "three"), ("restored_image",), {"groups": 1}),
+    )
+    return Graph(nodes, {**constants, "zero": np.zeros(1, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("second", "factor"), [(0.1, 1), (0.4, 0.25), (0.7, 0.125), (0.025, 4), (99, 1 / 16), (0, 1)]
+)
+def test_what_shares_a_scale_is_brought_to_the_reach_of_the_first(
+    second: float, factor: float
+) -> None:
+    graph = _joined(0.1, second)
+    summaries = observe(graph, [torch.rand(1, 3, 8, 8)])
+
+    gains = choose_gains(graph, [("a", "b", "cat")], summaries, min_max_range)
+
+    assert gains == ({} if factor == 1 else {"b": factor})
+    seen = observe(with_gains(graph, gains), [_IMAGE])
+    expected = scaled_summaries(graph, observe(graph, [_IMAGE]), gains)
+    for value in ("a", "b", "cat"):
+        assert (seen[value].low, seen[value].high) == (expected[value].low, expected[value].high)
+
+
+def test_what_others_than_convolutions_read_stays() -> None:
+    graph = _joined(0.1, 0.9, Node("Relu", "also", ("cat",), ("also",)))
+    summaries = observe(graph, [_IMAGE])
+
+    assert choose_gains(graph, [("a", "b", "cat")], summaries, min_max_range) == {}
+
+
+@given(exponent=st.integers(-8, 8))
+def test_a_scaled_summary_is_that_of_the_scaled_values(exponent: int) -> None:
+    values = torch.randn(200, generator=torch.Generator().manual_seed(exponent + 8))
+
+    scaled, expected = Summary.of(values).scaled(2.0**exponent), Summary.of(values * 2.0**exponent)
+
+    assert (scaled.low, scaled.high, scaled.reach) == (expected.low, expected.high, expected.reach)
+    assert np.array_equal(scaled.counts, expected.counts)
