@@ -38,6 +38,7 @@ def choose_gains(
     """
     groups = gain_groups(graph)
     leaders = {value: members[0] for members in groups for value in members}
+    # A concatenation is its inputs, and what only a Relu reads may be clipped.
     made = {node.output for node in graph.nodes if node.op == "Concat"} | set(rectified(graph))
     factors = {graph.input: 1.0}
     for members in classes:
@@ -72,7 +73,8 @@ def scaled_summaries(
     scaled = {name: one.scaled(gains.get(name, 1.0)) for name, one in summaries.items()}
     for node in graph.nodes:
         if node.op == "Concat":
-            scaled[node.output] = reduce(Summary.merged, [scaled[value] for value in node.inputs])
+            inputs = [scaled[origin(value)] for value in node.inputs]
+            scaled[node.output] = reduce(Summary.merged, inputs)
     return scaled
 
 
