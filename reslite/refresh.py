@@ -199,11 +199,16 @@ def shdd_table(models: Sequence[Model]) -> str:
 
 
 def effort(record: Mapping[str, Any]) -> str:
-    """Return the steps and hours of a training record and of those it started from."""
-    steps, hours, part = 0, 0.0, record
-    while part:
-        steps, hours = steps + part["steps"], hours + part["hours"]
-        part = part.get("start", {})
+    """Return the steps and hours of a training record and of those it started from, each once."""
+    runs: dict[str, Mapping[str, Any]] = {}
+    waiting = [record]
+    while waiting:
+        run = waiting.pop()
+        runs[run.get("sha256", "")] = run
+        starts = run.get("start", [])  # Records older than starts of several hold one.
+        waiting += [starts] if isinstance(starts, Mapping) else starts
+    steps = sum(run["steps"] for run in runs.values())
+    hours = sum(run["hours"] for run in runs.values())
     return f"{steps:,} steps, {hours:.1f} h"
 
 

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -89,7 +90,15 @@ class Recipe(_Strict):
     all_scales: bool = Field(
         default=False, description="take patches of every scale in each step, not of one at random"
     )
-    loss: Literal["l1", "l2"] = "l1"
+    loss: Literal["l1", "l2", "rmse"] = Field(
+        default="l1", description="rmse is the root of each patch's l2"
+    )
+    luma: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="part of the loss that is of luma, as PSNR-Y; the rest is of R, G and B",
+    )
     identity_weight: float = Field(
         default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
     )
@@ -110,11 +119,18 @@ class Recipe(_Strict):
         default=False, description="train the network through torch.compile; pays on CUDA"
     )
     seed: int = 0
-    start: str | None = Field(default=None, description="a model or weights file to begin with")
+    start: tuple[str, ...] = Field(
+        default=(), description="models or weights files to begin with; of several, their mean"
+    )
     train_folder: str = "train"
     valid_folder: str = "valid"
     validate_every: int = Field(default=5000, gt=0)
     checkpoint_every: int = Field(default=1000, gt=0)
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _one_start_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value or ()
 
     @model_validator(mode="after")
     def _degradation_fits_the_scales(self) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ class Run:
         optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in those steps.
-        start: The weights it began with, their recipe and training record, where it did not begin
-            anew.
+        start: Of the weights it began with: their hashes, recipes and training records.
     """
 
     recipe: Recipe
@@ -45,30 +44,35 @@ class Run:
     optimizer: Optimizer
     step: int = 0
     seconds: float = 0.0
-    start: dict[str, Any] | None = None
+    start: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
-        """Begin a run: with the weights that the recipe starts from, or else with random ones.
+        """Begin a run: with the mean of the weights that the recipe names, or random ones.
 
         Raises:
             UserError: If the weights are of another network than the recipe describes.
         """
         run = cls.fresh(with_precision(recipe, device), device)
-        if recipe.start is None:
+        if not recipe.start:
             return run
-        model = find_model(recipe.start)
-        if model.recipe.network != recipe.network:
-            raise UserError(
-                f"{recipe.start}: is of another network than recipe '{recipe.name}' describes; "
-                "name weights of the same one as its start"
-            )
-        run.network.load_state_dict(model.network().state_dict())
+        models = [find_model(name) for name in recipe.start]
+        for name, model in zip(recipe.start, models, strict=True):
+            if model.recipe.network != recipe.network:
+                raise UserError(
+                    f"{name}: is of another network than recipe '{recipe.name}' describes; "
+                    "name weights of the same one as its start"
+                )
+        states = [model.network().state_dict() for model in models]
+        mean = {name: sum(state[name] for state in states) / len(states) for name in states[0]}
+        run.network.load_state_dict(mean)
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 run.average[name].copy_(parameter)
-        recipe_of_start = model.recipe.model_dump(mode="json")
-        run.start = {"sha256": model.sha256, "recipe": recipe_of_start, **model.training}
+        run.start = [
+            {"sha256": one.sha256, "recipe": one.recipe.model_dump(mode="json"), **one.training}
+            for one in models
+        ]
         return run
 
     @classmethod
@@ -127,7 +131,7 @@ class Run:
                 run.average[name].copy_(tensors[f"average.{name}"])
         run.optimizer.load(tensors)
         run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
-        run.start = json.loads(metadata.get("start", "null"))
+        run.start = json.loads(metadata.get("start", "[]"))
         return run
 
     @property

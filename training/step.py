@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.batches import Batch, draw_batches
+from training.loss import distance
 from training.pictures import PatchSource
 from training.recipe import Stage
 from training.revival import revive_dead_channels
@@ -20,7 +20,6 @@ _PROBED_STEPS = 16
 """Channels are dead that the patches of so many steps leave dead."""
 _EAGER_STEPS = 3
 """Before a graph is recorded: they choose cuDNN's kernels and make the optimizer's moments."""
-_LOSSES: Mapping[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
@@ -171,11 +170,9 @@ def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
     losses = []
     for batch in batches:
         original = _to_picture(batch.high)
-        loss = _LOSSES[recipe.loss](restored[batch.scale].float(), original, reduction="none")
-        if recipe.identity_weight != 1:
-            untouched = (batch.low == batch.high).all(3)[:, None]
-            loss = torch.where(untouched, recipe.identity_weight * loss, loss)
-        losses.append(batch.weight * loss.mean())
+        untouched = (batch.low == batch.high).all(3) if recipe.identity_weight != 1 else None
+        apart = distance(recipe, restored[batch.scale].float(), original, untouched)
+        losses.append(batch.weight * apart)
     return torch.stack(losses).sum()
 
 

@@ -107,7 +107,7 @@ def save_weights(run: Run, path: Path, pictures: int) -> None:
         "pictures": pictures,
         "machine": _machine(run.device),
         "torch": torch.__version__,
-        **({} if run.start is None else {"start": run.start}),
+        **({"start": run.start} if run.start else {}),
     }
     metadata = {"recipe": run.recipe.model_dump_json(), "training": json.dumps(record)}
     save_tensors(path, run.average, metadata)

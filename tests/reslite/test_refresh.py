@@ -29,10 +29,12 @@ def test_published_scores_are_the_papers() -> None:
     ]
 
 
-def test_effort_counts_what_a_run_started_from() -> None:
-    first = {"steps": 7_600, "hours": 0.69}
-    assert effort(first) == "7,600 steps, 0.7 h"
-    assert effort({"steps": 2_250, "hours": 0.36, "start": first}) == "9,850 steps, 1.0 h"
+def test_effort_counts_what_a_run_started_from_once() -> None:
+    first = {"sha256": "1", "steps": 7_600, "hours": 0.69}
+    assert effort({"steps": 7_600, "hours": 0.69}) == "7,600 steps, 0.7 h"
+    second = {"sha256": "2", "steps": 2_250, "hours": 0.36, "start": first}
+    assert effort({"steps": 100, "hours": 0.0, "start": [second]}) == "9,950 steps, 1.0 h"
+    assert effort({"steps": 100, "hours": 0.0, "start": [first, second]}) == "9,950 steps, 1.0 h"
 
 
 def test_the_table_of_shdd_has_every_level_beside_the_thesis_and_every_kind() -> None:

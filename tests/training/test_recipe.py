@@ -30,7 +30,7 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
         ({"network": {"chanels": 64}}, "did you mean 'channels'"),
         ({"stages": [{"steps": 1, "patch": 24, "batches": 8}]}, "did you mean 'batch'"),
         ({"stages": []}, "stages"),
-        ({"loss": "l3"}, "loss: Input should be 'l1' or 'l2' \\(found 'l3'\\)"),
+        ({"loss": "l3"}, "loss: Input should be 'l1', 'l2' or 'rmse' \\(found 'l3'\\)"),
         ({"network": {"groups": 7}}, "cannot be divided"),
         ({"network": {"family": "mepsnett"}}, "network.family: .* did you mean 'mepsnet'"),
         ({"network": {"family": "mepsnet", "expert": 3}}, "did you mean 'experts'"),

@@ -129,12 +129,28 @@ def test_a_run_begins_with_the_weights_it_is_told_and_says_so(
     ours, theirs = _weights(tmp_path / "second"), _weights(tmp_path / "first")
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
-    started = find_model(str(second)).training["start"]
+    (started,) = find_model(str(second)).training["start"]
     assert (started["sha256"], started["steps"]) == (find_model(str(first)).sha256, 40)
 
     other = load_recipe(str(tiny_recipe), [f"start={first}", "network.units=1"])
     with pytest.raises(UserError, match="is of another network"):
         train(other, tiny_data, tmp_path / "third", progress=False)
+
+
+def test_a_run_begins_with_the_mean_of_several_weights(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+) -> None:
+    files = [
+        train(load_recipe(str(tiny_recipe), [f"seed={seed}"]), tiny_data, tmp_path / seed, False)
+        for seed in "123"
+    ]
+    recipe = load_recipe(str(tiny_recipe), [f"start=[{', '.join(map(str, files))}]"])
+    run = Run.begin(recipe)
+    first, second, third = (_weights(tmp_path / seed) for seed in "123")
+    for name, average in run.average.items():
+        mean = torch.stack([first[name], second[name], third[name]]).double().mean(0)
+        torch.testing.assert_close(average.double(), mean, atol=1e-7, rtol=1e-6)
+    assert [one["sha256"] for one in run.start] == [find_model(str(file)).sha256 for file in files]
 
 
 def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
