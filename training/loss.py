@@ -7,8 +7,6 @@ from torch import Tensor
 
 from training.recipe import Recipe
 
-_LUMA = (0.299, 0.587, 0.114)
-"""Of R, G and B in Y (ITU-R BT.601, full range)."""
 _FLOOR = 1e-6
 """Keeps the slope of the root finite at patches without an error: a quarter of a grey level."""
 
@@ -30,8 +28,7 @@ def distance(
     error = restored - original
     distances = _pointwise(recipe, error).mean(1)
     if recipe.luma:
-        luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(_LUMA))
-        distances = torch.lerp(distances, _pointwise(recipe, luma), recipe.luma)
+        distances = torch.lerp(distances, _pointwise(recipe, _luma(error)), recipe.luma)
     if untouched is not None:
         distances = torch.where(untouched, recipe.identity_weight * distances, distances)
     if recipe.loss == "rmse":
@@ -41,3 +38,12 @@ def distance(
 
 def _pointwise(recipe: Recipe, error: Tensor) -> Tensor:
     return error.abs() if recipe.loss == "l1" else error.square()
+
+
+def _luma(picture: Tensor) -> Tensor:
+    """Return Y of N × 3 × H × W (ITU-R BT.601, full range).
+
+    In numbers, not a tensor: nothing can be copied to a GPU while a step is recorded there.
+    """
+    red, green, blue = picture.unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
