@@ -46,7 +46,7 @@ from reslite.shipping import Shipment, ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training import bicubic, shdd
-from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
+from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.pictures import Picture, data_folder, picture_paths
 
@@ -200,15 +200,9 @@ def shdd_table(models: Sequence[Model]) -> str:
 
 def effort(record: Mapping[str, Any]) -> str:
     """Return the steps and hours of a training record and of those it started from, each once."""
-    runs: dict[str, Mapping[str, Any]] = {}
-    waiting = [record]
-    while waiting:
-        run = waiting.pop()
-        runs[run.get("sha256", "")] = run
-        starts = run.get("start", [])  # Records older than starts of several hold one.
-        waiting += [starts] if isinstance(starts, Mapping) else starts
-    steps = sum(run["steps"] for run in runs.values())
-    hours = sum(run["hours"] for run in runs.values())
+    runs = history(record)
+    steps = sum(run["steps"] for run in runs)
+    hours = sum(run["hours"] for run in runs)
     return f"{steps:,} steps, {hours:.1f} h"
 
 

@@ -7,6 +7,7 @@ rebuilt) and the training record: data, steps, hours, machine and measured score
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,25 @@ def find_model(name_or_path: str) -> Model:
         f"{name_or_path}: no such model; expected a .safetensors file or one of "
         f"{', '.join(names)}{nearest(name_or_path, names)}"
     )
+
+
+def starts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the training records of the weights that a run began with."""
+    found = record.get(
+        "start", []
+    )  # A record from before a run could begin with several holds one.
+    return [found] if isinstance(found, Mapping) else found
+
+
+def history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a training record and those of all runs before it, each once, the latest first."""
+    runs: dict[str, Mapping[str, Any]] = {}
+    waiting = [record]
+    while waiting:
+        run = waiting.pop(0)
+        if runs.setdefault(run.get("sha256", ""), run) is run:
+            waiting += starts(run)
+    return list(runs.values())
 
 
 def file_stem(model: str, scale: int) -> str:

@@ -69,6 +69,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _card(model: Model, row: dict[str, Any]) -> str:
     import yaml
 
-    facts = {**row, "training": model.training, "recipe": model.recipe.model_dump(mode="json")}
-    facts["training"].pop("psnr", None)
+    from training.catalogue import history, starts
+
+    latest, *earlier = [
+        {**run, "start": [one["sha256"] for one in starts(run)]} for run in history(model.training)
+    ]
+    latest.pop("psnr", None)  # the row has it
+    recipe = model.recipe.model_dump(mode="json")
+    facts = {**row, "training": latest, "recipe": recipe, "earlier_runs": earlier}
     return yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip()

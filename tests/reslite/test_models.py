@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 Cli = Callable[..., Any]
 
@@ -55,3 +56,12 @@ def test_models_prints_a_table_and_a_card(cli: Cli) -> None:
     card = cli("models", "carn-m").out
     for fact in ("recipe", "steps", "hours", "machine", "seed", "414787"):
         assert fact in card
+
+
+def test_a_card_tells_every_run_before_once(cli: Cli) -> None:
+    card = yaml.safe_load(cli("models", "carn").out)
+    earlier = [run["sha256"] for run in card["earlier_runs"]]
+    assert len(earlier) == len(set(earlier))
+    for run in (card["training"], *card["earlier_runs"]):
+        assert set(run["start"]) <= set(earlier)
+    assert len(card["training"]["start"]) == len(card["recipe"]["start"])

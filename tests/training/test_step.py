@@ -77,6 +77,8 @@ def test_replayed_steps_are_those_that_are_taken_one_by_one(
         "precision=float32",
         "scale_weights={2: 1, 3: 1, 4: 2}",
         "optimizer.large_kernels_every=2",
+        "loss=rmse",
+        "luma=0.9",
         "stages=[{steps: 30, patch: 8, batch: 4}, {steps: 10, patch: 12, batch: 4}]",
     ]
     recipe = load_recipe(str(tiny_recipe), changes)
