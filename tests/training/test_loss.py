@@ -13,7 +13,7 @@ from training.recipe import Recipe, load_recipe
 
 
 def _recipe(*changes: str) -> Recipe:
-    return load_recipe("carn-m", changes)
+    return load_recipe("carn-m", ["luma=0", *changes])
 
 
 def _patches() -> tuple[Tensor, Tensor]:
