@@ -118,9 +118,7 @@ def find_model(name_or_path: str) -> Model:
 
 def starts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the training records of the weights that a run began with."""
-    found = record.get(
-        "start", []
-    )  # A record from before a run could begin with several holds one.
+    found = record.get("start", [])  # Records older than starts of several hold one.
     return [found] if isinstance(found, Mapping) else found
 
 
