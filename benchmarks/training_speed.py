@@ -63,7 +63,7 @@ def training_speed(
     """
     recipe = with_precision(recipe, device)
     paths = picture_paths(data / recipe.train_folder)[:pictures]
-    source = source_of(recipe, paths)
+    source, _ = source_of(recipe, paths)
     ways = _ways(recipe, source, steps, (1 + rounds) * steps, device)
     for take_step in ways.values():
         _time(take_step, steps)

@@ -23,37 +23,38 @@ _DRAWING_THREADS = 8  # more of them wait for one another
 _Drawn = TypeVar("_Drawn")
 
 
-def source_of(recipe: Recipe, paths: Sequence[Path]) -> PatchSource:
+def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
     """Return where a recipe's batches come from: the pictures at ``paths`` and their damaged forms.
 
+    A picture is left out at sizes that do not hold the largest patch at the largest scale.
+
+    Returns:
+        The source, and how many of the pictures are in it.
+
     Raises:
-        UserError: If a picture does not hold the recipe's largest patch at its largest scale, or
-            none does at the recipe's sizes.
+        UserError: If no picture holds that patch at any of the recipe's sizes.
     """
+    side = max(stage.patch for stage in recipe.stages) * max(recipe.network.scales)
     pictures = read_all(paths)
-    patch, scale = max(stage.patch for stage in recipe.stages), max(recipe.network.scales)
-    side, smallest = min(
-        (min(picture.shape[:2]), path) for picture, path in zip(pictures, paths, strict=True)
-    )
-    if side < patch * scale:
-        raise UserError(
-            f"{smallest}: its smaller side of {side} pixels holds no patch of {patch}×{patch} at "
-            f"×{scale}; leave it out, or let no stage take patches above {side // scale}"
-        )
-    if recipe.shdd_level is not None:
-        return patch_source(pictures, recipe.shdd_level, recipe.seed, recipe.permute_colours)
     shown = [
-        resized
+        (index, resized)
         for size in recipe.sizes
-        for picture in pictures
-        if min((resized := _resized(picture, size)).shape[:2]) >= patch * scale
+        for index, picture in enumerate(pictures)
+        if min((resized := _resized(picture, size)).shape[:2]) >= side
     ]
     if not shown:
         raise UserError(
-            f"sizes {list(recipe.sizes)}: at none of them a picture holds a patch of "
-            f"{patch}×{patch} at ×{scale}; name larger ones"
+            f"{paths[0].parent}: at sizes {list(recipe.sizes)} none of its {len(paths)} pictures "
+            f"holds {side}×{side} pixels, the recipe's largest patch at its largest scale; add "
+            "larger pictures, name larger sizes, or let its stages take smaller patches"
         )
-    return PatchSource.from_pictures(shown, recipe.network.scales, recipe.permute_colours)
+    used, versions = len({index for index, _ in shown}), [version for _, version in shown]
+    if recipe.shdd_level is not None:
+        source = patch_source(versions, recipe.shdd_level, recipe.seed, recipe.permute_colours)
+    else:
+        scales = recipe.network.scales
+        source = PatchSource.from_pictures(versions, scales, recipe.permute_colours)
+    return source, used
 
 
 def _resized(picture: Picture, size: float) -> Picture:

@@ -56,7 +56,7 @@ def train(
     resumes = checkpoint.exists()
     run = Run.resume(checkpoint, recipe, device) if resumes else Run.begin(recipe, device)
     paths = picture_paths(data / recipe.train_folder)
-    source = source_of(recipe, paths)
+    source, pictures = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     log = SummaryWriter(str(folder), purge_step=run.step)
@@ -64,6 +64,8 @@ def train(
         total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
     )
     bar.write(f"training in {run.recipe.precision}")
+    if pictures < len(paths):
+        bar.write(f"pictures too small for the largest patch, left out: {len(paths) - pictures}")
     steps = range(run.step, recipe.steps)
     batches, take_step = coming_batches(run.recipe, source, steps, run.device), step_taker(run)
     losses: list[Tensor] = []
@@ -89,7 +91,7 @@ def train(
         run.save(checkpoint)
         log.close()
         bar.close()
-    save_weights(run, folder / WEIGHTS, len(paths))
+    save_weights(run, folder / WEIGHTS, pictures)
     return folder / WEIGHTS
 
 

@@ -91,7 +91,7 @@ def test_ways_differ_in_what_their_names_say(
 
 def test_the_plain_loop_steps_as_the_recipe_does(pictures: Path) -> None:
     recipe = parse_recipe({**CONTENT, "precision": "float32"}, "tiny")
-    source = source_of(recipe, [pictures / "train" / "noise.png"])
+    source, _ = source_of(recipe, [pictures / "train" / "noise.png"])
     ours, plain = Run.fresh(recipe), Run.fresh(recipe)
     # torch's stubs lack this overload of a module's method.
     plain.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

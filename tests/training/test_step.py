@@ -17,14 +17,15 @@ from training.step import GraphedSteps, revive, train_step
 
 
 def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> None:
-    for name, side in (("large", 96), ("small", 48)):
+    for name, side in (("large", 96), ("small", 48), ("tiny", 40)):
         pixels = np.zeros((side, side + 10, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     changes = ["sizes=[1, 0.5]", "stages=[{steps: 1, patch: 12, batch: 4}]"]
-    source = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
+    source, used = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
+    assert used == 2
     assert [one.shape[:2] for one in source.high] == [(96, 106), (48, 58), (48, 53)]
     assert [one.shape[:2] for one in source.low[4]] == [(24, 26), (12, 14), (12, 13)]
-    with pytest.raises(UserError, match=r"sizes \[0.25\]: at none of them .* 12×12 at ×4"):
+    with pytest.raises(UserError, match=r"at sizes \[0.25\] none of its 3 pictures .* 48×48"):
         source_of(load_recipe("carn", ["sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
 
 
@@ -82,7 +83,7 @@ def test_replayed_steps_are_those_that_are_taken_one_by_one(
         "stages=[{steps: 30, patch: 8, batch: 4}, {steps: 10, patch: 12, batch: 4}]",
     ]
     recipe = load_recipe(str(tiny_recipe), changes)
-    source = source_of(recipe, picture_paths(tiny_data / "train"))
+    source, _ = source_of(recipe, picture_paths(tiny_data / "train"))
     runs = [Run.fresh(recipe, "cuda") for _ in range(2)]
     graphed = GraphedSteps(runs[1])
     for step in range(recipe.steps):
