@@ -50,10 +50,10 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
         )
     used, versions = len({index for index, _ in shown}), [version for _, version in shown]
     if recipe.shdd_level is not None:
-        source = patch_source(versions, recipe.shdd_level, recipe.seed, recipe.permute_colours)
+        source = patch_source(versions, recipe.shdd_level, recipe.seed)
     else:
-        scales = recipe.network.scales
-        source = PatchSource.from_pictures(versions, scales, recipe.permute_colours)
+        source = PatchSource.from_pictures(versions, recipe.network.scales)
+    source = replace(source, permute_colours=recipe.permute_colours, by_area=recipe.by_area)
     return source, used
 
 

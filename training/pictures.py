@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +68,16 @@ class PatchSource:
         high: The pictures.
         low: Their reductions, ``low[scale][index]``.
         permute_colours: Put the channels of every patch pair in a random order.
+        by_area: Draw from a picture as often as it is large; otherwise from all equally often.
     """
 
     high: Sequence[Picture]
     low: dict[int, Sequence[Picture]]
     permute_colours: bool = False
+    by_area: bool = False
 
     @classmethod
-    def from_pictures(
-        cls, pictures: Sequence[Picture], scales: Sequence[int], permute_colours: bool = False
-    ) -> PatchSource:
+    def from_pictures(cls, pictures: Sequence[Picture], scales: Sequence[int]) -> PatchSource:
         """Reduce every picture to every scale with MATLAB's bicubic."""
 
         def reductions(picture: Picture) -> list[Picture]:
@@ -87,7 +88,7 @@ class PatchSource:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rows = list(pool.map(reductions, pictures))
         low = zip(scales, zip(*rows, strict=True), strict=True)
-        return cls(pictures, dict(low), permute_colours)
+        return cls(pictures, dict(low))
 
     def batch(
         self, random: np.random.Generator, scale: int, patch: int, size: int
@@ -106,7 +107,7 @@ class PatchSource:
         low = np.empty((size, patch, patch, 3), np.uint8)
         high = np.empty((size, patch * scale, patch * scale, 3), np.uint8)
         for index in range(size):
-            which = int(random.integers(len(self.high)))
+            which = self._draw_picture(random)
             small, large = self.low[scale][which], self.high[which]
             top = int(random.integers(small.shape[0] - patch + 1))
             left = int(random.integers(small.shape[1] - patch + 1))
@@ -118,6 +119,17 @@ class PatchSource:
                 order = random.permutation(3)
                 low[index], high[index] = low[index][..., order], high[index][..., order]
         return low, high
+
+    def _draw_picture(self, random: np.random.Generator) -> int:
+        if self.by_area:
+            return int(np.searchsorted(self._area_shares, random.random(), side="right"))
+        return int(random.integers(len(self.high)))
+
+    @cached_property
+    def _area_shares(self) -> NDArray[np.float64]:
+        """Of all pictures up to each one."""
+        areas = [picture.shape[0] * picture.shape[1] for picture in self.high]
+        return np.cumsum(areas) / np.float64(sum(areas))
 
 
 def _window(picture: Picture, top: int, left: int, side: int) -> Picture:

@@ -108,6 +108,9 @@ class Recipe(_Strict):
     sizes: tuple[PositiveFloat, ...] = Field(
         default=(1.0,), min_length=1, description="at which every picture is shown; 1 is its own"
     )
+    by_area: bool = Field(
+        default=False, description="draw from a picture as often as it is large, not equally often"
+    )
     revive_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
     )

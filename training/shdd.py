@@ -201,12 +201,10 @@ class ShddVersions(Sequence[Picture]):
         return pixels
 
 
-def patch_source(
-    pictures: Sequence[Picture], level: Level, seed: int, permute_colours: bool = False
-) -> PatchSource:
+def patch_source(pictures: Sequence[Picture], level: Level, seed: int) -> PatchSource:
     """Return a source of aligned patches: distorted ones and, at scale 1, their originals."""
     originals = [picture for picture in pictures for _ in range(VERSIONS)]
-    return PatchSource(originals, {1: ShddVersions(pictures, level, seed)}, permute_colours)
+    return PatchSource(originals, {1: ShddVersions(pictures, level, seed)})
 
 
 def _halves(
