@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from training.catalogue import find_model
 from training.hidden_tensorflow import without_tensorflow
 
 TAG = "psnr_by_seconds"
@@ -28,6 +29,22 @@ class Curve:
     scale: int
     seconds: tuple[float, ...]
     psnr: tuple[float, ...]
+
+
+def logged_runs(weights: Path) -> list[Path]:
+    """Return the folders of a run and, before it, of those it began with, where their logs are.
+
+    Args:
+        weights: What the run trained, beside its log.
+    """
+    starts = [Path(start) for start in find_model(str(weights)).recipe.start]
+    earlier = [
+        run
+        for start in starts
+        if start.is_file() and any(start.parent.glob("events.out.tfevents.*"))
+        for run in logged_runs(start)
+    ]
+    return list(dict.fromkeys([*earlier, weights.parent]))
 
 
 def read_curves(run: Path) -> list[Curve]:
@@ -75,6 +92,7 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
         axes.set_xlabel("hours of optimizer steps")
         axes.set_ylabel("held-out PSNR, dB")
         axes.grid(alpha=0.3)
+        axes.ticklabel_format(useOffset=False)
         axes.legend()
     figure.tight_layout()
     with (

@@ -34,7 +34,7 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.curves import draw_curves, read_curves
+from benchmarks.curves import draw_curves, logged_runs, read_curves
 from benchmarks.experts import draw, explain
 from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
@@ -91,7 +91,8 @@ def refresh(runs: tuple[Path, ...]) -> None:
     for run in runs:
         model = find_model(str(run))
         publish(model, data)
-        draw_curves(read_curves(run.parent), ROOT / "docs" / "curves" / f"{model.name}.svg")
+        curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
+        draw_curves(curves, ROOT / "docs" / "curves" / f"{model.name}.svg")
     models = list_models()
     for model in models:
         for scale in model.scales:

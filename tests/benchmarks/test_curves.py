@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from benchmarks.curves import draw_curves, read_curves
+from benchmarks.curves import draw_curves, logged_runs, read_curves
 from runtime.errors import UserError
+from training.checkpoint import save_tensors
+from training.networks.families import build_network
+from training.recipe import load_recipe
 
 
 def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
@@ -26,6 +29,25 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
     text = pictures[0].read_text()
     assert text == pictures[1].read_text()
     assert "hours of optimizer steps" in text
+
+
+def test_a_run_is_drawn_with_those_it_began_with(tmp_path: Path) -> None:
+    def weights(name: str, *starts: Path) -> Path:
+        recipe = load_recipe("mepsnet-s", [f"start={[str(start) for start in starts]}"])
+        path = tmp_path / name / "weights.safetensors"
+        SummaryWriter(str(path.parent)).close()
+        save_tensors(
+            path,
+            build_network(recipe.network).state_dict(),
+            {"recipe": recipe.model_dump_json(), "training": "{}"},
+        )
+        return path
+
+    first = weights("first", tmp_path / "gone" / "weights.safetensors")
+    second, third = weights("second", first), weights("third", first)
+    last = weights("last", second, third)
+    next(third.parent.glob("events*")).unlink()
+    assert [run.name for run in logged_runs(last)] == ["first", "second", "last"]
 
 
 def test_a_folder_without_validations_is_refused(tmp_path: Path) -> None:
