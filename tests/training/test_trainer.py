@@ -260,17 +260,27 @@ def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
         torch.testing.assert_close(run.average[name], expected)
 
 
-def test_a_picture_too_small_for_a_later_stage_is_refused_before_the_first_step(
-    tmp_path: Path, tiny_recipe: Path, tiny_data: Path
+def test_pictures_too_small_for_the_largest_patch_are_left_out_and_counted(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(tiny_data, data)
-    Image.fromarray(np.zeros((80, 44, 3), np.uint8)).save(data / "train" / "narrow.png")
+    recipe = load_recipe(str(tiny_recipe))
+    train(recipe, tiny_data, tmp_path / "without", progress=False)
+    assert "left out" not in capsys.readouterr().out
 
     # The first stage takes 8×8, which at ×4 are 32; the second 12×12.
-    with pytest.raises(UserError, match=r"narrow\.png: .* 44 pixels .* 12×12 at ×4.* above 11"):
-        train(load_recipe(str(tiny_recipe)), data, tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
+    data, narrow = tmp_path / "data", np.zeros((80, 44, 3), np.uint8)
+    shutil.copytree(tiny_data, data)
+    Image.fromarray(narrow).save(data / "train" / "narrow.png")
+    train(recipe, data, tmp_path / "run", progress=False)
+    assert "too small for the largest patch, left out: 1" in capsys.readouterr().out
+    _assert_same_weights(tmp_path / "run", tmp_path / "without")
+    assert find_model(str(tmp_path / "run" / WEIGHTS)).training["pictures"] == 3
+
+    for path in (data / "train").iterdir():
+        Image.fromarray(narrow).save(path)
+    with pytest.raises(UserError, match=r"train: .* none of its 4 pictures holds 48×48 pixels"):
+        train(recipe, data, tmp_path / "none", progress=False)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, tiny_recipe: Path) -> None:
