@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,25 +38,27 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
     """
     side = max(stage.patch for stage in recipe.stages) * max(recipe.network.scales)
     pictures = read_all(paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        versions = [list(pool.map(partial(_resized, size=size), pictures)) for size in recipe.sizes]
     shown = [
-        (index, resized)
-        for size in recipe.sizes
-        for index, picture in enumerate(pictures)
-        if min((resized := _resized(picture, size)).shape[:2]) >= side
+        (index, version)
+        for resized in versions
+        for index, version in enumerate(resized)
+        if min(version.shape[:2]) >= side
     ]
     if not shown:
         raise UserError(
-            f"{paths[0].parent}: at sizes {list(recipe.sizes)} none of its {len(paths)} pictures "
-            f"holds {side}×{side} pixels, the recipe's largest patch at its largest scale; add "
-            "larger pictures, name larger sizes, or let its stages take smaller patches"
+            f"{paths[0].parent}: at sizes {list(recipe.sizes)} none of the {len(paths)} pictures "
+            f"read from it holds {side}×{side} pixels, the recipe's largest patch at its largest "
+            "scale; add larger pictures, name larger sizes, or let its stages take smaller patches"
         )
-    used, versions = len({index for index, _ in shown}), [version for _, version in shown]
+    originals = [version for _, version in shown]
     if recipe.shdd_level is not None:
-        source = patch_source(versions, recipe.shdd_level, recipe.seed)
+        source = patch_source(originals, recipe.shdd_level, recipe.seed)
     else:
-        source = PatchSource.from_pictures(versions, recipe.network.scales)
+        source = PatchSource.from_pictures(originals, recipe.network.scales)
     source = replace(source, permute_colours=recipe.permute_colours, by_area=recipe.by_area)
-    return source, used
+    return source, len({index for index, _ in shown})
 
 
 def _resized(picture: Picture, size: float) -> Picture:

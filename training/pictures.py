@@ -112,12 +112,13 @@ class PatchSource:
             top = int(random.integers(small.shape[0] - patch + 1))
             left = int(random.integers(small.shape[1] - patch + 1))
             turns, flip = int(random.integers(4)), bool(random.integers(2))
-            low[index] = _oriented(_window(small, top, left, patch), turns, flip)
-            window = _window(large, top * scale, left * scale, patch * scale)
-            high[index] = _oriented(window, turns, flip)
-            if self.permute_colours:
-                order = random.permutation(3)
-                low[index], high[index] = low[index][..., order], high[index][..., order]
+            colours = random.permutation(3) if self.permute_colours else range(3)
+            small = _oriented(_window(small, top, left, patch), turns, flip)
+            large = _oriented(_window(large, top * scale, left * scale, patch * scale), turns, flip)
+            # Plane by plane: several times as fast as pixels of three bytes.
+            for channel, colour in enumerate(colours):
+                low[index, ..., channel] = small[..., colour]
+                high[index, ..., channel] = large[..., colour]
         return low, high
 
     def _draw_picture(self, random: np.random.Generator) -> int:
@@ -128,8 +129,9 @@ class PatchSource:
     @cached_property
     def _area_shares(self) -> NDArray[np.float64]:
         """Of all pictures up to each one."""
-        areas = [picture.shape[0] * picture.shape[1] for picture in self.high]
-        return np.cumsum(areas) / np.float64(sum(areas))
+        areas = np.cumsum([picture.shape[0] * picture.shape[1] for picture in self.high])
+        shares: NDArray[np.float64] = areas / areas[-1]
+        return shares
 
 
 def _window(picture: Picture, top: int, left: int, side: int) -> Picture:

@@ -25,7 +25,7 @@ def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> 
     assert used == 2
     assert [one.shape[:2] for one in source.high] == [(96, 106), (48, 58), (48, 53)]
     assert [one.shape[:2] for one in source.low[4]] == [(24, 26), (12, 14), (12, 13)]
-    with pytest.raises(UserError, match=r"at sizes \[0.25\] none of its 3 pictures .* 48×48"):
+    with pytest.raises(UserError, match=r"at sizes \[0.25\] none of the 3 pictures .* 48×48"):
         source_of(load_recipe("carn", ["sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
 
 

@@ -278,7 +278,9 @@ def test_pictures_too_small_for_the_largest_patch_are_left_out_and_counted(
 
     for path in (data / "train").iterdir():
         Image.fromarray(narrow).save(path)
-    with pytest.raises(UserError, match=r"train: .* none of its 4 pictures holds 48×48 pixels"):
+    with pytest.raises(
+        UserError, match=r"train: .* none of the 4 pictures read from it holds 48×48 pixels"
+    ):
         train(recipe, data, tmp_path / "none", progress=False)
     assert not (tmp_path / "none").exists()
 
