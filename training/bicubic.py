@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_STRIPE = 256
+"""Values of a row taken at once, so that what is summed stays in the processor's cache."""
+
 
 def resize(
     picture: NDArray[np.uint8], height: int, width: int, round_between: bool = True
@@ -60,11 +63,14 @@ def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 def _resize_rows(picture: NDArray[Any], rows: int) -> NDArray[np.float64]:
     weights, sources = _contributions(picture.shape[0], rows)
-    result = np.zeros((rows, *picture.shape[1:]))
-    for tap in range(weights.shape[1]):
-        column = weights[:, tap].reshape(-1, *[1] * (picture.ndim - 1))
-        result += column * picture[sources[:, tap]]
-    return result
+    columns = picture.reshape(picture.shape[0], -1)
+    result = np.zeros((rows, columns.shape[1]))
+    taps = np.flatnonzero(weights.any(axis=0))
+    for left in range(0, columns.shape[1], _STRIPE):
+        stripe = np.s_[:, left : left + _STRIPE]
+        for tap in taps:
+            result[stripe] += weights[:, tap, None] * columns[stripe][sources[:, tap]]
+    return result.reshape(rows, *picture.shape[1:])
 
 
 def _contributions(length: int, target: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
