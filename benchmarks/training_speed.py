@@ -1,9 +1,9 @@
 """Steps per second of training, one way against another, interleaved on this machine.
 
 Answers: does reading hold up the step (drawn batches against ones kept in memory), what do bf16,
-channels_last and one pass of the body for all scales bring, each alone and all over a plain float32
-loop with torch's optimizers, what does Muon cost, and do grouped convolutions train faster as they
-are or as masked dense ones here.
+channels_last, one pass of the body for all scales and kernels mixed together bring, each alone and
+all over a plain float32 loop with torch's optimizers, what does Muon cost, and do grouped
+convolutions train faster as they are or as masked dense ones here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from training.batches import coming_batches, draw_batches, source_of
 from training.networks.interface import RestorationNetwork
+from training.networks.mepsnet import MepsnetConfig
 from training.optimization import Optimizer, matrices_of, muon_kernels
 from training.pictures import PatchSource, picture_paths
 from training.precision import with_precision
@@ -134,7 +135,7 @@ def _ways(
         return run
 
     def one_by_one(run: Run) -> Run:
-        # What a network without a pass of its own for all scales inherits.
+        # What a network inherits that has no pass of its own for training.
         run.restore = partial(RestorationNetwork.restore_scales, run.network)
         return run
 
@@ -153,6 +154,8 @@ def _ways(
         ways["without CUDA graphs"] = reading(changed(), graphs=False)
     if recipe.all_scales:
         ways["one scale after another"] = reading(one_by_one(changed()))
+    if isinstance(recipe.network, MepsnetConfig) and recipe.network.sharing:
+        ways["kernels mixed one by one"] = reading(one_by_one(changed()))
     if recipe.optimizer.kind == "muon":
         optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})
         ways["Adam alone"] = reading(changed(optimizer=optimizer))

@@ -15,6 +15,7 @@ from benchmarks.training_speed import TorchMuon, training_speed
 from reslite.__main__ import main
 from training import step as module
 from training.batches import Batch, draw_batches, source_of
+from training.networks.mepsnet import TemplateBank
 from training.recipe import Recipe, parse_recipe
 from training.run import Run
 from training.step import train_step
@@ -118,6 +119,31 @@ def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
     names = [row.name for row in training_speed(recipe, pictures, rounds=1, steps=1)]
 
     assert names == WAYS[:5]
+
+
+def test_kernels_are_mixed_together_except_where_the_name_says(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed: list[int] = []
+    real = TemplateBank.mixed
+    shape = {"extraction": [8], "channels": 4, "experts": 2, "srirs": 1, "blocks": 1}
+    recipe: dict[str, object] = {
+        **CONTENT,
+        "network": {"family": "mepsnet", **shape, "templates": 3},
+        "degradation": "shdd-moderate",
+        "all_scales": False,
+    }
+
+    def spy(bank: TemplateBank, coefficients: torch.Tensor) -> torch.Tensor:
+        mixed.append(coefficients.ndim)
+        return real(bank, coefficients)
+
+    monkeypatch.setattr(TemplateBank, "mixed", spy)
+    rows = training_speed(parse_recipe(recipe, "tiny"), pictures, rounds=1, steps=1)
+
+    assert [row.name for row in rows] == [*WAYS[:5], "kernels mixed one by one", "Adam alone"]
+    one_by_one = [1, 1, 1, 1]
+    assert mixed == 2 * [2, 2, *one_by_one, 2, 2, *one_by_one, 2]
 
 
 def test_the_command_line_needs_real_pictures(

@@ -64,6 +64,18 @@ def test_shared_kernels_are_sums_of_templates() -> None:
     torch.testing.assert_close(network.bank.mixed(coefficients), expected)
 
 
+@pytest.mark.parametrize("sharing", [True, False])
+def test_kernels_mixed_together_are_those_mixed_one_by_one(sharing: bool) -> None:
+    torch.manual_seed(0)
+    config = MepsnetConfig((8,), channels=4, experts=2, srirs=1, blocks=2, sharing=sharing)
+    network, picture = Mepsnet(config), torch.rand(2, 3, 12, 12)
+    parameters = list(network.parameters())
+    restored = [network(picture), network.restore_scales({1: picture})[1]]
+    gradients = [torch.autograd.grad(one.square().sum(), parameters) for one in restored]
+    torch.testing.assert_close(restored[1], restored[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_every_expert_and_the_whole_picture_reach_every_pixel() -> None:
     torch.manual_seed(0)
     network = Mepsnet(MepsnetConfig((8,), channels=4, experts=2, srirs=1, blocks=1, templates=3))

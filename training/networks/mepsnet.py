@@ -9,14 +9,18 @@ each: their kernels are weighted sums of templates that all of them share.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.interface import RGB_MEANS, RestorationNetwork
+
+Mix: TypeAlias = Callable[[Tensor], Tensor]
+"""Makes a kernel of coefficients."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,10 @@ class TemplateBank(nn.Module):
         nn.init.normal_(self.templates, std=config.initial_gain * math.sqrt(2 / (9 * channels)))
 
     def mixed(self, coefficients: Tensor) -> Tensor:
-        """Return the kernel Σ coefficientₖ · templateₖ, C × C × 3 × 3."""
+        """Return Σ coefficientₖ · templateₖ: C × C × 3 × 3, or one such kernel for every row."""
         channels = self.templates.shape[1]
-        kernel = torch.matmul(coefficients, self.templates.flatten(1))
-        return kernel.view(channels, channels, 3, 3)
+        kernels = torch.matmul(coefficients, self.templates.flatten(1))
+        return kernels.view(*coefficients.shape[:-1], channels, channels, 3, 3)
 
 
 class SharedConv2d(nn.Module):
@@ -102,10 +106,10 @@ class SharedConv2d(nn.Module):
         self.coefficients = nn.Parameter(torch.empty(config.templates))
         nn.init.normal_(self.coefficients, std=gain / math.sqrt(config.templates))
 
-    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
-        """Convolve N × C × H × W features with a kernel from ``bank``."""
-        assert bank is not None
-        return F.conv2d(features, bank.mixed(self.coefficients), padding=1)
+    def forward(self, features: Tensor, mix: Mix | None) -> Tensor:
+        """Convolve N × C × H × W features with the kernel that ``mix`` makes."""
+        assert mix is not None
+        return F.conv2d(features, mix(self.coefficients), padding=1)
 
 
 class OwnConv2d(nn.Module):
@@ -117,7 +121,7 @@ class OwnConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         nn.init.normal_(self.weight, std=gain * config.initial_gain * math.sqrt(2 / (9 * channels)))
 
-    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+    def forward(self, features: Tensor, mix: Mix | None) -> Tensor:
         """Convolve N × C × H × W features."""
         return F.conv2d(features, self.weight, padding=1)
 
@@ -131,9 +135,9 @@ class SharedResidual(nn.Module):
         self.first = convolution(config)
         self.second = convolution(config, config.last_gain)
 
-    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+    def forward(self, features: Tensor, mix: Mix | None) -> Tensor:
         """Refine N × C × H × W features."""
-        refined: Tensor = self.second(F.relu(self.first(features, bank)), bank)
+        refined: Tensor = self.second(F.relu(self.first(features, mix)), mix)
         return refined + features
 
 
@@ -144,11 +148,11 @@ class ResidualInResidual(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(SharedResidual(config) for _ in range(config.blocks))
 
-    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+    def forward(self, features: Tensor, mix: Mix | None) -> Tensor:
         """Refine N × C × H × W features."""
         refined = features
         for block in self.blocks:
-            refined = block(refined, bank)
+            refined = block(refined, mix)
         return refined + features
 
 
@@ -162,12 +166,12 @@ class Expert(nn.Module):
         self.srirs = nn.ModuleList(ResidualInResidual(config) for _ in range(config.srirs))
         self.tail = _convolution(config.channels, config.channels, gain * config.last_gain)
 
-    def forward(self, features: Tensor, bank: TemplateBank | None) -> Tensor:
+    def forward(self, features: Tensor, mix: Mix | None) -> Tensor:
         """Turn N × extraction × H × W into N × C × H × W features."""
         head = self.head(features)
         refined = head
         for srir in self.srirs:
-            refined = srir(refined, bank)
+            refined = srir(refined, mix)
         result: Tensor = self.tail(refined + head)
         return result
 
@@ -214,14 +218,25 @@ class Mepsnet(RestorationNetwork):
             _convolution(fused, fused // 2, gain), nn.ReLU(), _convolution(fused // 2, 3, gain)
         )
 
-    def forward(self, picture: Tensor, scale: int = 1) -> Tensor:
+    def forward(self, picture: Tensor, scale: int = 1, mix: Mix | None = None) -> Tensor:
         """Restore N × 3 × H × W pictures in [0, 1]; their size stays (``scale`` is 1)."""
-        return self.restored(self.fusion(torch.cat(self.expert_features(picture), dim=1)))
+        return self.restored(self.fusion(torch.cat(self.expert_features(picture, mix), dim=1)))
 
-    def expert_features(self, picture: Tensor) -> list[Tensor]:
+    def restore_scales(self, pictures: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Restore pictures; one matrix product mixes the kernels of all shared convolutions.
+
+        One product for each, and its gradient, made up a fifth of a step on two 48×48 patches
+        (mepsnet-s).
+        """
+        mix = self._mixed_together(self.bank) if self.bank is not None else None
+        return {scale: self(picture, scale, mix) for scale, picture in pictures.items()}
+
+    def expert_features(self, picture: Tensor, mix: Mix | None = None) -> list[Tensor]:
         """Return what each expert makes of N × 3 × H × W pictures, N × C × H × W each."""
+        if mix is None and self.bank is not None:
+            mix = self.bank.mixed
         features = self.extraction(picture - self.means)
-        return [expert(features, self.bank) for expert in self.experts]
+        return [expert(features, mix) for expert in self.experts]
 
     def restored(self, fused: Tensor) -> Tensor:
         """Turn the weighed features of all experts, N × experts·C × H × W, into pictures."""
@@ -231,6 +246,13 @@ class Mepsnet(RestorationNetwork):
     def at_scale(self, scale: int) -> nn.Module:
         """Return the network itself."""
         return self
+
+    def _mixed_together(self, bank: TemplateBank) -> Mix:
+        shared: list[Tensor] = [
+            one.coefficients for one in self.modules() if isinstance(one, SharedConv2d)
+        ]
+        kernels = bank.mixed(torch.stack(shared)).unbind()
+        return dict(zip(shared, kernels, strict=True)).__getitem__
 
 
 def _convolution(inputs: int, outputs: int, gain: float, size: int = 3) -> nn.Conv2d:
