@@ -210,7 +210,8 @@ def _lowered(
         graph = with_corrected_biases(int8_form(source.graph, table), table)
         graph = lower(graph, further)
         gains = ("with_gains",) if table.gains else ()
-        rewrites = (*QUANTIZED_FORM, *gains, "with_corrected_biases", *further)
+        roundings = ("with_roundings",) if table.roundings else ()
+        rewrites = (*QUANTIZED_FORM, *gains, *roundings, "with_corrected_biases", *further)
     if variant.tiled:
         graph, rewrites = cut_at_pooling(graph), (*rewrites, "cut_at_pooling")
     if table is not None and table.requantized:

@@ -16,12 +16,13 @@ import numpy as np
 from export.graph import Array, Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
+from export.roundings import with_roundings
 from export.scales import ScaleTable
 
 
 def int8_form(graph: Graph, table: ScaleTable) -> Graph:
-    """Lower a captured graph to the one whose activations ``table`` covers."""
-    return with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    """Lower a captured graph to the one whose activations ``table`` covers, kernels rounded."""
+    return with_roundings(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.roundings)
 
 
 def with_gains(graph: Graph, gains: Mapping[str, float]) -> Graph:

@@ -72,6 +72,8 @@ class ScaleTable:
         calibration: The pictures behind the numbers.
         gains: By what activations are multiplied, where that is not 1 (see ``export.gains``); their
             scales are those after it.
+        roundings: Which weights of a kernel are rounded up and which down, by the name of the
+            kernel (see ``export.roundings``); those of others go to the nearest integer.
         corrections: What is added to the biases of convolutions, per output channel, by the name
             of the convolution's output (see ``quantize.bias_correction``).
     """
@@ -84,6 +86,7 @@ class ScaleTable:
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
     gains: Mapping[str, float] = field(default_factory=dict)
+    roundings: Mapping[str, str] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, value: str) -> Quantization:

@@ -4,7 +4,8 @@ Rounded weights and clipped activations move the mean of what a convolution retu
 carries that on. The shift is measured on calibration pictures and subtracted from the bias, from
 the first convolution to the last, so that each makes up for what those before it left over
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.2, with measured means).
+section 4.2, with measured means). Where a ReLU follows, only pixels count that it lets through:
+what it stops may be off by anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from export.execution import execute
 from export.graph import Graph, origin
+from export.roundings import with_roundings
 from export.scales import ScaleTable, with_requantization
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
 
@@ -29,8 +31,8 @@ def bias_corrections(
     """Return what to add to the biases of a graph, so that int8 keeps the mean of every channel.
 
     Args:
-        graph: Of ``export.gains.int8_form``.
-        table: The scales.
+        graph: Of ``export.gains.with_gains``.
+        table: The scales and roundings.
         images: Pictures, 1 × 3 × H × W in [0, 1]. All go through each layer together, cut to the
             size of the smallest.
 
@@ -44,26 +46,37 @@ def bias_corrections(
         for node in graph.nodes
         if node.op in CONVOLUTIONS and node.output == origin(node.output)
     }
+    counted: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
     shifts: dict[str, Tensor] = {}
 
+    def mean(name: str, value: Tensor) -> Tensor:
+        pixels = counted[name]
+        return (value * pixels).sum((0, 2, 3)) / pixels.sum((0, 2, 3)).clamp_min(1)
+
     def remember(name: str, value: Tensor) -> Tensor:
         if name in corrected:
-            means[name] = value.mean((0, 2, 3))
+            counted.setdefault(name, torch.ones_like(value, dtype=torch.bool))
+            means[name] = mean(name, value)
         return value
+
+    def remember_before_relu(name: str, value: Tensor) -> Tensor:
+        counted[name] = value > 0
+        return remember(name, value)
 
     def correct(name: str, value: Tensor) -> Tensor:
         if name not in corrected:
             return value
-        shifts[name] = means[name] - value.mean((0, 2, 3))
+        shifts[name] = means[name] - mean(name, value)
         return value + shifts[name].reshape(1, -1, 1, 1)
 
     def correct_and_round(name: str, value: Tensor) -> Tensor:
         return rounded(correct(name, value), table.of(name))
 
-    simulator = Simulator(with_requantization(graph, table), table, pictures.dtype)
+    rounded_graph = with_requantization(with_roundings(graph, table.roundings), table)
+    simulator = Simulator(rounded_graph, table, pictures.dtype)
     with torch.inference_mode():
-        execute(graph, pictures, hook=remember, before_relu=remember)
+        execute(graph, pictures, hook=remember, before_relu=remember_before_relu)
         execute(simulator.graph, pictures, simulator.constants, correct_and_round, correct)
     # Six digits are far below a quantum of any bias.
     return {

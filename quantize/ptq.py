@@ -47,6 +47,7 @@ from quantize.observers import (
 from quantize.range_choice import less_harmful_ranges
 from quantize.scale_classes import Concatenations, ScaleClasses, rectified, scale_classes
 from quantize.simulator import CONVOLUTIONS, Simulator, check_constants
+from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.catalogue import Model
@@ -106,7 +107,7 @@ def quantize_network(
     concatenations: Concatenations | Literal["measured"] = "measured",
     progress: bool = False,
 ) -> ScaleTable:
-    """Choose the scale of every activation, and correct the biases of every convolution.
+    """Choose the scale of every activation, round weights and correct biases.
 
     Args:
         graph: The captured network.
@@ -168,6 +169,7 @@ def quantize_network(
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
     scaled = with_gains(lowered, table.gains)
+    table = dataclasses.replace(table, roundings=weight_roundings(scaled, exact))
     return dataclasses.replace(table, corrections=bias_corrections(scaled, table, exact))
 
 
@@ -196,7 +198,7 @@ def output_error(graph: Graph, table: ScaleTable, images: Iterable[Tensor]) -> f
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
-        table: The scales and gains; its corrections are not applied.
+        table: The scales and gains; its roundings and corrections are not applied.
         images: 1 × 3 × H × W in [0, 1].
     """
     graph = with_gains(graph, table.gains)

@@ -1,0 +1,84 @@
+"""Kernels whose weights are rounded up or down as a table of scales says, and not to the nearest.
+
+What the nearest integers of weights cost depends on what a convolution reads; ``quantize`` chooses
+better ones (see ``quantize.weight_rounding``). A kernel that already lies on integers of its scales
+needs no word to the writers: these are what they round it to.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph import Array, Graph, Node
+from export.scales import weight_scales
+from runtime.errors import UserError
+
+Flags = NDArray[np.bool_]
+
+
+def in_quanta(kernel: Array) -> Array:
+    """Return the weights of a Conv as multiples of their scales, in [−127, 127]."""
+    quanta: Array = kernel / weight_scales(kernel).reshape(-1, 1, 1, 1)
+    return quanta
+
+
+def rounded_kernel(kernel: Array, up: Flags) -> Array:
+    """Return the kernel of a Conv with every weight on the integer below it, or the one above.
+
+    The largest weight of an output channel is its scale and has to stay one.
+    """
+    scales = weight_scales(kernel).reshape(-1, 1, 1, 1)
+    return ((np.floor(in_quanta(kernel)) + up) * scales).astype(np.float32)
+
+
+def as_text(up: Flags) -> str:
+    """Return flags as base64 of their bits, the first of eight the highest."""
+    return base64.b64encode(np.packbits(up).tobytes()).decode()
+
+
+def as_flags(text: str, shape: tuple[int, ...]) -> Flags:
+    """Return the flags that ``as_text`` made a text of.
+
+    Raises:
+        ValueError: If the text holds another number of flags.
+    """
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(text, validate=True), np.uint8))
+    count = int(np.prod(shape))
+    if len(bits) != -(-count // 8) * 8:
+        raise ValueError(f"{len(bits)} flags for a kernel of {count} weights")
+    return bits[:count].astype(bool).reshape(shape)
+
+
+def with_roundings(graph: Graph, roundings: Mapping[str, str]) -> Graph:
+    """Round the kernels named in ``roundings`` (see ``ScaleTable``); all else stays as it is.
+
+    Args:
+        graph: Of ``export.gains.with_gains``, before all other rewrites.
+        roundings: By the name of a kernel, which of its weights are rounded up.
+
+    Raises:
+        UserError: If they do not fit the kernels of the graph.
+    """
+    rounded: dict[str, Array] = {}
+    for name, text in roundings.items():
+        try:
+            if not graph.is_constant(name):
+                raise ValueError("there is none")
+            kernel = graph.constants[name]
+            rounded[f"{name}/rounded"] = rounded_kernel(kernel, as_flags(text, kernel.shape))
+        except ValueError as error:
+            raise UserError(
+                f"the table of scales does not fit the kernel '{name}': {error}; "
+                "make it anew with 'reslite quantize'"
+            ) from error
+
+    def reading(node: Node) -> Node:
+        inputs = tuple(f"{one}/rounded" if one in roundings else one for one in node.inputs)
+        return dataclasses.replace(node, inputs=inputs)
+
+    return graph.with_nodes([reading(node) for node in graph.nodes], **rounded)

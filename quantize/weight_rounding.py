@@ -1,0 +1,152 @@
+"""Rounding weights up or down so that their errors cancel in what a convolution returns.
+
+The nearest integers are right for each weight alone. But neighbouring pixels are alike, and the
+errors of weights that read them add up: those of a first convolution shift the colour of whole
+areas. Here weights are rounded one after another, and what the rounding of one changes on
+calibration pictures, those that follow make up for (Frantar et al., "GPTQ: Accurate Post-Training
+Quantization for Generative Pre-trained Transformers", ICLR 2023, section 3), each up or down and
+no farther (Nagel et al., "Up or Down? Adaptive Rounding", ICML 2020). The mean of a channel is
+left to ``quantize.bias_correction``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from export.execution import execute
+from export.graph import Array, Graph, Node
+from export.roundings import Flags, as_text, in_quanta
+from export.scales import weight_scales
+
+_PICTURES = 16
+_WORTH_CHOOSING = 0.01  # of the noise that rounding all weights makes
+_DAMPING = 0.01  # of the mean variance: what calibration pictures never show is not left to chance
+
+
+def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
+    """Choose which weights to round up, for the kernels whose rounding the output shows.
+
+    Args:
+        graph: Of ``export.gains.with_gains``.
+        images: Calibration pictures, 1 × 3 × H × W in [0, 1], float64.
+
+    Returns:
+        As ``ScaleTable.roundings``.
+    """
+    pictures = images[:_PICTURES]
+    noise = rounding_noise(graph, pictures)
+    least = _WORTH_CHOOSING * sum(noise.values())
+    names = [name for name, made in noise.items() if made > least]
+    return {
+        name: as_text(rounded_up(graph.constants[name], covariance))
+        for name, covariance in input_covariances(graph, names, pictures).items()
+    }
+
+
+def rounding_noise(graph: Graph, images: Iterable[Tensor]) -> dict[str, float]:
+    """Return what rounding each kernel alone to its nearest integers adds to the output.
+
+    To first order, as the sum of squares over all pixels: the gradient of the output weighed by
+    random signs, times what the rounding changes, has it as its expected square.
+    """
+    convolutions = _convolutions(graph)
+    kernels = dict.fromkeys(node.inputs[1] for node in convolutions)
+    errors = {name: _rounding_error(graph.constants[name]) for name in kernels}
+    noise = dict.fromkeys(kernels, 0.0)
+    signs = torch.Generator().manual_seed(0)
+    for image in images:
+        seen: dict[str, Tensor] = {}
+
+        def remember(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
+            seen[name] = value.requires_grad_()
+            return value
+
+        output = execute(graph, image.clone(), hook=remember, before_relu=remember)
+        weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
+        results = [seen[node.output] for node in convolutions]
+        gradients = torch.autograd.grad((output * weights).sum(), results)
+        effects = dict.fromkeys(kernels, 0.0)
+        with torch.no_grad():
+            for node, gradient in zip(convolutions, gradients, strict=True):
+                value, kernel, _ = node.inputs
+                error, groups = errors[kernel].to(image.dtype), node.integer("groups")
+                change = F.conv2d(seen[value], error, padding=error.shape[-1] // 2, groups=groups)
+                effects[kernel] += float((gradient * change).sum())
+        for kernel, effect in effects.items():
+            noise[kernel] += effect**2
+    return noise
+
+
+def input_covariances(
+    graph: Graph, kernels: Iterable[str], images: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """Return the covariance of what the weights of an output channel multiply, by kernel.
+
+    It is groups × n × n for n weights; all convolutions of a kernel count.
+    """
+    readers: dict[str, list[Node]] = {}
+    for node in _convolutions(graph):
+        if node.inputs[1] in set(kernels):
+            readers.setdefault(node.inputs[0], []).append(node)
+    counts: Counter[str] = Counter()
+    sums: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
+
+    def look(name: str, value: Tensor) -> Tensor:
+        for node in readers.get(name, ()):
+            kernel = node.inputs[1]
+            side = graph.constants[kernel].shape[-1]
+            pixels = F.unfold(value, side, padding=side // 2)[0]
+            pixels = pixels.reshape(node.integer("groups"), -1, pixels.shape[-1])
+            counts[kernel] += pixels.shape[-1]
+            sums[kernel] = sums.get(kernel, 0) + pixels.sum(-1, keepdim=True)
+            products[kernel] = products.get(kernel, 0) + pixels @ pixels.mT
+        return value
+
+    with torch.inference_mode():
+        for image in images:
+            execute(graph, image, hook=look, before_relu=look)
+    means = {name: total / counts[name] for name, total in sums.items()}
+    return {name: products[name] / counts[name] - mean @ mean.mT for name, mean in means.items()}
+
+
+def rounded_up(kernel: Array, covariance: Tensor) -> Flags:
+    """Choose which weights of a kernel to round up.
+
+    Args:
+        kernel: Output × input/groups × k × k.
+        covariance: As ``input_covariances`` returns it.
+    """
+    groups, n, _ = covariance.shape
+    variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    damped = covariance + _DAMPING * variance.reshape(-1, 1, 1) * torch.eye(n).to(covariance)
+    factor = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    wanted = torch.from_numpy(in_quanta(kernel)).to(covariance).reshape(groups, -1, n)
+    down, up, nearest = wanted.floor(), wanted.ceil(), wanted.round()
+    # The largest weight of a channel is its scale and has to stay one.
+    largest = wanted.abs() > 126.5
+    low, high = torch.where(largest, nearest, down), torch.where(largest, nearest, up)
+    chosen = torch.empty_like(wanted)
+    for index in range(n):
+        integers = wanted[:, :, index].round()
+        chosen[:, :, index] = integers.clamp(low[:, :, index], high[:, :, index])
+        error = (wanted[:, :, index] - chosen[:, :, index]) / factor[:, index, index, None]
+        # What this rounding changed, the weights still to be rounded make up for.
+        wanted[:, :, index + 1 :] -= error[:, :, None] * factor[:, None, index, index + 1 :]
+    flags: Flags = (chosen > down).numpy().reshape(kernel.shape)
+    return flags
+
+
+def _rounding_error(kernel: Array) -> Tensor:
+    quanta = in_quanta(kernel)
+    return torch.from_numpy((np.rint(quanta) - quanta) * weight_scales(kernel)[:, None, None, None])
+
+
+def _convolutions(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op == "Conv"]

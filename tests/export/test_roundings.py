@@ -1,0 +1,74 @@
+"""Kernels on chosen integers: what a table says is what writers round to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from export.graph import Array, Graph, Node
+from export.roundings import Flags, as_flags, as_text, in_quanta, rounded_kernel, with_roundings
+from export.scales import quantized_weight, weight_scales
+from runtime.errors import UserError
+
+_kernels = arrays(
+    np.float32,
+    array_shapes(min_dims=4, max_dims=4, max_side=4),
+    elements=st.floats(-4, 4, width=32),
+)
+
+
+@given(st.integers(1, 40).flatmap(lambda count: arrays(np.bool_, (count, 2, 1, 1))))
+def test_flags_survive_being_text(up: Flags) -> None:
+    assert np.array_equal(as_flags(as_text(up), up.shape), up)
+
+
+def test_text_is_bits_the_first_the_highest() -> None:
+    assert as_text(np.array([True] + [False] * 6 + [True, True])) == "gYA="  # 0x81, 0x80
+
+
+@given(_kernels, st.randoms())
+def test_a_kernel_on_chosen_integers_is_rounded_to_them(kernel: Array, random: object) -> None:
+    quanta = in_quanta(kernel)
+    up = np.random.default_rng(abs(hash(str(random))) % 2**32).random(kernel.shape) < 0.5
+    up &= np.ceil(quanta) > quanta
+    up = np.where(np.abs(quanta) > 126.5, np.rint(quanta) > np.floor(quanta), up)
+
+    rounded = rounded_kernel(kernel, up)
+
+    assert np.array_equal(quantized_weight(rounded), (np.floor(quanta) + up).astype(np.int8))
+    ends = np.abs(quanta).max((1, 2, 3)) > 126.5
+    assert np.allclose(weight_scales(rounded)[ends], weight_scales(kernel)[ends], rtol=1e-6)
+
+
+def _graph(kernel: Array) -> Graph:
+    node = Node("Conv", "layer", ("image", "kernel", "bias"), ("restored_image",), {"groups": 1})
+    constants = {"kernel": kernel, "bias": np.zeros(3, np.float32)}
+    return Graph((node,), constants)
+
+
+def test_only_named_kernels_are_rounded() -> None:
+    kernel = np.full((3, 3, 1, 1), 0.301, np.float32)
+    kernel[:, 0] = 1.27
+    graph = _graph(kernel)
+
+    up = with_roundings(graph, {"kernel": as_text(np.ones(kernel.shape, bool))})
+
+    assert with_roundings(graph, {}) == graph
+    (rounded,) = (array for name, array in up.constants.items() if name != "bias")
+    assert quantized_weight(rounded)[0].ravel().tolist() == [127, 31, 31]
+
+
+@pytest.mark.parametrize(
+    ("roundings", "words"),
+    [
+        ({"other": "gYA="}, "kernel 'other'"),
+        ({"kernel": "gQ=="}, "8 flags for a kernel of 9 weights"),
+        ({"kernel": "no base64"}, "kernel 'kernel'"),
+    ],
+)
+def test_a_table_of_another_network_is_refused(roundings: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=f"{words}.*reslite quantize"):
+        with_roundings(_graph(np.ones((3, 3, 1, 1), np.float32)), roundings)

@@ -1,0 +1,186 @@
+"""Weights rounded up or down: errors cancel, and pictures lose less."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from export.execution import execute
+from export.gains import int8_form, with_gains
+from export.graph import Array, Graph
+from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
+from export.roundings import as_flags, in_quanta
+from export.scales import (
+    ScaleTable,
+    quantized_weight,
+    weight_scales,
+    with_corrected_biases,
+    with_requantization,
+)
+from quantize.bias_correction import bias_corrections
+from quantize.calibration import calibration_crops, calibration_pictures
+from quantize.ptq import as_image
+from quantize.scale_classes import Concatenations
+from quantize.simulator import simulate
+from quantize.weight_rounding import input_covariances, rounded_up, rounding_noise
+
+Crops = list[NDArray[np.uint8]]
+
+_kernels = arrays(np.float32, (2, 3, 2, 2), elements=st.floats(-4, 4, width=32))
+
+
+@pytest.fixture(scope="module")
+def table(quantized: Callable[[Concatenations], ScaleTable]) -> ScaleTable:
+    """The scales of the small network, with roundings."""
+    return quantized("tied")
+
+
+def _chosen(kernel: Array, covariance: torch.Tensor) -> NDArray[np.float64]:
+    """Return the errors of the chosen integers, in quanta, output × weights."""
+    quanta = in_quanta(kernel)
+    chosen = np.floor(quanta) + rounded_up(kernel, covariance)
+    errors: NDArray[np.float64] = (chosen - quanta).reshape(len(kernel), -1).astype(np.float64)
+    return errors
+
+
+@given(_kernels, st.lists(st.floats(0.1, 10), min_size=12, max_size=12))
+def test_inputs_that_know_nothing_of_each_other_leave_the_nearest_integers(
+    kernel: Array, variances: list[float]
+) -> None:
+    covariance = torch.diag(torch.tensor(variances, dtype=torch.float64))[None]
+
+    errors = _chosen(kernel, covariance)
+
+    assert np.abs(errors).max() <= 0.5 + 1e-5
+
+
+@given(_kernels)
+def test_errors_of_inputs_that_are_one_cancel(kernel: Array) -> None:
+    errors = _chosen(kernel, torch.ones(1, 12, 12, dtype=torch.float64))
+
+    # To the nearest, twelve weights may be off by six quanta together.
+    assert np.abs(errors.sum(1)).max() <= 0.75
+    assert np.abs(errors).max() <= 1
+
+
+@given(_kernels, st.integers(0, 2**32 - 1))
+def test_the_largest_weight_stays_the_scale(kernel: Array, seed: int) -> None:
+    mixing = torch.randn(12, 12, generator=torch.Generator().manual_seed(seed)).double()
+
+    quanta = in_quanta(kernel)
+    chosen = np.floor(quanta) + rounded_up(kernel, (mixing @ mixing.mT)[None])
+
+    largest = np.abs(quanta) > 126.5
+    assert np.array_equal(chosen[largest], np.rint(quanta[largest]))
+    assert np.abs(chosen).max() <= 127
+
+
+def test_groups_are_rounded_each_for_its_own_inputs() -> None:
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    alike, unlike = torch.ones(3, 3).double(), torch.eye(3).double()
+
+    both = rounded_up(kernel, torch.stack([alike, unlike]))
+
+    largest = np.abs(kernel).max()  # One scale for all, so that halves can be compared.
+    kernel[:, 0] = largest
+    both = rounded_up(kernel, torch.stack([alike, unlike]))
+    assert np.array_equal(both[:2], rounded_up(kernel[:2], alike[None]))
+    assert np.array_equal(both[2:], rounded_up(kernel[2:], unlike[None]))
+
+
+def test_covariances_are_those_of_the_windows_of_all_that_a_kernel_reads(
+    graph: Graph, table: ScaleTable, crops: Crops
+) -> None:
+    lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    images = [as_image(crop).double() for crop in crops[:2]]
+    name = next(  # Of a convolution that is run several times.
+        kernel
+        for kernel in (node.inputs[1] for node in lowered.nodes if node.op == "Conv")
+        if sum(node.inputs[1] == kernel for node in lowered.nodes if node.op == "Conv") > 1
+        and lowered.constants[kernel].shape[-1] == 3
+    )
+    readers = [node for node in lowered.nodes if node.op == "Conv" and node.inputs[1] == name]
+    windows: list[NDArray[np.float64]] = []
+
+    def look(value: str, seen: torch.Tensor) -> torch.Tensor:
+        for _ in (node for node in readers if node.inputs[0] == value):
+            padded = np.pad(seen[0].numpy(), ((0, 0), (1, 1), (1, 1)))
+            view = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+            windows.append(view.transpose(1, 2, 0, 3, 4).reshape(-1, len(padded) * 9))
+        return seen
+
+    for image in images:
+        execute(lowered, image, hook=look)
+    whole = np.cov(np.concatenate(windows), rowvar=False, bias=True)
+
+    found = input_covariances(lowered, [name], images)[name].numpy()
+
+    assert len(windows) == 2 * len(readers)
+    n = found.shape[1]
+    for group, block in enumerate(found):
+        part = slice(group * n, (group + 1) * n)
+        assert np.allclose(block, whole[part, part], atol=1e-9)
+
+
+def test_noise_is_what_rounding_a_kernel_makes(
+    graph: Graph, table: ScaleTable, crops: Crops
+) -> None:
+    lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    images = [as_image(crop).double() for crop in crops] * 8  # Each time with other signs.
+    noise = rounding_noise(lowered, images)
+    name = max(noise, key=lambda kernel: noise[kernel])
+    kernel = lowered.constants[name]
+    scales = weight_scales(kernel).reshape(-1, 1, 1, 1)
+    nearest = lowered.with_nodes(list(lowered.nodes))
+    nearest = dataclasses.replace(
+        nearest, constants={**nearest.constants, name: quantized_weight(kernel) * scales}
+    )
+
+    made = sum(
+        float((execute(nearest, image) - execute(lowered, image)).square().sum())
+        for image in images
+    )
+
+    assert noise[name] == pytest.approx(made, rel=0.5)
+    assert noise["append_ones.weight"] == 0  # Its weights are integers of their scale.
+
+
+def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
+    graph: Graph, table: ScaleTable, crops: Crops
+) -> None:
+    others = calibration_crops(calibration_pictures(), 2, count=6, size=40, seed=5)
+    exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    to_nearest = dataclasses.replace(table, roundings={}, corrections={})
+    images = [as_image(crop).double() for crop in crops]
+    corrected = dataclasses.replace(
+        to_nearest, corrections=bias_corrections(exact, to_nearest, images)
+    )
+
+    def error(found: ScaleTable) -> float:
+        int8 = with_corrected_biases(int8_form(graph, found), found)
+        differences = [
+            simulate(with_requantization(int8, found), found, image)
+            - execute(exact, image).clamp(0, 1)
+            for image in map(as_image, others)
+        ]
+        return float(np.mean([float(one.square().mean()) for one in differences]))
+
+    assert table.roundings
+    assert error(table) < error(corrected)
+
+
+def test_every_chosen_kernel_is_one_of_the_graph(graph: Graph, table: ScaleTable) -> None:
+    exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+
+    for name, text in table.roundings.items():
+        kernel = exact.constants[name]
+        assert as_flags(text, kernel.shape).any()
