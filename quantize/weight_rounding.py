@@ -25,6 +25,7 @@ from export.roundings import Flags, as_text, in_quanta
 from export.scales import weight_scales
 
 _PICTURES = 16
+_SIDE = 64
 _WORTH_CHOOSING = 0.01  # of the noise that rounding all weights makes
 _DAMPING = 0.01  # of the mean variance: what calibration pictures never show is not left to chance
 
@@ -39,7 +40,7 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
     Returns:
         As ``ScaleTable.roundings``.
     """
-    pictures = images[:_PICTURES]
+    pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
     noise = rounding_noise(graph, pictures)
     least = _WORTH_CHOOSING * sum(noise.values())
     names = [name for name, made in noise.items() if made > least]
