@@ -15,6 +15,7 @@ from torch import Tensor
 from export.execution import execute
 from export.graph import Graph
 from export.scales import Quantization
+from quantize.sensitivity import sensitivities
 from quantize.simulator import rounded
 
 _PICTURES = 16
@@ -71,21 +72,10 @@ def less_harmful_ranges(
 def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, float]:
     """Return what white noise of variance 1 on each activation alone adds to the output.
 
-    To first order, as the sum of the output's variances over all pixels: the gradient of the output
-    weighed by random signs has their sum as its expected square.
+    To first order (see ``quantize.sensitivity``), as the sum of squares over all pixels.
     """
     effect: dict[str, float] = {}
-    signs = torch.Generator().manual_seed(0)
-    for picture in pictures:
-        seen: dict[str, Tensor] = {}
-
-        def remember(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
-            seen[name] = value.requires_grad_()
-            return value
-
-        output = execute(graph, picture.clone(), hook=remember)
-        weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
-        gradients = torch.autograd.grad((output * weights).sum(), list(seen.values()))
-        for name, gradient in zip(seen, gradients, strict=True):
+    for seen in sensitivities(graph, pictures):
+        for name, (_, gradient) in seen.items():
             effect[name] = effect.get(name, 0.0) + float(gradient.square().sum())
     return effect

@@ -12,7 +12,7 @@ left to ``quantize.bias_correction``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from export.execution import execute
 from export.graph import Array, Graph, Node
 from export.roundings import Flags, as_text, in_quanta
 from export.scales import weight_scales
+from quantize.sensitivity import sensitivities
 
 _PICTURES = 16
 _SIDE = 64
@@ -53,39 +54,27 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
 def rounding_noise(graph: Graph, images: Iterable[Tensor]) -> dict[str, float]:
     """Return what rounding each kernel alone to its nearest integers adds to the output.
 
-    To first order, as the sum of squares over all pixels: the gradient of the output weighed by
-    random signs, times what the rounding changes, has it as its expected square.
+    To first order (see ``quantize.sensitivity``), as the sum of squares over all pixels.
     """
     convolutions = _convolutions(graph)
     kernels = dict.fromkeys(node.inputs[1] for node in convolutions)
     errors = {name: _rounding_error(graph.constants[name]) for name in kernels}
     noise = dict.fromkeys(kernels, 0.0)
-    signs = torch.Generator().manual_seed(0)
-    for image in images:
-        seen: dict[str, Tensor] = {}
-
-        def remember(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
-            seen[name] = value.requires_grad_()
-            return value
-
-        output = execute(graph, image.clone(), hook=remember, before_relu=remember)
-        weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
-        results = [seen[node.output] for node in convolutions]
-        gradients = torch.autograd.grad((output * weights).sum(), results)
+    for seen in sensitivities(graph, images):
         effects = dict.fromkeys(kernels, 0.0)
-        with torch.no_grad():
-            for node, gradient in zip(convolutions, gradients, strict=True):
-                value, kernel, _ = node.inputs
-                error, groups = errors[kernel].to(image.dtype), node.integer("groups")
-                change = F.conv2d(seen[value], error, padding=error.shape[-1] // 2, groups=groups)
-                effects[kernel] += float((gradient * change).sum())
+        for node in convolutions:
+            (value, _), (_, gradient) = seen[node.inputs[0]], seen[node.output]
+            kernel, groups = node.inputs[1], node.integer("groups")
+            error = errors[kernel].to(value.dtype)
+            change = F.conv2d(value, error, padding=error.shape[-1] // 2, groups=groups)
+            effects[kernel] += float((gradient * change).sum())
         for kernel, effect in effects.items():
             noise[kernel] += effect**2
     return noise
 
 
 def input_covariances(
-    graph: Graph, kernels: Iterable[str], images: Iterable[Tensor]
+    graph: Graph, kernels: Collection[str], images: Iterable[Tensor]
 ) -> dict[str, Tensor]:
     """Return the covariance of what the weights of an output channel multiply, by kernel.
 
@@ -93,7 +82,7 @@ def input_covariances(
     """
     readers: dict[str, list[Node]] = {}
     for node in _convolutions(graph):
-        if node.inputs[1] in set(kernels):
+        if node.inputs[1] in kernels:
             readers.setdefault(node.inputs[0], []).append(node)
     counts: Counter[str] = Counter()
     sums: dict[str, Tensor] = {}
