@@ -19,11 +19,11 @@ from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
 from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
+from export.gains import int8_form
 from export.graph import Graph
 from export.lowering import fold_template_bank, lower
 from export.pooling import cut_at_pooling
-from export.profiles import PROFILES
-from export.scales import SIGMOID, ScaleTable
+from export.scales import SIGMOID, ScaleTable, with_corrected_biases
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import Simulator, simulated
@@ -211,8 +211,8 @@ def test_core_ml_packages_whole_and_cut_compute_what_the_network_does(
     allowed: float,
 ) -> None:
     image = (picture.astype(np.float32) / 255).transpose(2, 0, 1)[None].copy()
-    graph = lower(source.graph, PROFILES["coreml-ane"].rewrites("int8"))
-    module = Simulator(graph, table) if precision == "int8" else source.module
+    int8 = with_corrected_biases(int8_form(source.graph, table), table)
+    module = Simulator(int8, table) if precision == "int8" else source.module
     with torch.inference_mode():
         expected = module(torch.from_numpy(image)).clamp(0, 1).numpy()
     folder, stem = bundle[0], f"tiny_mepsnet_x1_{precision}"
