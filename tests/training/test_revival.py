@@ -124,6 +124,34 @@ def test_a_revived_channel_learns_again() -> None:
     assert _slope(network, layer) > 0
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_revived_channels_are_as_large_as_the_others_and_half_let_through(name: str) -> None:
+    network = _network(name)
+    layers = _layers(network)
+    with torch.no_grad():
+        for layer in layers:
+            layer.writer.weight *= 10
+            _kill(layer, -1e4)
+    sizes = [_size(layer.writer.weight) for layer in layers]
+    assert _revive(network) >= len(layers)
+
+    made: dict[nn.Module, torch.Tensor] = {}
+
+    def remember(writer: nn.Module, _: object, features: torch.Tensor) -> None:
+        made.setdefault(writer, features[:, CHANNEL])  # Of shared ones, the first.
+
+    for layer in layers:
+        layer.writer.register_forward_hook(remember)
+    _restore(network)
+    for layer, size in zip(layers, sizes, strict=True):
+        assert _size(layer.writer.weight[CHANNEL]) == pytest.approx(size, rel=0.7)
+        assert made[layer.writer].mean().abs() < 1e-3 * made[layer.writer].std()
+
+
+def _size(kernel: torch.Tensor) -> float:
+    return float(kernel.detach().square().mean().sqrt())
+
+
 def _slope(network: Carn, layer: HiddenLayer) -> float:
     network.zero_grad()
     torch.autograd.backward(network(torch.rand(1, 3, 8, 8), 2).square().mean())
