@@ -28,6 +28,7 @@ from export.scales import (
     weight_scales,
     with_requantization,
 )
+from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import (
     calibration_crops,
@@ -180,11 +181,16 @@ def _cheaper(
     images: Sequence[Tensor],
     progress: bool,
 ) -> ScaleTable:
-    """Return the tied table, unless requantizing pays for the time that it takes."""
-    losses = [
-        estimated_loss(output_error(graph, table, tqdm(images, name, disable=not progress)))
-        for table, name in ((tied, "measuring tied"), (requantized, "measuring requantized"))
-    ]
+    """Return the tied table, unless requantizing pays for the time that it takes.
+
+    Both are measured as TFLite files, whose changes of scale are the coarsest.
+    """
+
+    def loss(table: ScaleTable, name: str) -> float:
+        shown = tqdm(images, f"measuring {name}", disable=not progress)
+        return estimated_loss(output_error(graph, table, shown, ARITHMETIC["tflite"]))
+
+    losses = loss(tied, "tied"), loss(requantized, "requantized")
     return requantized if losses[1] < losses[0] - _WORTH_REQUANTIZING else tied
 
 
@@ -193,16 +199,22 @@ def as_image(picture: Picture) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255)
 
 
-def output_error(graph: Graph, table: ScaleTable, images: Iterable[Tensor]) -> float:
+def output_error(
+    graph: Graph,
+    table: ScaleTable,
+    images: Iterable[Tensor],
+    arithmetic: Arithmetic = EXACT,
+) -> float:
     """Return the mean squared difference that int8 makes to the output, clamped to [0, 1].
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
         table: The scales and gains; its roundings and corrections are not applied.
         images: 1 × 3 × H × W in [0, 1].
+        arithmetic: Of the runtime.
     """
     graph = with_gains(graph, table.gains)
-    simulator = Simulator(with_requantization(graph, table), table)
+    simulator = Simulator(with_requantization(graph, table), table, arithmetic=arithmetic)
     with torch.inference_mode():
         errors = [
             float((simulator(image) - execute(graph, image).clamp(0, 1)).square().mean())

@@ -29,7 +29,7 @@ from export.scales import (
     quantized_weight,
     weight_scales,
 )
-from quantize.addition import ADDITIONS, Addition, exact_sum
+from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from runtime.manifest import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -43,7 +43,7 @@ class Simulator(nn.Module):
             ``export.scales.with_requantization`` adds.
         table: The scales.
         dtype: Of pictures and arithmetic; in float64 it is exact for networks of any width.
-        addition: What a runtime makes of a sum.
+        arithmetic: What a runtime makes of sums and of changes of scale.
 
     Raises:
         CannotLower: If the graph holds constants outside its convolutions.
@@ -55,13 +55,16 @@ class Simulator(nn.Module):
         graph: Graph,
         table: ScaleTable,
         dtype: torch.dtype = torch.float32,
-        addition: Addition = exact_sum,
+        arithmetic: Arithmetic = EXACT,
     ) -> None:
         super().__init__()
         check_constants(graph)
         self.graph = _with_own_constants(graph)
         self.table = table
-        self.addition = addition
+        self.arithmetic = arithmetic
+        self._requantized = {
+            node.output: node.inputs[0] for node in self.graph.nodes if node.op == "Requantize"
+        }
         self.constants: Mapping[str, Tensor] = {
             name: torch.from_numpy(array).to(dtype)
             for node in self.graph.nodes
@@ -74,11 +77,14 @@ class Simulator(nn.Module):
         return execute(self.graph, image, self.constants, self._rounded, add=self._sum)
 
     def _rounded(self, name: str, value: Tensor) -> Tensor:
-        return rounded(value, self.table.of(name))
+        target = self.table.of(name)
+        if (source := self._requantized.get(name)) is not None:
+            value = self.arithmetic.requantize(value, self.table.of(source), target)
+        return rounded(value, target)
 
     def _sum(self, node: Node, first: Tensor, second: Tensor) -> Tensor:
         sources = [self.table.of(name) for name in node.inputs]
-        return self.addition((first, second), sources, _target(self.graph, node, self.table))
+        return self.arithmetic.add((first, second), sources, _target(self.graph, node, self.table))
 
 
 def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
     It computes in float64: sums that float32 cannot hold round one output in seven another way
     (CARN-M), files hold them as integers.
     """
-    simulator = Simulator(graph, table, torch.float64, ADDITIONS[file])
+    simulator = Simulator(graph, table, torch.float64, ARITHMETIC[file])
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
@@ -36,8 +37,9 @@ from export.scales import (
     weight_scales,
     with_requantization,
 )
+from export.tflite_writer import write_tflite
 from quantize import load_scales
-from quantize.addition import onnx_runtime_sum, xnnpack_sum
+from quantize.arithmetic import onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate, simulated
@@ -131,7 +133,7 @@ def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Intege
                 result = np.maximum(sums.pop(node.inputs[0]), 0)
             case "Add":
                 result = quanta(node.inputs[0], target) + quanta(node.inputs[1], target)
-                # Runtimes decide the ties of sums each in their own way (quantize.addition).
+                # Runtimes decide the ties of sums each in their own way (quantize.arithmetic).
                 assume(bool(np.all(np.abs(result - np.floor(result) - 0.5) > 1e-4)))
             case "Requantize":
                 result = quanta(node.inputs[0], target).astype(np.float32)
@@ -392,6 +394,33 @@ def test_the_sums_of_runtimes_decide_ties_each_in_its_own_way() -> None:
     assert (xnnpack_sum(addends, [one, one], two) / 2).tolist() == [1, 2, 0, -1]
     odd = Quantization(2.0, 1)
     assert (onnx_runtime_sum(addends, [one, one], odd) / 2).tolist() == [1, 1, -1, -1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(ratio=st.floats(2.0**-9, 100), zero_point=st.integers(-128, 127))
+def test_scales_change_as_in_tflite_files_in_every_value(
+    tmp_path_factory: pytest.TempPathFactory, ratio: float, zero_point: int
+) -> None:
+    target = Quantization(float(np.float32(PIXELS.scale / ratio)), zero_point)
+    node = Node("Requantize", "change", ("image",), ("restored_image",))
+    scales = {"image": PIXELS, "restored_image": target}
+    path = tmp_path_factory.mktemp("change") / "file.tflite"
+    write_tflite(Graph((node,), {}), path, "int8", ScaleTable("t", 1, "", "", scales, (), _NOTHING))
+    litert = Interpreter(model_path=str(path), num_threads=1)
+    (source,), (output,) = litert.get_input_details(), litert.get_output_details()
+    held = np.resize(np.arange(-128, 128, dtype=np.int8), (1, 16, 16, 3))
+    litert.resize_tensor_input(source["index"], held.shape)
+    litert.allocate_tensors()
+    litert.set_tensor(source["index"], held)
+    litert.invoke()
+    expected = litert.get_tensor(output["index"]).astype(np.int64)
+
+    value = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
+    changed = rounded(xnnpack_requantization(value, PIXELS, target), target)
+    found = (changed / target.scale).round().numpy() + zero_point
+
+    exact_kernel = ratio < 2.0**-8  # Its ties go up, too, where the simulator's go to the even one.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1 if exact_kernel else 0)
 
 
 def test_a_table_of_another_network_is_refused(
