@@ -74,8 +74,8 @@ def exact_requantization(value: Tensor, source: Quantization, target: Quantizati
 def xnnpack_requantization(value: Tensor, source: Quantization, target: Quantization) -> Tensor:
     """Change a scale as XNNPACK does: by whole 256ths, halves go up.
 
-    A ratio of 0.135 is 1.6 % off. LiteRT's own kernels, to which ratios go that XNNPACK does not
-    take, are exact but for ties.
+    A ratio of 0.135 becomes 35/256, 1.3 % more. LiteRT's own kernels, to which ratios go that
+    XNNPACK does not take, are exact but for ties.
     """
     (ratio,) = _ratios([source], target)
     if not 2.0**-8 <= ratio <= 2.0**7:

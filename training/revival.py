@@ -6,8 +6,8 @@ can be learned again (Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinf
 ICML 2023, Sec. 4). Where a shortcut or a shared convolution reads the channel, the network changes.
 
 Steps of Muon's are as large for small kernels as for large ones, and kernels grow tenfold in long
-runs: a kernel as small as at first would be turned around, and dead again, within a few hundred
-steps. It is drawn as large as the layer's others, and its bias lets half of what it makes through.
+runs. Hence a kernel is drawn as large as the layer's others, and its bias centres what it makes: of
+kernels drawn as small as at first more died again (docs/training.md, "Dead channels").
 """
 
 from __future__ import annotations
