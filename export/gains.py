@@ -1,9 +1,9 @@
 """Activations multiplied by factors that the convolutions around them make up for.
 
 The inputs of a concatenation share one 8-bit scale in every file, and one may reach five times as
-far as another. Where convolutions read the concatenation, an input may be any multiple of what it
-was: its producers make that multiple, and their kernels for its channels are divided by it. Powers
-of two keep every real number what it was, to the bit.
+far as another; so do the channels of an activation. Where convolutions read them, they may be any
+multiple of what they were: their producers make that multiple, and the kernels that read them are
+divided by it. Powers of two keep every real number what it was, to the bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export.graph import Array, Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.roundings import with_roundings
-from export.scales import ScaleTable
+from export.scales import Gain, ScaleTable
 
 
 def int8_form(graph: Graph, table: ScaleTable) -> Graph:
@@ -25,14 +25,25 @@ def int8_form(graph: Graph, table: ScaleTable) -> Graph:
     return with_roundings(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.roundings)
 
 
-def with_gains(graph: Graph, gains: Mapping[str, float]) -> Graph:
+def combined_gains(
+    by_channel: Mapping[str, tuple[float, ...]], factors: Mapping[str, float]
+) -> dict[str, Gain]:
+    """Return the gains of a graph that first gets those of channels, then those of activations."""
+    combined = {
+        value: tuple(factors.get(value, 1.0) * one for one in channels)
+        for value, channels in by_channel.items()
+    }
+    return {**factors, **combined}
+
+
+def with_gains(graph: Graph, gains: Mapping[str, Gain]) -> Graph:
     """Multiply activations by factors, and divide the kernels that read them.
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others.
-        gains: The factors of activations, 1 where none is given. Those of operators other than
-            convolutions and concatenations are the same before and after, as
-            ``quantize.gain_choice`` chooses them.
+        gains: The factors of activations or of each of their channels, 1 where none is given. Those
+            of operators other than convolutions and concatenations are the same before and after,
+            as ``quantize.gain_choice`` chooses them.
     """
     channels, added = graph.channels(), dict[str, Array]()
     joined = {node.output: node.inputs for node in graph.nodes if node.op == "Concat"}

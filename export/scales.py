@@ -57,6 +57,10 @@ SIGMOID = Quantization(1 / 256, -128)
 """Of a sigmoid's result: what TFLite's int8 LOGISTIC returns, always."""
 
 
+Gain = float | tuple[float, ...]
+"""Of all channels of an activation, or of each."""
+
+
 @dataclass(frozen=True)
 class ScaleTable:
     """The quantization of every activation, by the name it has in the captured graph.
@@ -70,8 +74,8 @@ class ScaleTable:
         requantized: Inputs of concatenations that change their scale, as (value, Concat output)
             pairs; concatenations that are not named share one scale with all their inputs.
         calibration: The pictures behind the numbers.
-        gains: By what activations are multiplied, where that is not 1 (see ``export.gains``); their
-            scales are those after it.
+        gains: By what activations are multiplied, where that is not 1, one factor for all channels
+            or one for each (see ``export.gains``); their scales are those after it.
         roundings: Which weights of a kernel are rounded up and which down, by the name of the
             kernel (see ``export.roundings``); those of others go to the nearest integer.
         corrections: What is added to the biases of convolutions, per output channel, by the name
@@ -85,7 +89,7 @@ class ScaleTable:
     activations: Mapping[str, Quantization]
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
-    gains: Mapping[str, float] = field(default_factory=dict)
+    gains: Mapping[str, Gain] = field(default_factory=dict)
     roundings: Mapping[str, str] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -126,12 +130,16 @@ def read_scale_table(path: Path) -> ScaleTable:
         calibration = content.pop("calibration")
         activations = content.pop("activations")
         corrections = content.pop("corrections")
+        gains = content.pop("gains")
         requantized = content.pop("requantized")
         return ScaleTable(
             activations={name: Quantization(**pair) for name, pair in activations.items()},
             requantized=tuple((value, concat) for value, concat in requantized),
             calibration=Calibration(tuple(calibration["pictures"]), calibration["sha256"]),
             corrections={name: tuple(shifts) for name, shifts in corrections.items()},
+            gains={
+                name: tuple(one) if isinstance(one, list) else one for name, one in gains.items()
+            },
             **content,
         )
     except FileNotFoundError as error:

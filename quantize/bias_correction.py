@@ -21,8 +21,8 @@ from export.roundings import with_roundings
 from export.scales import ScaleTable, with_requantization
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
 
-# More change nothing: a channel has thousands of values in each.
-_PICTURES = 16
+# More, or larger ones, change nothing: a channel has thousands of values in each.
+_PICTURES, _SIDE = 16, 64
 
 
 def bias_corrections(
@@ -33,8 +33,8 @@ def bias_corrections(
     Args:
         graph: Of ``export.gains.with_gains``.
         table: The scales and roundings.
-        images: Pictures, 1 × 3 × H × W in [0, 1]. All go through each layer together, cut to the
-            size of the smallest.
+        images: Pictures, 1 × 3 × H × W in [0, 1]. The first sixteen go through each layer together,
+            cut to 64×64 pixels or the size of the smallest.
 
     Returns:
         As ``ScaleTable.corrections``.
@@ -86,5 +86,5 @@ def bias_corrections(
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    height, width = (min(image.shape[axis] for image in images) for axis in (2, 3))
+    height, width = (min(_SIDE, *(image.shape[axis] for image in images)) for axis in (2, 3))
     return torch.cat([image[:, :, :height, :width] for image in images])

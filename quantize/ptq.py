@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from export.capture import capture
 from export.execution import execute
-from export.gains import with_gains
+from export.gains import combined_gains, with_gains
 from export.graph import Graph, origin
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
@@ -35,6 +35,7 @@ from quantize.calibration import (
     calibration_pictures,
     calibration_record,
 )
+from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains, scaled_summaries
 from quantize.observers import (
     OBSERVERS,
@@ -135,13 +136,18 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that the number of threads does not decide a table's digits.
     exact = [image.double() for image in images]
-    summaries = observe(lowered, tqdm(exact, "observing", disable=not progress))
+    # Of CARN-M equalized channels nearly doubled the noise (docs/quantization.md).
+    by_channel = channel_gains(lowered, exact) if method == "measured" else {}
+    even = with_gains(lowered, by_channel)
+    summaries = observe(even, tqdm(exact, "observing", disable=not progress))
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
         observer = OBSERVERS.get(method, least_squares_range)
-        gains = choose_gains(lowered, classes.classes, summaries, observer)
-        scaled, seen = with_gains(lowered, gains), scaled_summaries(lowered, summaries, gains)
+        factors = choose_gains(even, classes.classes, summaries, observer)
+        seen = scaled_summaries(even, summaries, factors)
+        gains = combined_gains(by_channel, factors)
+        scaled = with_gains(lowered, gains)
 
         def chosen_by(observer: Observer) -> dict[str, Quantization]:
             return _activations(scaled, classes, seen, observer)

@@ -47,7 +47,7 @@ TABLE = ScaleTable(
     activations={"image": PIXELS, "cat": Quantization(0.02, -3), "relu": Quantization(0.01, -128)},
     requantized=(("relu", "cat"),),
     calibration=Calibration(("div2k_0001.webp", "größe [1,  2].png"), "cd" * 32),
-    gains={"relu": 0.25},
+    gains={"relu": 0.25, "conv": (1.0, 0.5, 16.0)},
     corrections={"relu": (-0.0012, 3e-05, 1.0), "cat": (0.0,)},
 )
 

@@ -1,0 +1,106 @@
+"""Factors of channels: the network stays what it is, and what shows is rounded more finely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.capture import capture
+from export.execution import execute
+from export.gains import combined_gains, with_gains
+from export.graph import Graph, Node
+from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
+from quantize.equalization import channel_gains, factors
+from training.networks.mepsnet import Mepsnet, MepsnetConfig
+
+_SEEDED = torch.Generator().manual_seed(0)
+_IMAGES = [torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=_SEEDED) for _ in range(2)]
+
+
+def _picture_beside(others: float, *readers: Node) -> Graph:
+    """A picture copied by channels 0 to 2 of a Relu, beside three others that hardly count."""
+    first = np.zeros((6, 3, 1, 1), np.float32)
+    first[[0, 1, 2], [0, 1, 2]] = 1
+    first[[3, 4, 5], [0, 1, 2]] = others
+    last = np.zeros((3, 6, 1, 1), np.float32)
+    last[[0, 1, 2], [0, 1, 2]] = 1
+    last[:, 3:] = 1e-4
+    constants = {"first": first, "last": last}
+    constants |= {"six": np.zeros(6, np.float32), "three": np.zeros(3, np.float32)}
+    read = readers[-1].output if readers else "b"
+    nodes = (
+        Node("Conv", "a", ("image", "first", "six"), ("a",), {"groups": 1}),
+        Node("Relu", "b", ("a",), ("b",)),
+        *readers,
+        Node("Conv", "c", (read, "last", "three"), ("restored_image",), {"groups": 1}),
+    )
+    return Graph(nodes, constants)
+
+
+@pytest.mark.parametrize(("others", "factor"), [(8.0, 8.0), (2.0, 2.0), (1.0, 1.0), (100.0, 32.0)])
+def test_channels_that_carry_the_picture_reach_as_far_as_the_others(
+    others: float, factor: float
+) -> None:
+    gains = channel_gains(_picture_beside(others), _IMAGES)
+
+    assert gains.keys() == {"a", "b"}
+    assert gains["a"] == gains["b"]
+    assert {one / other for one, other in zip(gains["b"][:3], gains["b"][3:], strict=True)} == {
+        factor
+    }
+
+
+def test_what_others_than_convolutions_read_stays() -> None:
+    graph = _picture_beside(8.0, Node("Add", "twice", ("b", "b"), ("twice",)))
+
+    assert channel_gains(graph, _IMAGES) == {}
+
+
+def test_a_network_with_equalized_channels_is_the_same_to_the_bit() -> None:
+    torch.manual_seed(0)
+    config = MepsnetConfig((8, 8), channels=4, experts=2, srirs=1, blocks=1, templates=2)
+    graph = lower(capture(Mepsnet(config).at_scale(1).eval()), QUANTIZED_FORM)
+    image = torch.rand(1, 3, 9, 7)
+
+    gains = channel_gains(graph, _IMAGES)
+
+    assert any(one != 1 for channels in gains.values() for one in channels)
+    with torch.inference_mode():
+        assert torch.equal(execute(with_gains(graph, gains), image), execute(graph, image))
+
+
+@settings(deadline=None)
+@given(
+    channels=st.lists(
+        st.tuples(st.floats(0.01, 100).map(np.float32), st.floats(0, 1)), min_size=1, max_size=6
+    ),
+    dead=st.booleans(),
+)
+def test_factors_are_powers_of_two_and_never_make_more_noise(
+    channels: list[tuple[float, float]], dead: bool
+) -> None:
+    reach = torch.tensor([float(one) for one, _ in channels] + [0.0] * dead, dtype=torch.float64)
+    effect = torch.tensor([one for _, one in channels] + [1.0] * dead, dtype=torch.float64)
+
+    found = factors(reach, effect)
+
+    gains = torch.tensor(found, dtype=torch.float64)
+    assert torch.equal(gains.log2(), gains.log2().round())
+    assert not dead or found[-1] == 1
+
+    def noise(gains: torch.Tensor) -> float:
+        return float((effect / gains**2).sum() * (gains * reach).max() ** 2)
+
+    # Of the octaves to choose from one leaves the farthest channel where it is and brings no other
+    # beyond it.
+    assert noise(gains) <= noise(torch.ones_like(reach)) * (1 + 1e-9)
+
+
+def test_gains_of_channels_and_of_activations_are_multiplied() -> None:
+    combined = combined_gains({"a": (2.0, 1.0)}, {"a": 0.5, "b": 4.0})
+
+    assert combined == {"a": (1.0, 0.5), "b": 4.0}
