@@ -4,8 +4,8 @@ An activation has one scale, that of the channel which reaches farthest. In the 
 ``mepsnet-s`` four or five channels of 64 carry the picture, at an eighth to a third of the range.
 Multiplied to the reach of the farthest they are rounded as much more finely, and the kernels that
 read them are divided (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction", ICCV 2019, section 4.1; there weights share a scale, too). It makes those kernels
-uneven, so that it is for activations whose rounding shows.
+Correction", ICCV 2019, section 4.1; there weights share a scale, too). That can make those kernels
+uneven, and their weights coarser, so that it is for activations whose rounding shows.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that the number of threads does not decide a table's digits.
     exact = [image.double() for image in images]
-    # Of CARN-M equalized channels nearly doubled the noise (docs/quantization.md).
+    # Of CARN-M, equalizing every layer nearly doubled the noise (docs/quantization.md).
     by_channel = channel_gains(lowered, exact) if method == "measured" else {}
     even = with_gains(lowered, by_channel)
     summaries = observe(even, tqdm(exact, "observing", disable=not progress))
