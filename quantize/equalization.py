@@ -10,7 +10,7 @@ uneven, and their weights coarser, so that it is for activations whose rounding 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from torch import Tensor
 from export.execution import execute
 from export.graph import Graph
 from quantize.gain_choice import gain_groups
-from quantize.scale_classes import held_values
-from quantize.sensitivity import sensitivities
+from quantize.sensitivity import effect_of_noise
 
 _PICTURES = 16
 _SIDE = 64
@@ -36,8 +35,9 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
         graph: Lowered for int8.
         images: Pictures, 1 × 3 × H × W in [0, 1], float64.
     """
-    pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
-    effects, noise = _effects_of_rounding(graph, pictures)
+    effects = effect_of_noise(graph, [one[:, :, :_SIDE, :_SIDE] for one in images[:_PICTURES]])
+    reaches = _reaches(graph, images)
+    noise = {name: effects[name].sum() * reach.max() ** 2 for name, reach in reaches.items()}
     least = _WORTH_EQUALIZING * sum(noise.values())
     shown = {
         value: members
@@ -46,7 +46,6 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
         for value in members
         if noise.get(value, 0.0) > least
     }
-    reaches = _reaches(graph, shown, images)
     gains = {value: factors(reaches[value], effects[value]) for value in shown}
     return {value: gains[one] for one, members in shown.items() for value in members}
 
@@ -74,39 +73,19 @@ def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
     return tuple(min(candidates, key=noise).tolist())
 
 
-def _effects_of_rounding(
-    graph: Graph, images: Sequence[Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return what noise of variance 1 on each channel adds to the output, and what rounding adds.
-
-    Both of the activations that a file holds, to first order (see ``quantize.sensitivity``), the
-    latter in any unit.
-    """
-    held = held_values(graph)
-    effects: dict[str, Tensor] = {}
-    reach = dict.fromkeys(held, 0.0)
-    for seen in sensitivities(graph, images):
-        for name in held:
-            value, gradient = seen[name]
-            effects[name] = effects.get(name, 0) + gradient.square().sum((0, 2, 3))
-            reach[name] = max(reach[name], float(value.abs().max()))
-    return effects, {name: float(effects[name].sum()) * reach[name] ** 2 for name in held}
-
-
 def _is_between_convolutions(graph: Graph, members: Sequence[str]) -> bool:
     producers = [graph.producer(value) for value in members]
     readers = [reader for value in members for reader in graph.consumers(value)]
     return all(node is not None and node.op in _CHANNELWISE for node in (*producers, *readers))
 
 
-def _reaches(graph: Graph, values: Collection[str], images: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return the greatest magnitude in each channel of some activations."""
+def _reaches(graph: Graph, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the greatest magnitude in each channel of the activations that a file holds."""
     found: dict[str, Tensor] = {}
 
     def look(name: str, value: Tensor) -> Tensor:
-        if name in values:
-            reach = value.abs().amax((0, 2, 3))
-            found[name] = torch.maximum(found.get(name, reach), reach)
+        reach = value.abs().amax((0, 2, 3))
+        found[name] = torch.maximum(found.get(name, reach), reach)
         return value
 
     with torch.inference_mode():

@@ -194,11 +194,11 @@ def _cheaper(
     """
 
     def loss(table: ScaleTable, name: str) -> float:
-        shown = tqdm(images, f"measuring {name}", disable=not progress)
-        errors = [
-            output_error(graph, table, shown, ARITHMETIC[file]) for file in ("onnx", "tflite")
-        ]
-        return estimated_loss(max(errors))
+        def error(arithmetic: Arithmetic) -> float:
+            shown = tqdm(images, f"measuring {name}", disable=not progress)
+            return output_error(graph, table, shown, arithmetic)
+
+        return estimated_loss(max(error(ARITHMETIC["onnx"]), error(ARITHMETIC["tflite"])))
 
     losses = loss(tied, "tied"), loss(requantized, "requantized")
     return requantized if losses[1] < losses[0] - _WORTH_REQUANTIZING else tied

@@ -15,7 +15,7 @@ from torch import Tensor
 from export.execution import execute
 from export.graph import Graph
 from export.scales import Quantization
-from quantize.sensitivity import sensitivities
+from quantize.sensitivity import effect_of_noise
 from quantize.simulator import rounded
 
 _PICTURES = 16
@@ -45,7 +45,8 @@ def less_harmful_ranges(
     pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
     effect = effect_of_noise(graph, pictures)
     noise = [
-        sum(effect[name] * full[name].scale ** 2 / 12 for name in members) for members in classes
+        sum(float(effect[name].sum()) * full[name].scale ** 2 / 12 for name in members)
+        for members in classes
     ]
     least = _WORTH_MEASURING * sum(noise)
     chosen = dict(full)
@@ -67,15 +68,3 @@ def less_harmful_ranges(
             if share >= least and error(members, narrow) < error(members, full):
                 chosen.update((name, narrow[name]) for name in members)
     return chosen
-
-
-def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, float]:
-    """Return what white noise of variance 1 on each activation alone adds to the output.
-
-    To first order (see ``quantize.sensitivity``), as the sum of squares over all pixels.
-    """
-    effect: dict[str, float] = {}
-    for seen in sensitivities(graph, pictures):
-        for name, (_, gradient) in seen.items():
-            effect[name] = effect.get(name, 0.0) + float(gradient.square().sum())
-    return effect

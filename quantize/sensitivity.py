@@ -39,3 +39,15 @@ def sensitivities(
             name: (value.detach(), gradient)
             for (name, value), gradient in zip(seen.items(), gradients, strict=True)
         }
+
+
+def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return what white noise of variance 1 on each channel of each activation adds to the output.
+
+    To first order, as the sum of squares over all pixels.
+    """
+    effect: dict[str, Tensor] = {}
+    for seen in sensitivities(graph, pictures):
+        for name, (_, gradient) in seen.items():
+            effect[name] = effect.get(name, 0) + gradient.square().sum((0, 2, 3))
+    return effect
