@@ -26,7 +26,7 @@ _Drawn = TypeVar("_Drawn")
 
 
 def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
-    """Return where a recipe's batches come from: the pictures at ``paths`` and their damaged forms.
+    """Return where a recipe's batches come from: the pictures at ``paths`` and what damages them.
 
     A picture is left out at sizes that do not hold the largest patch at the largest scale.
 
@@ -56,8 +56,13 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
     if recipe.shdd_level is not None:
         source = patch_source(originals, recipe.shdd_level, recipe.seed)
     else:
-        source = PatchSource.from_pictures(originals, recipe.network.scales)
-    source = replace(source, permute_colours=recipe.permute_colours, by_area=recipe.by_area)
+        source = PatchSource.to_be_reduced(originals, recipe.network.scales)
+    source = replace(
+        source,
+        permute_colours=recipe.permute_colours,
+        by_area=recipe.by_area,
+        any_phase=recipe.any_phase,
+    )
     return source, len({index for index, _ in shown})
 
 
@@ -74,24 +79,36 @@ class Batch:
 
     Attributes:
         scale: Upscaling factor.
-        low: N × patch × patch × 3, uint8.
-        high: N × patch·scale × patch·scale × 3, uint8.
+        windows: N × side × side × 3, uint8: of the originals and of the same distorted, or of the
+            originals alone, with ``bicubic.margin(scale)`` around the patches to be reduced.
         weight: Of its loss in that of the step.
     """
 
     scale: int
-    low: Tensor
-    high: Tensor
+    windows: tuple[Tensor, ...]
     weight: float = 1.0
+
+    @property
+    def low(self) -> Tensor:
+        """What the network sees: N × patch × patch × 3, uint8."""
+        original, *distorted = self.windows
+        return distorted[0] if distorted else bicubic.reduce_windows(original, self.scale)
+
+    @property
+    def high(self) -> Tensor:
+        """What it should restore: N × patch·scale × patch·scale × 3, uint8."""
+        original, *distorted = self.windows
+        inner = slice(margin := bicubic.margin(self.scale), -margin)
+        return original if distorted else original[:, inner, inner]
 
     def on(self, device: torch.device) -> Batch:
         """Return the batch on a device, where copies from pinned memory do not wait for it."""
-        low, high = (one.to(device, non_blocking=True) for one in (self.low, self.high))
-        return replace(self, low=low, high=high)
+        windows = tuple(one.to(device, non_blocking=True) for one in self.windows)
+        return replace(self, windows=windows)
 
     def pinned(self) -> Batch:
         """Return the batch in memory that a GPU can read by itself."""
-        return replace(self, low=self.low.pin_memory(), high=self.high.pin_memory())
+        return replace(self, windows=tuple(one.pin_memory() for one in self.windows))
 
 
 def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
@@ -101,8 +118,8 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
     weights = [recipe.weight_of(scale) for scale in scales]
 
     def draw(scale: int, size: int, weight: float = 1.0) -> Batch:
-        low, high = map(torch.from_numpy, source.batch(random, scale, stage.patch, size))
-        return Batch(scale, low, high, weight)
+        windows = source.windows(random, scale, stage.patch, size)
+        return Batch(scale, tuple(map(torch.from_numpy, windows)), weight)
 
     if not recipe.all_scales:
         return [draw(int(random.choice(scales, p=weights)), stage.batch)]

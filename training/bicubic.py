@@ -8,10 +8,13 @@ Kernel: Keys, "Cubic convolution interpolation", 1981, with a = −0.5.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 _STRIPE = 256
 """Values of a row taken at once, so that what is summed stays in the processor's cache."""
@@ -51,10 +54,50 @@ def enlarge(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return resize(picture, picture.shape[0] * scale, picture.shape[1] * scale)
 
 
+def margin(scale: int) -> int:
+    """Return how many pixels beyond a patch the reduction of its edge pixels reads, at most."""
+    return 2 * scale
+
+
+def reduce_windows(windows: Tensor, scale: int) -> Tensor:
+    """Reduce patches that lie in windows with a margin on every side, on any device.
+
+    What ``reduce`` makes of the picture, at scales 2 and 4 to the bit: single precision holds their
+    kernels exactly. At scale 3 a value half-way between two levels may go to the other.
+
+    Args:
+        windows: N × side × side × 3, uint8; a side is patch · scale and ``margin(scale)`` at
+            both ends.
+        scale: How many times.
+
+    Returns:
+        N × patch × patch × 3, uint8.
+    """
+    weights = _window_weights(windows.shape[1], scale, windows.device)
+    with torch.autocast(windows.device.type, enabled=False):  # products, too, are of whole floats
+        rows = _rounded(weights @ windows.permute(0, 3, 1, 2).float())
+        reduced = _rounded(rows @ weights.T)
+    return reduced.permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+
+
 def crop_to_multiple(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """Cut a picture at the bottom and the right so that its sides are multiples of ``scale``."""
     height, width = (side - side % scale for side in picture.shape[:2])
     return picture[:height, :width]
+
+
+@lru_cache
+def _window_weights(side: int, scale: int, device: torch.device) -> Tensor:
+    """Return the weights of a window's pixels in those of its patch: patch × side, float32."""
+    weights, sources = _contributions(side, side // scale)
+    matrix = np.zeros((len(weights), side), np.float32)
+    np.add.at(matrix, (np.arange(len(weights))[:, None], sources), weights)
+    beyond = margin(scale) // scale
+    return torch.from_numpy(matrix[beyond:-beyond]).to(device)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return (values + 0.5).floor().clamp(0, 255)
 
 
 def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,81 +63,84 @@ def read_all(paths: Sequence[Path]) -> list[Picture]:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Aligned low- and high-resolution patches drawn at random from pictures in memory.
+    """Windows for patches, drawn at random from pictures in memory.
 
     Attributes:
-        high: The pictures.
-        low: Their reductions, ``low[scale][index]``.
-        permute_colours: Put the channels of every patch pair in a random order.
+        originals: The pictures.
+        distorted: Their distorted forms; without them, patches are to be reduced.
+        edge: Pixels mirrored beyond every edge of the originals.
+        permute_colours: Put the channels of every window in a random order.
         by_area: Draw from a picture as often as it is large; otherwise from all equally often.
+        any_phase: Draw patches at any pixel; otherwise where the reduced picture has pixels.
     """
 
-    high: Sequence[Picture]
-    low: dict[int, Sequence[Picture]]
+    originals: Sequence[Picture]
+    distorted: Sequence[Picture] | None = None
+    edge: int = 0
     permute_colours: bool = False
     by_area: bool = False
+    any_phase: bool = False
 
     @classmethod
-    def from_pictures(cls, pictures: Sequence[Picture], scales: Sequence[int]) -> PatchSource:
-        """Reduce every picture to every scale with MATLAB's bicubic."""
+    def to_be_reduced(cls, pictures: Sequence[Picture], scales: Sequence[int]) -> PatchSource:
+        """Mirror pictures beyond their edges, as far as the reduction reads there."""
+        edge = bicubic.margin(max(scales))
+        edges = ((edge, edge), (edge, edge), (0, 0))
+        return cls([np.pad(picture, edges, mode="symmetric") for picture in pictures], edge=edge)
 
-        def reductions(picture: Picture) -> list[Picture]:
-            return [
-                bicubic.reduce(bicubic.crop_to_multiple(picture, scale), scale) for scale in scales
-            ]
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = list(pool.map(reductions, pictures))
-        low = zip(scales, zip(*rows, strict=True), strict=True)
-        return cls(pictures, dict(low))
-
-    def batch(
+    def windows(
         self, random: np.random.Generator, scale: int, patch: int, size: int
-    ) -> tuple[Picture, Picture]:
-        """Draw ``size`` patch pairs, each turned and flipped at random.
+    ) -> list[Picture]:
+        """Draw windows, each turned and flipped at random.
 
         Args:
-            random: Where the draws come from; the same generator state draws the same batch.
+            random: Where the draws come from; the same generator state draws the same windows.
             scale: Upscaling factor.
             patch: Side of the low-resolution patch in pixels.
-            size: Patches in the batch.
+            size: How many.
 
         Returns:
-            Low (size × patch × patch × 3) and high (size × patch·scale × patch·scale × 3), uint8.
+            Of the originals and, where there are, of the distorted pictures at the same places:
+            size × side × side × 3, uint8. A side is patch · scale, with ``bicubic.margin(scale)``
+            more at both ends where patches are to be reduced.
         """
-        low = np.empty((size, patch, patch, 3), np.uint8)
-        high = np.empty((size, patch * scale, patch * scale, 3), np.uint8)
+        layers = [one for one in (self.originals, self.distorted) if one is not None]
+        margin = bicubic.margin(scale) if self.distorted is None else 0
+        side = patch * scale + 2 * margin
+        drawn = [np.empty((size, side, side, 3), np.uint8) for _ in layers]
         for index in range(size):
             which = self._draw_picture(random)
-            small, large = self.low[scale][which], self.high[which]
-            top = int(random.integers(small.shape[0] - patch + 1))
-            left = int(random.integers(small.shape[1] - patch + 1))
+            top, left = (
+                self.edge - margin + self._draw_place(random, length, scale, patch)
+                for length in self._sides(which)
+            )
             turns, flip = int(random.integers(4)), bool(random.integers(2))
             colours = random.permutation(3) if self.permute_colours else range(3)
-            small = _oriented(_window(small, top, left, patch), turns, flip)
-            large = _oriented(_window(large, top * scale, left * scale, patch * scale), turns, flip)
-            # Plane by plane: several times as fast as pixels of three bytes.
-            for channel, colour in enumerate(colours):
-                low[index, ..., channel] = small[..., colour]
-                high[index, ..., channel] = large[..., colour]
-        return low, high
+            for windows, pictures in zip(drawn, layers, strict=True):
+                window = pictures[which][top : top + side, left : left + side]
+                window = np.rot90(window[:, ::-1] if flip else window, turns)
+                # Plane by plane: several times as fast as pixels of three bytes.
+                for channel, colour in enumerate(colours):
+                    windows[index, ..., channel] = window[..., colour]
+        return drawn
+
+    def _draw_place(self, random: np.random.Generator, length: int, scale: int, patch: int) -> int:
+        if self.any_phase:
+            return int(random.integers(length - patch * scale + 1))
+        return scale * int(random.integers(length // scale - patch + 1))
 
     def _draw_picture(self, random: np.random.Generator) -> int:
         if self.by_area:
             return int(np.searchsorted(self._area_shares, random.random(), side="right"))
-        return int(random.integers(len(self.high)))
+        return int(random.integers(len(self.originals)))
 
     @cached_property
     def _area_shares(self) -> NDArray[np.float64]:
         """Of all pictures up to each one."""
-        areas = np.cumsum([picture.shape[0] * picture.shape[1] for picture in self.high])
+        areas = np.cumsum([math.prod(self._sides(one)) for one in range(len(self.originals))])
         shares: NDArray[np.float64] = areas / areas[-1]
         return shares
 
-
-def _window(picture: Picture, top: int, left: int, side: int) -> Picture:
-    return picture[top : top + side, left : left + side]
-
-
-def _oriented(patch: Picture, turns: int, flip: bool) -> Picture:
-    return np.rot90(patch[:, ::-1] if flip else patch, turns)
+    def _sides(self, which: int) -> tuple[int, int]:
+        height, width = self.originals[which].shape[:2]
+        return height - 2 * self.edge, width - 2 * self.edge

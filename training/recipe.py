@@ -111,6 +111,10 @@ class Recipe(_Strict):
     by_area: bool = Field(
         default=False, description="draw from a picture as often as it is large, not equally often"
     )
+    any_phase: bool = Field(
+        default=False,
+        description="cut patches at any pixel, not only where the reduced picture has pixels",
+    )
     revive_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
     )
@@ -144,8 +148,8 @@ class Recipe(_Strict):
             )
         if self.degradation == "bicubic" and self.identity_weight != 1:
             raise ValueError("identity_weight goes with degradations shdd-… only")
-        if self.degradation != "bicubic" and self.sizes != (1,):
-            raise ValueError("sizes goes with bicubic reduction only")
+        if self.degradation != "bicubic" and (self.sizes != (1,) or self.any_phase):
+            raise ValueError("sizes and any_phase go with bicubic reduction only")
         if self.revive_at and family_of(self.network) != "carn":
             raise ValueError("revive_at goes with networks of the family carn only")
         return self

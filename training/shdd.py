@@ -202,9 +202,9 @@ class ShddVersions(Sequence[Picture]):
 
 
 def patch_source(pictures: Sequence[Picture], level: Level, seed: int) -> PatchSource:
-    """Return a source of aligned patches: distorted ones and, at scale 1, their originals."""
+    """Return a source of windows of distorted pictures and of their originals."""
     originals = [picture for picture in pictures for _ in range(VERSIONS)]
-    return PatchSource(originals, {1: ShddVersions(pictures, level, seed)})
+    return PatchSource(originals, ShddVersions(pictures, level, seed))
 
 
 def _halves(

@@ -92,8 +92,8 @@ class _Graph:
 
     def replay(self, batches: Sequence[Batch]) -> Tensor:
         for ours, theirs in zip(self._batches, batches, strict=True):
-            ours.low.copy_(theirs.low, non_blocking=True)
-            ours.high.copy_(theirs.high, non_blocking=True)
+            for window, drawn in zip(ours.windows, theirs.windows, strict=True):
+                window.copy_(drawn, non_blocking=True)
         self._rate.fill_(schedule(self._run.recipe, self._run.step))
         self._renewal.fill_(_renewal(self._run))
         self._graph.replay()

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from training import bicubic
 from training.pictures import picture_paths, read_rgb
 
+_NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_reductions_of_set5_equal_matlabs_to_the_bit(standard_data: Path, scale: int) -> None:
@@ -56,6 +58,33 @@ def test_reduction_commutes_with_mirroring(astronaut: NDArray[np.uint8], scale: 
     mirrored = bicubic.reduce(picture[:, ::-1], scale)[:, ::-1]
     difference = mirrored.astype(int) - bicubic.reduce(picture, scale)
     assert np.abs(difference).max() <= 1  # a tie may round the other way
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=_NEEDS_CUDA)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_windows_are_reduced_as_the_picture_around_them_is(
+    astronaut: NDArray[np.uint8], scale: int, device: str, autocast: bool
+) -> None:
+    side, margin = 24 * scale, bicubic.margin(scale)
+    picture = bicubic.crop_to_multiple(astronaut, scale)
+    expected = bicubic.reduce(picture, scale)
+    mirrored = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    places = (0, 100, expected.shape[0] - 24)  # at an edge, inside, at another edge
+    windows = np.stack(
+        [
+            mirrored[scale * one :, scale * one :][: side + 2 * margin, : side + 2 * margin]
+            for one in places
+        ]
+    )
+    patches = np.stack([expected[one : one + 24, one : one + 24] for one in places])
+
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+        reduced = bicubic.reduce_windows(torch.from_numpy(windows).to(device), scale).cpu().numpy()
+
+    differences = np.abs(reduced.astype(int) - patches)
+    assert differences.max() <= (1 if scale == 3 else 0)
+    assert (differences > 0).mean() < 0.005  # thirds: a tie may round the other way
 
 
 def test_a_picture_that_does_not_divide_is_refused() -> None:

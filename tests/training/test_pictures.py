@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from runtime.errors import UserError
+from training.batches import Batch
 from training.pictures import PatchSource, data_folder, picture_paths, read_rgb
 
 
@@ -41,25 +43,38 @@ def test_grey_is_spread_over_three_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))
 
 
-def test_colours_are_permuted_alike_in_both_patches_of_a_pair() -> None:
-    # Of one colour, which reductions do not change.
-    picture = np.full((32, 32, 3), (10, 20, 30), np.uint8)
-    source = replace(PatchSource.from_pictures([picture], (2,)), permute_colours=True)
-    low, high = source.batch(np.random.default_rng(0), 2, 8, 40)
-    orders = {tuple(patch[0, 0]) for patch in low}
+def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
+    pictures = [np.full((32, 32, 3), colours, np.uint8) for colours in ((10, 20, 30), (1, 2, 3))]
+    source = PatchSource(pictures[:1], pictures[1:], permute_colours=True)
+    originals, distorted = source.windows(np.random.default_rng(0), 1, 8, 40)
+    orders = {tuple(window[0, 0]) for window in originals}
     assert len(orders) == 6
     assert all(sorted(order) == [10, 20, 30] for order in orders)
-    for small, large in zip(low, high, strict=True):
-        assert (large == small[0, 0]).all()
+    np.testing.assert_array_equal(originals, 10 * distorted)
 
 
 def test_large_pictures_are_drawn_from_more_often_by_area_only() -> None:
     pictures = [np.full((side, 32, 3), value, np.uint8) for value, side in ((1, 32), (2, 96))]
-    source = PatchSource.from_pictures(pictures, (2,))
+    source = PatchSource.to_be_reduced(pictures, (2,))
 
     def drawn_from_the_large(source: PatchSource) -> float:
-        _, high = source.batch(np.random.default_rng(0), 2, 8, 2000)
-        return float((high == 2).mean())
+        (windows,) = source.windows(np.random.default_rng(0), 2, 8, 2000)
+        return float((windows == 2).mean())
 
     assert drawn_from_the_large(source) == pytest.approx(0.5, abs=0.05)
     assert drawn_from_the_large(replace(source, by_area=True)) == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_patches_are_cut_at_any_pixel_if_asked(scale: int) -> None:
+    numbers = np.arange(70, dtype=np.uint8)
+    picture = np.stack([*np.meshgrid(numbers, numbers), np.zeros((70, 70), np.uint8)], axis=2)
+    source = PatchSource.to_be_reduced([picture], (2, 3, 4))
+
+    def places(source: PatchSource) -> set[int]:
+        (windows,) = source.windows(np.random.default_rng(0), scale, 8, 500)
+        high = Batch(scale, (torch.from_numpy(windows),)).high
+        return set(high[..., :2].amin(dim=(1, 2)).flatten().tolist())
+
+    assert places(source) == set(range(0, 70 - 8 * scale + 1, scale))
+    assert places(replace(source, any_phase=True)) == set(range(70 - 8 * scale + 1))

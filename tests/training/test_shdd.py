@@ -126,17 +126,17 @@ def test_equal_arguments_give_equal_pixels_and_others_do_not() -> None:
 def test_training_patches_are_windows_of_the_versions_and_their_originals() -> None:
     pictures = [_picture(), _picture(90, 70)]
     source = patch_source(pictures, "easy", seed=2)
-    versions = source.low[1]
+    versions = source.distorted
     assert isinstance(versions, ShddVersions)
-    assert len(versions) == len(source.high) == 2 * VERSIONS
+    assert len(versions) == len(source.originals) == 2 * VERSIONS
     np.testing.assert_array_equal(
         versions[VERSIONS + 3], distort(pictures[1], "easy", 2, 1, 3).pixels
     )
-    assert source.high[VERSIONS + 3] is pictures[1]
-    low, high = source.batch(np.random.default_rng(0), 1, 24, 6)
-    assert low.shape == high.shape == (6, 24, 24, 3)
-    again = source.batch(np.random.default_rng(0), 1, 24, 6)
-    np.testing.assert_array_equal(low, again[0])
+    assert source.originals[VERSIONS + 3] is pictures[1]
+    originals, distorted = source.windows(np.random.default_rng(0), 1, 24, 6)
+    assert originals.shape == distorted.shape == (6, 24, 24, 3)
+    again = source.windows(np.random.default_rng(0), 1, 24, 6)
+    np.testing.assert_array_equal(distorted, again[1])
 
 
 def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Path) -> None:

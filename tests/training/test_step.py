@@ -23,8 +23,9 @@ def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> 
     changes = ["sizes=[1, 0.5]", "stages=[{steps: 1, patch: 12, batch: 4}]"]
     source, used = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
     assert used == 2
-    assert [one.shape[:2] for one in source.high] == [(96, 106), (48, 58), (48, 53)]
-    assert [one.shape[:2] for one in source.low[4]] == [(24, 26), (12, 14), (12, 13)]
+    mirrored = 2 * source.edge
+    shown = [tuple(side - mirrored for side in one.shape[:2]) for one in source.originals]
+    assert shown == [(96, 106), (48, 58), (48, 53)]
     with pytest.raises(UserError, match=r"at sizes \[0.25\] none of the 3 pictures .* 48×48"):
         source_of(load_recipe("carn", ["sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
 
@@ -32,8 +33,9 @@ def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> 
 def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match=r"sizes.0: Input should be greater than 0 \(found -1\)"):
         load_recipe("carn", ["sizes=[-1]"])
-    with pytest.raises(UserError, match="sizes goes with bicubic reduction only"):
-        load_recipe("mepsnet-s", ["sizes=[1, 0.5]"])
+    for change in ("sizes=[1, 0.5]", "any_phase=true"):
+        with pytest.raises(UserError, match="go with bicubic reduction only"):
+            load_recipe("mepsnet-s", [change])
 
 
 @pytest.mark.slow
@@ -41,12 +43,11 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
 def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
     # One step: the compiler's is of other roundings.
     random, losses, kernels = torch.Generator().manual_seed(0), [], []
-    shapes = ((2, 12, 12, 3), (2, 24, 24, 3))
-    low, high = (torch.randint(0, 256, one, generator=random, dtype=torch.uint8) for one in shapes)
+    windows = torch.randint(0, 256, (2, 32, 32, 3), generator=random, dtype=torch.uint8)
     for compiled in ("false", "true"):
         changes = [f"compiled={compiled}", "precision=float32", "network.blocks=1"]
         run = Run.fresh(load_recipe("carn-m", [*changes, "network.units=1"]))
-        losses.append(train_step(run, [Batch(2, low, high)]).item())
+        losses.append(train_step(run, [Batch(2, (windows,))]).item())
         kernels.append(run.network.get_parameter("entry.weight").detach())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(*kernels)

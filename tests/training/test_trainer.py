@@ -91,7 +91,7 @@ def _batch(recipe: Recipe, source: PatchSource, step: int) -> Batch:
 
 def _source(recipe: Recipe, data: Path) -> PatchSource:
     pictures = read_all(picture_paths(data / "train"))
-    return PatchSource.from_pictures(pictures, recipe.network.scales)
+    return PatchSource.to_be_reduced(pictures, recipe.network.scales)
 
 
 def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_loss_weighs_what_nothing_befell() -> None:
     low = torch.from_numpy(random.integers(0, 256, (2, 16, 16, 3), np.uint8))
     high = low.clone()
     high[:, 4:] = 255 - low[:, 4:]
-    batch, run = Batch(1, low, high), Run.fresh(recipe)
+    batch, run = Batch(1, (high, low)), Run.fresh(recipe)
     with torch.no_grad():
         image, original = (one.permute(0, 3, 1, 2) / 255 for one in (low, high))
         errors = (run.network(image, 1) - original).abs()
