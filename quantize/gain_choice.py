@@ -18,7 +18,7 @@ from quantize.scale_classes import connected, rectified
 
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Add", "Sub", "DepthToSpace", "Split"})
 """Operators whose results are multiplied by what their operands are."""
-_MOST = 4
+_MOST = 8
 """The greatest exponent."""
 
 

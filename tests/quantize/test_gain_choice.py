@@ -106,7 +106,7 @@ def _joined(first: float, second: float, *readers: Node) -> Graph:
 
 
 @pytest.mark.parametrize(
-    ("second", "factor"), [(0.1, 1), (0.4, 0.25), (0.7, 0.125), (0.025, 4), (99, 1 / 16), (0, 1)]
+    ("second", "factor"), [(0.1, 1), (0.4, 0.25), (0.7, 0.125), (0.025, 4), (99, 1 / 256), (0, 1)]
 )
 def test_what_shares_a_scale_is_brought_to_the_reach_of_the_first(
     second: float, factor: float
