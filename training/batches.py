@@ -98,8 +98,8 @@ class Batch:
     def high(self) -> Tensor:
         """What it should restore: N × patch·scale × patch·scale × 3, uint8."""
         original, *distorted = self.windows
-        inner = slice(margin := bicubic.margin(self.scale), -margin)
-        return original if distorted else original[:, inner, inner]
+        margin = bicubic.margin(self.scale)
+        return original if distorted else original[:, margin:-margin, margin:-margin]
 
     def on(self, device: torch.device) -> Batch:
         """Return the batch on a device, where copies from pinned memory do not wait for it."""

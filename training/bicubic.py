@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_REACH = 2
+"""How many of its own pixels the kernel reaches."""
 _STRIPE = 256
 """Values of a row taken at once, so that what is summed stays in the processor's cache."""
 
@@ -46,7 +48,7 @@ def reduce(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     if height % scale or width % scale:
         raise ValueError(f"{height}×{width} is no multiple of {scale}; crop the picture first")
-    return resize(picture, height // scale, width // scale, round_between=scale < 8)
+    return resize(picture, height // scale, width // scale, _rounds_between(scale))
 
 
 def enlarge(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -56,14 +58,14 @@ def enlarge(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 def margin(scale: int) -> int:
     """Return how many pixels beyond a patch the reduction of its edge pixels reads, at most."""
-    return 2 * scale
+    return _REACH * scale
 
 
 def reduce_windows(windows: Tensor, scale: int) -> Tensor:
     """Reduce patches that lie in windows with a margin on every side, on any device.
 
     What ``reduce`` makes of the picture, at scales 2 and 4 to the bit: single precision holds their
-    kernels exactly. At scale 3 a value half-way between two levels may go to the other.
+    kernels exactly. At others a value half-way between two levels may go to the other.
 
     Args:
         windows: N × side × side × 3, uint8; a side is patch · scale and ``margin(scale)`` at
@@ -74,9 +76,9 @@ def reduce_windows(windows: Tensor, scale: int) -> Tensor:
         N × patch × patch × 3, uint8.
     """
     weights = _window_weights(windows.shape[1], scale, windows.device)
-    with torch.autocast(windows.device.type, enabled=False):  # products, too, are of whole floats
-        rows = _rounded(weights @ windows.permute(0, 3, 1, 2).float())
-        reduced = _rounded(rows @ weights.T)
+    with torch.autocast(windows.device.type, enabled=False):  # bf16 has no levels of a half
+        rows = weights @ windows.permute(0, 3, 1, 2).float()
+        reduced = _rounded((_rounded(rows) if _rounds_between(scale) else rows) @ weights.T)
     return reduced.permute(0, 2, 3, 1).to(torch.uint8).contiguous()
 
 
@@ -92,8 +94,12 @@ def _window_weights(side: int, scale: int, device: torch.device) -> Tensor:
     weights, sources = _contributions(side, side // scale)
     matrix = np.zeros((len(weights), side), np.float32)
     np.add.at(matrix, (np.arange(len(weights))[:, None], sources), weights)
-    beyond = margin(scale) // scale
-    return torch.from_numpy(matrix[beyond:-beyond]).to(device)
+    return torch.from_numpy(matrix[_REACH:-_REACH]).to(device)
+
+
+def _rounds_between(scale: int) -> bool:
+    """Return whether a reduction is rounded after the rows, too; see the module."""
+    return scale < 8
 
 
 def _rounded(values: Tensor) -> Tensor:

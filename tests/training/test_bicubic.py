@@ -60,7 +60,7 @@ def test_reduction_commutes_with_mirroring(astronaut: NDArray[np.uint8], scale: 
     assert np.abs(difference).max() <= 1  # a tie may round the other way
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=_NEEDS_CUDA)])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_windows_are_reduced_as_the_picture_around_them_is(
@@ -70,7 +70,7 @@ def test_windows_are_reduced_as_the_picture_around_them_is(
     picture = bicubic.crop_to_multiple(astronaut, scale)
     expected = bicubic.reduce(picture, scale)
     mirrored = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    places = (0, 100, expected.shape[0] - 24)  # at an edge, inside, at another edge
+    places = (0, 17, expected.shape[0] - 24)  # at an edge, inside, at another edge
     windows = np.stack(
         [
             mirrored[scale * one :, scale * one :][: side + 2 * margin, : side + 2 * margin]
@@ -83,8 +83,8 @@ def test_windows_are_reduced_as_the_picture_around_them_is(
         reduced = bicubic.reduce_windows(torch.from_numpy(windows).to(device), scale).cpu().numpy()
 
     differences = np.abs(reduced.astype(int) - patches)
-    assert differences.max() <= (1 if scale == 3 else 0)
-    assert (differences > 0).mean() < 0.005  # thirds: a tie may round the other way
+    assert differences.max() <= (0 if scale in {2, 4} else 1)
+    assert (differences > 0).mean() < 0.005  # a tie may round the other way
 
 
 def test_a_picture_that_does_not_divide_is_refused() -> None:
