@@ -11,7 +11,8 @@ from runtime.errors import UserError
 from training.catalogue import find_model
 from training.hidden_tensorflow import without_tensorflow
 
-TAG = "psnr_by_seconds"
+PSNR, SECONDS = "psnr/x", "seconds"
+"""Tags of a log: PSNR at each scale, and the seconds spent until the same step."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,21 @@ def read_curves(run: Path) -> list[Curve]:
     with without_tensorflow():
         log = EventAccumulator(str(run), size_guidance={"scalars": 0})
         log.Reload()
-    tags = [tag for tag in log.Tags()["scalars"] if tag.startswith(TAG)]
-    if not tags:
+    tags = log.Tags()["scalars"]
+    if SECONDS not in tags:
         raise UserError(f"{run}: holds no TensorBoard log with validations; train there first")
+    seconds = {point.step: float(point.value) for point in log.Scalars(SECONDS)}
     curves = []
-    for tag in sorted(tags):
-        points = log.Scalars(tag)
+    for tag in sorted(tag for tag in tags if tag.startswith(PSNR)):
+        # A run that was stopped after a validation and resumed there has validated twice.
+        psnr = {point.step: float(point.value) for point in log.Scalars(tag)}
+        steps = sorted(psnr.keys() & seconds.keys())
         curves.append(
             Curve(
                 name=run.name,
-                scale=int(tag.rpartition("x")[2]),
-                seconds=tuple(float(point.step) for point in points),
-                psnr=tuple(float(point.value) for point in points),
+                scale=int(tag.removeprefix(PSNR)),
+                seconds=tuple(seconds[step] for step in steps),
+                psnr=tuple(psnr[step] for step in steps),
             )
         )
     return curves

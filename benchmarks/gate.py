@@ -29,7 +29,15 @@ from export.parity import ParityError, Restore
 from runtime import sessions
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import Artifact, Format, Precision, read_manifest, size_of
+from runtime.manifest import (
+    Artifact,
+    Format,
+    Manifest,
+    Precision,
+    read_manifest,
+    sha256_of,
+    size_of,
+)
 from training.catalogue import file_stem
 from training.pictures import Picture
 
@@ -192,17 +200,15 @@ def snapshot(
         threads: CPU threads; None for every available core.
 
     Raises:
-        UserError: If the folder holds no bundle, or an artifact is damaged.
+        UserError: If the folder holds no bundle, or an artifact cannot be opened.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UserError(f"{folder}: holds no manifest.json; 'reslite ship' makes a bundle")
+    manifest = manifest_of(folder)
     entries = []
-    for artifact in manifest.artifacts:
+    for artifact in _present(manifest, folder):
         path = folder / artifact.file
         quality = None
         if _can_run(artifact):
-            with sessions.open(path, threads=threads) as session:
+            with sessions.open(path, verify=False, threads=threads) as session:
                 quality = _quality(session, source, pairs)
         entries.append(
             Entry(
@@ -250,6 +256,17 @@ def unproven(error: ParityError) -> Deviation:
     return Deviation(error.file, "difference from reference", expected, found, "exact")
 
 
+def damaged(folder: Path) -> list[Deviation]:
+    """Return a deviation for each file of a bundle that is not the one its manifest describes."""
+    manifest = manifest_of(folder)
+    hashes = [(one, sha256_of(folder / one.file)) for one in _present(manifest, folder)]
+    return [
+        Deviation(one.file, "SHA-256", _short(one.sha256), _short(found), "exact")
+        for one, found in hashes
+        if found != one.sha256
+    ]
+
+
 def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
     """Return every figure of ``found`` that deviates from the baseline, in either direction.
 
@@ -287,6 +304,23 @@ def deviation_table(deviations: Sequence[Deviation]) -> str:
         f"{text_table(header, rows)}\n"
         f"If this is intended, accept it as the new baseline: {UPDATE_COMMAND}"
     )
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Return the manifest of a bundle.
+
+    Raises:
+        UserError: If the folder holds none.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder}: holds no manifest.json; 'reslite ship' makes a bundle")
+    return manifest
+
+
+def _present(manifest: Manifest, folder: Path) -> list[Artifact]:
+    """Return the artifacts whose files are there."""
+    return [artifact for artifact in manifest.artifacts if (folder / artifact.file).exists()]
 
 
 def _can_run(artifact: Artifact) -> bool:
@@ -341,6 +375,9 @@ def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:
     ]
     if found.quality is not None and expected.quality is not None:
         deviations += _compare_quality(file, found.precision, found.quality, expected.quality)
+    elif found.format != "coreml" and found.quality != expected.quality:  # Core ML needs macOS
+        before, now = ("measured" if one.quality else "none" for one in (expected, found))
+        deviations.append(Deviation(file, "quality", before, now, "exact"))
     return deviations
 
 

@@ -1,5 +1,8 @@
 """The optimizers: Adam for everything, or Muon for the kernels and Adam for the rest.
 
+Weight decay is decoupled in both (Loshchilov and Hutter, ICLR 2019): it shrinks parameters and
+reaches no moments.
+
 Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) steps by the
 momentum of a matrix with all its singular values set to one. A kernel is one matrix for each group
 of its convolution, outputs × (inputs · k²). The first and the last convolution, biases and
@@ -55,7 +58,7 @@ class Optimizer:
         self._turns = {name: turn for turn, name in enumerate(large)}
         self._turn_length = options.large_kernels_every
         rest = [one for name, one in self._parameters.items() if name not in self._parts]
-        self._adam = torch.optim.Adam(
+        self._adam = torch.optim.AdamW(
             rest,
             0.0,
             options.betas,
@@ -63,8 +66,9 @@ class Optimizer:
             fused=True,
             capturable=rest[0].is_cuda,
         )
-        self._adam_rate = options.adam_learning_rate or options.learning_rate
-        self._rate = options.learning_rate
+        self._rate = self._adam_rate = options.learning_rate
+        if options.kind == "muon" and options.adam_learning_rate is not None:
+            self._adam_rate = options.adam_learning_rate
         self._weight_decay = options.weight_decay
         self._dtype = dtype
 

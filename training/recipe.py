@@ -6,13 +6,14 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     ValidationError,
@@ -31,8 +32,11 @@ Degradation = Literal["bicubic", "shdd-easy", "shdd-moderate", "shdd-difficult"]
 """What the network undoes: bicubic reduction, or distortions that differ from region to region."""
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(_Strict):
@@ -61,8 +65,10 @@ class OptimizerOptions(_Strict):
     kind: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(gt=0)
     adam_learning_rate: float | None = Field(default=None, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="part of a parameter that a step at a rate of 1 would take"
+    )
     warmup: int = Field(default=500, ge=0)
     schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
     decay: int = Field(default=5000, gt=0)
@@ -86,7 +92,7 @@ class Recipe(_Strict):
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimizer: OptimizerOptions
     degradation: Degradation = "bicubic"
-    scale_weights: dict[int, float] = Field(default_factory=dict)
+    scale_weights: dict[int, NonNegativeFloat] = Field(default_factory=dict)
     all_scales: bool = Field(
         default=False, description="take patches of every scale in each step, not of one at random"
     )
@@ -125,7 +131,7 @@ class Recipe(_Strict):
     compiled: bool = Field(
         default=False, description="train the network through torch.compile; pays on CUDA"
     )
-    seed: int = 0
+    seed: NonNegativeInt = 0
     start: tuple[str, ...] = Field(
         default=(), description="models or weights files to begin with; of several, their mean"
     )

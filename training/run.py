@@ -21,6 +21,13 @@ from training.optimization import Optimizer
 from training.precision import with_precision
 from training.recipe import Recipe, parse_recipe
 
+_MAY_CHANGE = {
+    *("name", "stages", "optimizer", "revive_at"),
+    *("precision", "masked_dense", "compiled"),
+    *("validate_every", "checkpoint_every"),
+}
+"""Keys of a recipe that a run may be resumed with other values of."""
+
 
 @dataclass
 class Run:
@@ -109,22 +116,23 @@ class Run:
     def resume(cls, path: Path, recipe: Recipe, device: str = "cpu") -> Run:
         """Continue from a checkpoint of the same network.
 
-        The recipe may have changed in anything but the network, so that a run can be lengthened.
-        ``precision: auto`` stays what it was found to be when the run began.
+        The recipe may have changed in how far and how fast to go, so that a run can be lengthened,
+        but not in what its steps were until now. ``precision: auto`` stays what it was found to be
+        when the run began.
 
         Raises:
-            UserError: If the checkpoint is damaged or belongs to another network.
+            UserError: If the checkpoint is damaged or of another run than the recipe describes.
         """
         tensors, metadata = load_tensors(path)
         trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
         if recipe.precision == "auto":
             recipe = recipe.model_copy(update={"precision": trained.precision})
-        run = cls.fresh(recipe, device)
-        if (trained.network, trained.optimizer.kind) != (recipe.network, recipe.optimizer.kind):
+        if changed := _changes(trained, recipe):
             raise UserError(
-                f"{path}: was trained with another network or optimizer than recipe "
-                f"'{recipe.name}' describes; choose another --out or restore the recipe"
+                f"{path}: was trained with another {', '.join(changed)} than recipe "
+                f"'{recipe.name}' says; choose another --out or restore the recipe"
             )
+        run = cls.fresh(recipe, device)
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 parameter.copy_(tensors[f"network.{name}"])
@@ -144,6 +152,15 @@ class Run:
         network = build_network(self.recipe.network)
         network.load_state_dict(self.average)
         return network.eval().to(self.device)
+
+
+def _changes(trained: Recipe, recipe: Recipe) -> list[str]:
+    """Return the keys in which another recipe describes another run."""
+    keys = [key for key in Recipe.model_fields if key not in _MAY_CHANGE]
+    changed = [key for key in keys if getattr(trained, key) != getattr(recipe, key)]
+    if trained.optimizer.kind != recipe.optimizer.kind:
+        changed.append("optimizer.kind")
+    return changed
 
 
 def schedule(recipe: Recipe, step: int) -> float:
@@ -168,8 +185,9 @@ def require_device(device: str) -> None:
     Raises:
         UserError: If it cannot.
     """
-    kind = device.partition(":")[0]
-    if kind not in {"cpu", "cuda"}:
-        raise UserError(f"--device {device}: expected cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if device not in {"cpu", "cuda"}:
+        raise UserError(
+            f"--device {device}: expected cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several)"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: torch sees no CUDA device here; use --device cpu")

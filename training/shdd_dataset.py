@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -53,19 +54,29 @@ def write_dataset(
         other = by_stem.setdefault(path.stem, path)
         if other != path:
             raise UserError(f"{path}: bears the name of {other.name}; rename one of them")
+    names_of = {stem: [f"{stem}_{one:02d}" for one in range(versions)] for stem in by_stem}
+    for stem, names in names_of.items():
+        if taken := next((by_stem[name] for name in names if name in by_stem), None):
+            raise UserError(
+                f"{taken}: bears the name of a version of {by_stem[stem].name}; rename one of them"
+            )
     kept = 0
     for stem, path in tqdm(by_stem.items(), unit="picture", disable=None):
-        names = [f"{stem}_{version:02d}" for version in range(versions)]
+        names = names_of[stem]
+        picture, kept_as = read_rgb(path), out / "HR" / f"{stem}.png"
         pending = [
             (version, name)
             for version, name in enumerate(names)
             if overwrite or not _is_there(out / "LR" / f"{name}.json", level, seed)
         ]
         kept += versions - len(pending)
-        if not pending:
-            continue
-        picture = read_rgb(path)
-        _save(out / "HR" / f"{stem}.png", picture)
+        if overwrite or not kept_as.exists():
+            _save(kept_as, picture)
+        elif not np.array_equal(read_rgb(kept_as), picture):
+            raise UserError(
+                f"{kept_as}: is another picture than {path}; choose another --out or pass "
+                "--overwrite"
+            )
         for version, name in pending:
             found = distort(picture, level, seed, stem, version)
             _save(out / "LR" / f"{name}.png", found.pixels)
@@ -78,7 +89,7 @@ def write_dataset(
 
 def _is_there(explanation: Path, level: Level, seed: int) -> bool:
     """Tell whether a version is finished, and refuse one that was made differently."""
-    if not explanation.exists():
+    if not (explanation.exists() and explanation.with_suffix(".png").exists()):
         return False
     read_regions(explanation)
     content = json.loads(explanation.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.errors import UserError
 from training.batches import coming_batches, source_of
 from training.checkpoint import save_tensors
 from training.hidden_tensorflow import without_tensorflow
@@ -55,40 +56,57 @@ def train(
     checkpoint = folder / CHECKPOINT
     resumes = checkpoint.exists()
     run = Run.resume(checkpoint, recipe, device) if resumes else Run.begin(recipe, device)
+    if run.step > recipe.steps:
+        raise UserError(
+            f"{folder}: holds a run of {run.step} steps, more than the recipe's {recipe.steps}; "
+            "choose another --out or restore the recipe"
+        )
+    if run.step == recipe.steps and (folder / WEIGHTS).exists():
+        tqdm.write(f"finished already: {run.step} steps; for another run choose another --out")
+        return folder / WEIGHTS
     paths = picture_paths(data / recipe.train_folder)
     source, pictures = source_of(recipe, paths)
     valid = read_all(picture_paths(data / recipe.valid_folder))
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
-    log = SummaryWriter(str(folder), purge_step=run.step)
+    # What a run that was killed had logged after its checkpoint is logged again.
+    log = SummaryWriter(str(folder), purge_step=run.step + 1 if resumes else 0)
     bar = tqdm(
         total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
     )
-    bar.write(f"training in {run.recipe.precision}")
+    resumed = f", resumed after step {run.step}" if resumes else ""
+    bar.write(f"training in {run.recipe.precision}{resumed}")
     if pictures < len(paths):
         bar.write(f"pictures too small for the largest patch, left out: {len(paths) - pictures}")
     steps = range(run.step, recipe.steps)
     batches, take_step = coming_batches(run.recipe, source, steps, run.device), step_taker(run)
     losses: list[Tensor] = []
+    between_steps = True
     try:
-        while run.step < recipe.steps:
+        while True:
+            # Before the step after, so that a run that was stopped meanwhile makes up for it.
+            if run.step and (run.step % recipe.validate_every == 0 or run.step == recipe.steps):
+                _log_validation(run, validation, log, bar)
+            if run.step == recipe.steps:
+                break
             start = time.perf_counter()
             with ctrl_c_held_back():
+                between_steps = False
                 if run.step in recipe.revive_at:
                     bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
                 losses.append(take_step(next(batches)))
-            run.seconds += time.perf_counter() - start
-            bar.update()
+                between_steps = True
             if run.step % 100 == 0:
-                loss = torch.stack(losses).mean().item()
+                loss = torch.stack(losses).mean().item()  # on CUDA this waits for the steps
                 losses.clear()
                 log.add_scalar("loss", loss, run.step)
                 bar.set_postfix(loss=f"{loss:.4f}")
-            if run.step % recipe.validate_every == 0 or run.step == recipe.steps:
-                _log_validation(run, validation, log, bar)
+            run.seconds += time.perf_counter() - start
+            bar.update()
             if run.step % recipe.checkpoint_every == 0:
                 run.save(checkpoint)
     finally:
-        run.save(checkpoint)
+        if between_steps:  # what failed within a step left half of it behind
+            run.save(checkpoint)
         log.close()
         bar.close()
     save_weights(run, folder / WEIGHTS, pictures)
@@ -129,5 +147,5 @@ def _log_validation(
     for scale, pairs in validation.items():
         score = validate(network, pairs, scale)
         log.add_scalar(f"psnr/x{scale}", score, run.step)
-        log.add_scalar(f"psnr_by_seconds/x{scale}", score, int(run.seconds))
         bar.write(f"step {run.step}: x{scale} {score:.3f} dB")
+    log.add_scalar("seconds", run.seconds, run.step)

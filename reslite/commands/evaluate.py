@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 if TYPE_CHECKING:
+    from benchmarks.accuracy import FolderPairs
     from training.shdd import Level
 
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--level",
     type=click.Choice(("easy", "moderate", "difficult")),
-    default="moderate",
-    show_default=True,
-    help="Of distortions, for networks that keep the size.",
+    help="Of distortions, for networks that keep the size [default: moderate].",
 )
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
 @click.option("--tile", type=click.IntRange(min=8), help="Restore in tiles of this many pixels.")
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     scale: int | None,
-    level: str,
+    level: str | None,
     data: Path,
     tile: int | None,
     no_verify: bool,
@@ -47,7 +46,6 @@ def command(
         baseline_name,
         finite,
         network_restorer,
-        pairs_in,
         score,
         session_restorer,
     )
@@ -61,19 +59,19 @@ def command(
             if scale not in (None, session.scale):
                 raise UserError(f"{model}: restores ×{session.scale}, not ×{scale}")
             scale = session.scale
-            pairs = pairs_in(data, scale, cast("Level", level))
+            pairs = _pairs(data, scale, level)
             scores = score(session_restorer(session, tile), pairs, scale, progress=True)
     else:
         from training.catalogue import find_model
 
         found = find_model(model)
         scale = found.chosen_scale(scale)
-        pairs = pairs_in(data, scale, cast("Level", level))
+        pairs = _pairs(data, scale, level)
         scores = score(network_restorer(found.at_scale(scale)), pairs, scale, progress=True)
     before = score(baseline(scale), pairs, scale)
     if as_json:
         result = {
-            "psnr": scores.psnr,
+            "psnr": finite(scores.psnr),
             "ssim": scores.ssim,
             "pictures": scores.pictures,
             baseline_name(scale): {"psnr": finite(before.psnr), "ssim": before.ssim},
@@ -92,3 +90,16 @@ def command(
     click.echo(f"{baseline_name(scale):<28} {before.psnr:6.2f} dB")
     for kind, (worse, better) in scores.by_kind().items():
         click.echo(f"{f'{kind} regions':<28} {better:6.2f} dB  from {worse:.2f}")
+
+
+def _pairs(data: Path, scale: int, level: str | None) -> FolderPairs:
+    from benchmarks.accuracy import pairs_in
+    from runtime.errors import UserError
+
+    pairs = pairs_in(data, scale, cast("Level", level or "moderate"))
+    if level is not None and (scale > 1 or pairs.low is not None):
+        raise UserError(
+            f"--level {level}: says how pictures that come alone are distorted; {data} holds "
+            "damaged ones beside them, or the network enlarges: leave it out"
+        )
+    return pairs

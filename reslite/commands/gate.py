@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.gate import Deviation, Snapshot
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),
-    help="Check this bundle; what it lacks is exported into it [default: a new one].",
+    help="Check this bundle as it is [default: one that is exported for that].",
 )
 @click.option("--update", is_flag=True, help="Accept what is found as the new baseline.")
 def command(model: str | None, scale: int | None, bundle: Path | None, update: bool) -> int:
-    """Export networks and compare accuracy, size, MultAdds and operators with their baselines.
+    """Compare accuracy, size, MultAdds and operators of exported files with their baselines.
 
     The pictures ship with scikit-image. A figure that is better than the baseline fails as well:
     the baseline moves on purpose only, by --update.
@@ -48,23 +50,27 @@ def command(model: str | None, scale: int | None, bundle: Path | None, update: b
 
 def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[tuple[str, int]]:
     """Return the networks to check: the one named, that of the bundle, or all with a baseline."""
-    from benchmarks.gate import BASELINES, read_snapshot
-    from runtime.manifest import read_manifest
+    from benchmarks.gate import BASELINES, manifest_of, read_snapshot
     from training.catalogue import find_model
 
+    if bundle is not None:
+        manifest = manifest_of(bundle)
+        if model not in (None, manifest.model) or scale not in (None, manifest.scale):
+            raise UserError(f"{bundle}: holds {manifest.model} ×{manifest.scale}; check that")
+        return [(manifest.model, manifest.scale)]
     if model is not None:
         return [(model, find_model(model).chosen_scale(scale))]
-    if bundle is not None and (manifest := read_manifest(bundle)) is not None:
-        return [(manifest.model, manifest.scale)]
-    if bundle is not None:
-        raise click.UsageError(f"{bundle}: holds no bundle yet; name the network with --model")
+    if scale is not None:
+        raise click.UsageError("--scale goes with --model; without both, all baselines are checked")
     baselines = [read_snapshot(path) for path in sorted(BASELINES.glob("*.json"))]
+    if not baselines:
+        raise UserError(f"{BASELINES}: holds no baseline; make one with --model NAME --update")
     return [(one.model, one.scale) for one in baselines]
 
 
 def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
-    """Export and measure a network; files that fail their proof are measured and listed."""
-    from benchmarks.gate import gate_pictures, snapshot, unproven
+    """Measure a bundle, or a new one of a network; what it fails to prove is listed, too."""
+    from benchmarks.gate import damaged, gate_pictures, snapshot, unproven
     from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
     from export.parity import ParityError, restore_with
     from quantize import load_scales
@@ -72,7 +78,10 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
     from training.catalogue import find_model
 
     source = Source.of(find_model(model), scale)
-    with nullcontext(bundle) if bundle else tempfile.TemporaryDirectory() as folder:
+    measured = partial(snapshot, source=restore_with(source.module), pairs=gate_pictures(scale))
+    if bundle is not None:
+        return measured(bundle), damaged(bundle)
+    with tempfile.TemporaryDirectory() as folder:
         table = load_scales(model, scale)
         failed = []
         for variant in DEFAULT_VARIANTS:
@@ -80,5 +89,4 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
                 bundle_of(source, [variant], Path(folder), table, simulated)
             except ParityError as error:
                 failed.append(unproven(error))
-        found = snapshot(Path(folder), restore_with(source.module), gate_pictures(scale))
-        return found, failed
+        return measured(Path(folder)), failed

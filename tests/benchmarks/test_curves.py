@@ -14,9 +14,10 @@ from training.recipe import load_recipe
 
 def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
     log = SummaryWriter(str(tmp_path / "run"))
-    for seconds, psnr in ((60, 25.5), (120, 26.25)):
-        log.add_scalar("psnr_by_seconds/x2", psnr + 4, seconds)
-        log.add_scalar("psnr_by_seconds/x4", psnr, seconds)
+    for step, seconds, psnr in ((10, 60, 25.5), (20, 120, 26.25), (20, 120, 26.25)):
+        log.add_scalar("psnr/x2", psnr + 4, step)
+        log.add_scalar("psnr/x4", psnr, step)
+        log.add_scalar("seconds", seconds, step)
     log.close()
     curves = read_curves(tmp_path / "run")
     assert [(curve.name, curve.scale) for curve in curves] == [("run", 2), ("run", 4)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.gate import (
     Quality,
     Snapshot,
     compare,
+    damaged,
     deviation_table,
     gate_pictures,
     read_snapshot,
@@ -173,6 +175,29 @@ def test_figure_that_is_no_number_fails(found: Snapshot) -> None:
     (deviation,) = compare(_changed(found, "tiny_x2_int8.onnx", psnr=float("nan")), found)
 
     assert deviation.found == "nan"
+
+
+def test_a_quality_that_one_side_lacks_fails(found: Snapshot) -> None:
+    file = "tiny_x2_int8.tflite"
+    lacking = tuple(
+        dataclasses.replace(one, quality=None) if one.file == file else one
+        for one in found.artifacts
+    )
+    for one, other in ((found, lacking), (dataclasses.replace(found, artifacts=lacking), None)):
+        baseline = found if other is None else dataclasses.replace(found, artifacts=other)
+        (deviation,) = compare(one, baseline)
+        assert (deviation.artifact, deviation.quantity) == (file, "quality")
+
+
+def test_files_that_are_not_those_of_the_manifest_are_named(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    package = "tiny_x2_float32.mlpackage"  # its hash is pretended, too
+    assert [one.artifact for one in damaged(copy)] == [package]
+    file = copy / "tiny_x2_int8.onnx"
+    file.write_bytes(file.read_bytes() + b"\0")
+    (copy / "tiny_x2_float32.onnx").unlink()
+    assert [one.artifact for one in damaged(copy)] == [file.name, package]
 
 
 def test_missing_and_additional_artifacts_fail(found: Snapshot) -> None:

@@ -175,6 +175,7 @@ def test_evaluate_scores_networks_and_files_alike(
     assert "mean of 1" in cli("evaluate", file, "--data", pictures).out
     mismatch = cli("evaluate", file, "--scale", 2, "--data", pictures)
     assert mismatch.code == 2
+    assert cli("evaluate", file, "--level", "easy", "--data", pictures).code == 2
 
 
 def test_the_python_interface_restores(

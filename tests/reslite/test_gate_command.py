@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import quantize
+from benchmarks import gate
 from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
 from export.scales import Quantization
 from quantize import load_scales
@@ -94,7 +94,7 @@ def _with_scaled_weight(source: Source, weight: str) -> Any:
 
 @pytest.mark.parametrize("value", ["conv2d", "relu_12"])
 def test_a_scale_off_by_five_percent_fails_and_names_the_artifact(
-    cli: Cli, whole_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+    cli: Cli, source: Source, whole_bundle: Path, tmp_path: Path, value: str
 ) -> None:
     table = load_scales("carn-m", 4)
     activations = {
@@ -104,13 +104,42 @@ def test_a_scale_off_by_five_percent_fails_and_names_the_artifact(
         for name, one in table.activations.items()
     }
     tampered = dataclasses.replace(table, activations=activations)
-    tampered.write(tmp_path / "carn_m_x4.json")
-    monkeypatch.setattr(quantize, "SCALES_FOLDER", tmp_path)
-    shutil.copytree(whole_bundle, tmp_path / "bundle")
+    folder, int8 = tmp_path / "bundle", lambda v: v.precision == "int8"
+    files = _tampered(source, whole_bundle, folder, tampered, int8)
 
-    outcome = cli("gate", "--bundle", tmp_path / "bundle")
+    outcome = cli("gate", "--bundle", folder)
 
     assert outcome.code == 1
-    named = _named(outcome.out)
-    assert {"carn_m_x4_int8.tflite", "carn_m_x4_int8_float_io.tflite"} <= named
-    assert all("int8" in file for file in named)
+    assert _named(outcome.out) == set(files)
+    pixels = re.findall(r"^(carn_m_x4_\S+) +mean change of restored", outcome.out, re.MULTILINE)
+    assert {"carn_m_x4_int8.tflite", "carn_m_x4_int8_float_io.tflite"} <= set(pixels)
+
+
+def test_a_bundle_is_judged_as_it_is(cli: Cli, whole_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(whole_bundle, folder)
+    file = folder / "carn_m_x4_int8.tflite"
+    content = bytearray(file.read_bytes())
+    content[200_000] ^= 1
+    file.write_bytes(content)
+    (folder / "carn_m_x4_float16.onnx").unlink()
+
+    outcome = cli("gate", "--bundle", folder)
+
+    assert outcome.code == 1
+    assert _named(outcome.out) == {file.name, "carn_m_x4_float16.onnx"}
+    assert "SHA-256" in outcome.out
+    assert file.read_bytes() == content
+    assert not (folder / "carn_m_x4_float16.onnx").exists()
+
+
+def test_what_the_gate_cannot_check_is_refused(
+    cli: Cli, whole_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "holds carn-m ×4" in cli("gate", "--bundle", whole_bundle, "--scale", 2).err
+    assert "holds no manifest.json" in cli("gate", "--bundle", tmp_path).err
+    assert "--scale goes with --model" in cli("gate", "--scale", 4).err
+    monkeypatch.setattr(gate, "BASELINES", tmp_path)
+    outcome = cli("gate")
+    assert outcome.code == 2
+    assert "holds no baseline" in outcome.err

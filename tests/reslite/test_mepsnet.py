@@ -147,6 +147,9 @@ def test_datasets_are_made_and_evaluated(cli: Cli, folder: Path, tmp_path: Path)
     file = folder / "dist" / "mini_x1_float32.tflite"
     again = json.loads(cli("evaluate", file, "--data", tmp_path / "shdd", "--json").out)
     assert again["psnr"] == pytest.approx(result["psnr"], abs=1e-3)
+    given = cli("evaluate", weights, "--data", tmp_path / "shdd", "--level", "easy")
+    assert given.code == 2
+    assert "--level easy: says how pictures that come alone are distorted" in given.err
     shown = cli("evaluate", weights, "--data", folder / "train", "--level", "easy").out
     assert "mean of 1" in shown
     assert "distorted" in shown

@@ -155,3 +155,29 @@ def test_matrices_are_orthogonalized_each_by_itself(shape: tuple[int, int, int])
         assert torch.allclose(rotated, torch.diag(diagonal), atol=1e-9)
         well = values / values.norm() > 0.02  # five iterations bring these far enough
         assert torch.all((diagonal[well] > 0.5) & (diagonal[well] < 1.3))
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_decay_shrinks_parameters_and_reaches_no_moments(kind: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(5, 7, 3))
+    options = MUON.model_copy(update={"kind": kind, "weight_decay": 0.1})
+    optimizer = Optimizer(network, options)
+    before = [one.detach().clone() for one in network.parameters()]
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(1.0)
+    rates = (0.01, 0.001 if kind == "muon" else 0.01)  # of the kernel and of the biases
+    for parameter, was, rate in zip(network.parameters(), before, rates, strict=True):
+        torch.testing.assert_close(parameter.detach(), was * (1 - 0.1 * rate))
+    assert not any(one.any() for name, one in optimizer.state().items() if "step" not in name)
+
+
+def test_adam_alone_steps_at_the_learning_rate() -> None:
+    network = nn.Sequential(nn.Conv2d(5, 7, 3))
+    optimizer = Optimizer(network, MUON.model_copy(update={"kind": "adam"}))
+    before = network[0].weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(1.0)
+    torch.testing.assert_close(before - network[0].weight.detach(), torch.full_like(before, 0.01))

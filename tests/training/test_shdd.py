@@ -166,6 +166,29 @@ def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Pa
     assert (tmp_path / "out" / "LR" / "bird_01.json").exists()
 
 
+def test_a_dataset_keeps_originals_and_versions_together(tmp_path: Path) -> None:
+    from PIL import Image
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.fromarray(_picture()).save(source / "bird.png")
+    write_dataset(source, out, "easy", 2, 7)
+    (out / "LR" / "bird_01.png").unlink()
+    (out / "HR" / "bird.png").unlink()
+    assert write_dataset(source, out, "easy", 2, 7).kept == 1
+    assert (out / "LR" / "bird_01.png").exists()
+    assert (out / "HR" / "bird.png").exists()
+
+    Image.fromarray(255 - _picture()).save(source / "bird.png")
+    with pytest.raises(UserError, match=r"HR/bird\.png: is another picture than .*in/bird\.png"):
+        write_dataset(source, out, "easy", 3, 7)
+    assert not (out / "LR" / "bird_02.png").exists()
+
+    Image.fromarray(_picture()).save(source / "bird_00.jpg")
+    with pytest.raises(UserError, match=r"bird_00\.jpg: bears the name of a version of bird\.png"):
+        write_dataset(source, tmp_path / "other", "easy", 1, 7)
+
+
 def test_regions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for content in ("{", json.dumps({"regions": [{"top": 1}]}), "[]"):

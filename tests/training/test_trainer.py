@@ -8,16 +8,20 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from benchmarks.curves import read_curves
 from runtime.errors import UserError
+from training import trainer
 from training.batches import Batch, draw_batches
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
+from training.optimization import Optimizer
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
 from training.run import Run
@@ -82,6 +86,71 @@ def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(
     assert 4 <= int(load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"]) < 40
     subprocess.run(command(tmp_path / "run"), check=True)
     _assert_same_weights(tmp_path / "run", whole)
+
+
+def test_a_step_that_fails_leaves_the_checkpoint_before_it(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    train(recipe, tiny_data, tmp_path / "whole", progress=False)
+    calls = iter(range(1000))
+
+    def step_kernels(self: Optimizer, rate: float, turn: int) -> None:
+        if next(calls) == 10:  # Adam has stepped already
+            raise MemoryError
+
+    with monkeypatch.context() as patches, pytest.raises(MemoryError):
+        patches.setattr(Optimizer, "_step_kernels", step_kernels)
+        train(recipe, tiny_data, tmp_path / "run", progress=False)
+    assert load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"] == "8"
+    train(recipe, tiny_data, tmp_path / "run", progress=False)
+    _assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_validation_that_was_interrupted_is_made_up_for_and_none_is_lost(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["validate_every=10", "network.scales=[2]"])
+    interrupted = iter([False, True, False, True])
+
+    def validated(*arguments: Any) -> float:
+        if next(interrupted, False):
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    monkeypatch.setattr(trainer, "validate", validated)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tiny_data, tmp_path, progress=False)
+    weights = train(recipe, tiny_data, tmp_path, progress=False)
+    (curve,) = read_curves(tmp_path)
+    assert len(curve.psnr) == len(curve.seconds) == 4
+    assert list(curve.seconds) == sorted(curve.seconds)
+    pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
+    final = validate(find_model(str(weights)).network(), pairs, 2)
+    assert curve.psnr[-1] == pytest.approx(final, abs=1e-3)
+
+
+def test_a_run_is_not_resumed_as_another_one(
+    tmp_path: Path, tiny_recipe: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path, progress=False)
+    before = weights.read_bytes()
+    other = load_recipe(str(tiny_recipe), ["seed=4", "loss=l2", "optimizer.kind=muon"])
+    with pytest.raises(UserError, match=r"another loss, seed, optimizer\.kind than recipe 'tiny'"):
+        train(other, tiny_data, tmp_path, progress=False)
+    shorter = load_recipe(str(tiny_recipe), ["stages=[{steps: 6, patch: 8, batch: 2}]"])
+    with pytest.raises(UserError, match="holds a run of 40 steps, more than the recipe's 6"):
+        train(shorter, tiny_data, tmp_path, progress=False)
+    capsys.readouterr()
+    assert train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path, progress=False) == weights
+    assert "finished already: 40 steps" in capsys.readouterr().out
+    assert weights.read_bytes() == before
+
+    longer = load_recipe(str(tiny_recipe), ["stages=[{steps: 44, patch: 8, batch: 2}]"])
+    train(longer, tiny_data, tmp_path, progress=False)
+    assert "resumed after step 40" in capsys.readouterr().out
+    assert find_model(str(weights)).training["steps"] == 44
 
 
 def _batch(recipe: Recipe, source: PatchSource, step: int) -> Batch:

@@ -48,13 +48,16 @@ class CarnConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        if min(self.channels, self.blocks, self.units, self.groups) < 1:
+            raise ValueError("channels, blocks, units and groups: expected 1 or more of each")
         if self.channels % self.groups:
             raise ValueError(
                 f"channels={self.channels} cannot be divided into groups={self.groups}; "
                 "choose a number of groups that divides the channels"
             )
-        if not self.scales or not set(self.scales) <= {2, 3, 4}:
-            raise ValueError(f"scales={self.scales}: expected some of 2, 3 and 4")
+        once = set(self.scales)
+        if not once or not once <= {2, 3, 4} or len(once) < len(self.scales):
+            raise ValueError(f"scales={self.scales}: expected some of 2, 3 and 4, each once")
 
 
 class GroupedConv2d(nn.Conv2d):
