@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from training.catalogue import Model
 
 
-def load(model: str, scale: int | None = None, precision: str = "float32") -> Restorer:
+def load(model: str, scale: int | None = None, precision: str | None = None) -> Restorer:
     """Open a trained network or an exported file for restoring pictures.
 
     Args:
         model: A shipped model's name (``reslite models`` lists them) or an artifact's path.
-        scale: Upscaling factor; needed with a name.
-        precision: ``float32``, ``float16`` or ``int8``; used with a name.
+        scale: Upscaling factor; needed with the name of a network that has several.
+        precision: Of a model given by name: ``float32`` (the default), ``float16`` or ``int8``.
 
     Raises:
         runtime.errors.UserError: If there is no such model, scale or file.

@@ -113,6 +113,8 @@ def _explained(error: Exception) -> tuple[str, int]:
 
     if isinstance(error, UserError):
         return str(error), 2
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: may not be accessed; change its permissions", 2
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         extra = _EXTRAS.get(package)

@@ -49,24 +49,31 @@ class Restorer:
 def open_model(
     model: str,
     scale: int | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     verify: bool = True,
     runtime_name: str | None = None,
     threads: int | None = None,
 ) -> Session:
     """Open an artifact by path, or a shipped model by name.
 
-    A name is exported to TFLite once and kept in the user's cache folder.
+    A name is exported to TFLite once, in float32 unless ``precision`` says otherwise, and kept in
+    the user's cache folder.
 
     Raises:
         UserError: If nothing fits; the message says what would.
     """
     path = Path(model)
-    if path.suffix in ARTIFACT_SUFFIXES:
-        return runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise UserError(f"{precision}: no such precision; choose one of {', '.join(PRECISIONS)}")
-    exported = _cached_export(model, scale, cast("Precision", precision))
+    if path.suffix.lower() in ARTIFACT_SUFFIXES:
+        if precision is not None:
+            raise UserError(f"{model}: is a file with a precision of its own; leave that out")
+        session = runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)
+        if scale not in (None, session.scale):
+            session.close()
+            raise UserError(f"{model}: restores ×{session.scale}, not ×{scale}")
+        return session
+    exported = _cached_export(model, scale, cast("Precision", precision or "float32"))
     return runtime.open(exported, verify=verify, runtime=runtime_name, threads=threads)
 
 

@@ -31,7 +31,8 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent)
+        # Names may be as long as the file system allows; this one is longer.
+        folder = tempfile.mkdtemp(prefix=f".{destination.name[:32]}.", dir=destination.parent)
         temporary = Path(folder) / destination.name
         yield temporary
         _move(temporary, destination)

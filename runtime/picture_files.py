@@ -37,6 +37,7 @@ _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31
 _ORIENTATION = 0x0112  # EXIF tag
 _GREY_MODES = ("1", "L", "LA", "La")
 _OPAQUE_MODES = ("P", "RGB", "RGBX", "YCbCr", "CMYK", "1", "L")
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between the levels of 2 and of 4 bits
 _ALPHA_MODES = ("PA", "RGBA", "RGBa", "LA", "La")
 
 
@@ -71,12 +72,18 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, expected a picture file")
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path}: is no regular file; save what it brings as a file first")
+        if size == 0:
             raise UserError(f"{path}: is empty; fetch the file again")
         with warnings.catch_warnings():
             # The limit is checked below, with a message that says what to do.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            warnings.simplefilter("ignore", UserWarning)  # broken EXIF leaves a picture whole
+            # A file that Pillow opens by its name may be mapped, with the sides of a turned TIFF
+            # exchanged.
+            with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
                 _refuse_unfit(path, image)
                 return _decoded(path, image)
     except UserError:
@@ -92,6 +99,8 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
         ) from error
     except PermissionError as error:
         raise UserError(f"{path}: may not be read; change its permissions") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: too large for the memory; cut it into smaller ones") from error
     except Exception as error:  # decoders meet arbitrary bytes, and raise whatever they trip over
         raise UserError(
             f"{path}: damaged or truncated ({first_line(error)}); fetch the file again"
@@ -157,12 +166,15 @@ def encode_picture(path: Path, picture: PictureFile) -> None:
         return
     subsampling = {"subsampling": "4:4:4"} if kind == "JPEG" else {}
     image = _as_image(pixels, picture.alpha)
+    # Into memory first: on a full disk Pillow takes what it could write to a file for all of it.
+    encoded = io.BytesIO()
     try:
-        image.save(path, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling)
+        image.save(encoded, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling)
     except ValueError as error:  # libwebp's limits on large pictures show only when it encodes
         raise UserError(
             f"{path.name}: {kind} cannot hold this picture ({first_line(error)}); choose .png"
         ) from error
+    path.write_bytes(encoded.getbuffer())
 
 
 def _refuse_unfit(path: Path, image: ImageFile) -> None:
@@ -185,6 +197,9 @@ def _too_large(path: Path) -> UserError:
 
 def _decoded(path: Path, image: ImageFile) -> PictureFile:
     icc = image.info.get("icc_profile") or None
+    if "transparency" in image.info and sixteen_bit.unpacker(image) in _GREY_STEPS:
+        # Pillow spreads the samples over 0 to 255, but not the one that is transparent.
+        image.info["transparency"] *= _GREY_STEPS[sixteen_bit.unpacker(image)]
     if sixteen_bit.has_sixteen_bits(image):
         samples: Samples = _with_transparent_colour(sixteen_bit.read_samples(image, path), image)
     else:

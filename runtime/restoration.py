@@ -175,10 +175,12 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
     single_file = len(pictures) == 1 and not pictures[0].is_dir()
     if out is not None and single_file and not out.is_dir() and out.suffix:
         picture_format(out)
-        return [Job(pictures[0], out)]
+        jobs = [Job(pictures[0], out)]
+        _refuse_collisions(jobs)
+        return jobs
     if out is not None and (out.is_file() or (not out.is_dir() and _is_picture(out))):
         raise UserError(f"{out}: is a file, expected a folder for the restored pictures")
-    jobs: list[Job] = []
+    jobs = []
     for path in pictures:
         if path.is_dir():
             folder = out or path.resolve().with_name(f"{path.resolve().name}_{mark}")

@@ -35,7 +35,7 @@ def has_sixteen_bits(image: ImageFile) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits: tuple[int, ...] = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         return max(bits) > 8
-    return image.mode.startswith("I;16") or _unpacker(image).endswith(";16B")
+    return image.mode.startswith("I;16") or unpacker(image).endswith(";16B")
 
 
 def read_samples(image: ImageFile, path: Path) -> NDArray[np.uint16]:
@@ -59,10 +59,10 @@ def read_samples(image: ImageFile, path: Path) -> NDArray[np.uint16]:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint16)[..., np.newaxis]
         return ~grey if inverted else grey
-    unpacker = _unpacker(image)
-    if unpacker == _GREY_ALPHA:
+    layout = unpacker(image)
+    if layout == _GREY_ALPHA:
         return _decoded_with(_AS_FOUR_BYTES, path).view(">u2").astype(np.uint16)
-    kind, _, order = unpacker.partition(";16")
+    kind, _, order = layout.partition(";16")
     if kind not in ("RGB", "RGBA") or order not in _OTHER_ORDER:
         raise _unreadable(path)
     high = np.asarray(image).astype(np.uint16)
@@ -73,7 +73,7 @@ def read_samples(image: ImageFile, path: Path) -> NDArray[np.uint16]:
 
 def _decoded_with(unpacker: str, path: Path) -> NDArray[np.uint8]:
     """Decode a picture with another unpacker than Pillow chose."""
-    with Image.open(path) as image:
+    with path.open("rb") as stream, Image.open(stream) as image:
         image.tile = [tile._replace(args=_renamed(tile.args, unpacker)) for tile in image.tile]
         return np.asarray(image)
 
@@ -82,13 +82,14 @@ def _renamed(arguments: Any, unpacker: str) -> Any:
     return (unpacker, *arguments[1:]) if isinstance(arguments, tuple) else unpacker
 
 
-def _unpacker(image: ImageFile) -> str:
+def unpacker(image: ImageFile) -> str:
+    """Return how Pillow will unpack the samples of a picture that is not decoded yet."""
     arguments: Any = image.tile[0].args if image.tile else ""
     return arguments[0] if isinstance(arguments, tuple) else str(arguments)
 
 
 def _unreadable(path: Path) -> UserError:
     return UserError(
-        f"{path}: 16-bit samples in a layout that cannot be read exactly; save it as a PNG, or as "
-        "a TIFF with 16 bits per channel, interleaved"
+        f"{path}: samples of 16 or 32 bits in a layout that cannot be read exactly; save it as a "
+        "PNG, or as a TIFF with 16 bits per channel, interleaved"
     )

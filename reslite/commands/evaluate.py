@@ -52,7 +52,7 @@ def command(
     from reslite.loading import ARTIFACT_SUFFIXES
     from runtime.errors import UserError
 
-    if Path(model).suffix in ARTIFACT_SUFFIXES:
+    if Path(model).suffix.lower() in ARTIFACT_SUFFIXES:
         import runtime
 
         with runtime.open(model, verify=not no_verify) as session:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from reslite.commands.export import PRECISIONS
+
 
 @click.command(
     "restore", epilog="Example: reslite restore photo.png --model dist/carn_m_x4_int8.tflite"
@@ -13,7 +15,11 @@ import click
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", "-m", required=True, help="An artifact, or a model's name with --scale.")
 @click.option("--scale", type=int, help="Upscaling factor of a model given by name.")
-@click.option("--precision", default="float32", show_default=True, help="Of a model given by name.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of a model given by name [default: float32].",
+)
 @click.option(
     "--out",
     "-o",
@@ -30,7 +36,7 @@ def command(
     pictures: tuple[Path, ...],
     model: str,
     scale: int | None,
-    precision: str,
+    precision: str | None,
     out: Path | None,
     tile: int | None,
     ensemble: bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -112,6 +113,45 @@ def test_one_transparent_colour_becomes_alpha(tmp_path: Path) -> None:
     assert grey.alpha.ravel().tolist() == [0, 255]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_transparent_grey_of_few_bits_becomes_alpha(tmp_path: Path, bits: int) -> None:
+    levels = range(2)  # 1 is the transparent one
+    row = sum(level << 8 - bits * (place + 1) for place, level in enumerate(levels))
+    header = struct.pack(">IIBBBBB", len(levels), 1, bits, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1))]
+    parts += [(b"IDAT", zlib.compress(bytes([0, row]))), (b"IEND", b"")]
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts))
+
+    picture = read_picture(path)
+    assert picture.pixels[0, :, 0].tolist() == [0, 255 // (2**bits - 1)]
+    assert picture.alpha.ravel().tolist() == [255, 0]
+
+
+def test_broken_exif_leaves_a_picture_whole_and_silent(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    broken = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 3
+    Image.fromarray(_smooth(8, 8)).save(tmp_path / "a.png", exif=broken)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, _smooth(8, 8))
+    assert not recwarn.list
+
+
+def test_pipes_and_too_little_memory_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="is no regular file"):
+        read_picture("/dev/null")
+    Image.fromarray(_smooth(8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(np, "empty", _without_memory)
+    with pytest.raises(UserError, match="too large for the memory"):
+        read_picture(tmp_path / "a.png")
+
+
+def _without_memory(*arguments: object) -> None:
+    raise MemoryError
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
@@ -122,6 +162,25 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
 
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     np.testing.assert_array_equal(read_picture(path).pixels, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_exif_orientation_of_uncompressed_tiffs_is_applied(
+    tmp_path: Path, orientation: int, mode: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = Image.fromarray(_noise(5, 7)[..., 0])
+    stored = Image.fromarray(_noise(5, 7, dtype=np.uint16)[..., 0])
+    image = stored if mode == "I;16" else grey.convert(mode)
+    image.save(tmp_path / "plain.tif")
+    image.save(tmp_path / "turned.tif", exif=exif)
+
+    plain, turned = (read_picture(tmp_path / f"{name}.tif") for name in ("plain", "turned"))
+    mirrored = plain.pixels[:, ::-1] if orientation in (2, 4, 5, 7) else plain.pixels
+    quarters = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    np.testing.assert_array_equal(turned.pixels, np.rot90(mirrored, quarters))
 
 
 def test_orientation_of_alpha_and_of_sixteen_bits(tmp_path: Path) -> None:
@@ -467,6 +526,25 @@ def test_a_part_of_padded_memory_is_written_as_that_part(tmp_path: Path) -> None
         write_picture(tmp_path / f"{name}.jpg", PictureFile(part))
         again = read_picture(tmp_path / f"{name}.jpg").pixels
         assert np.abs(again.astype(int) - part).mean() < 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of POSIX")
+@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES))
+def test_a_file_that_does_not_fit_is_an_error_and_no_file(tmp_path: Path, suffix: str) -> None:
+    import resource
+
+    path, picture = tmp_path / f"a{suffix}", PictureFile(_noise(90, 80, 3))
+    write_picture(path, picture)
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) - 1, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            write_picture(path, picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_jpeg_has_quality_95_and_full_chroma(tmp_path: Path) -> None:
