@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,9 @@ def bundle_of(
     """Export the variants that ``folder`` does not hold yet, and prove each of them.
 
     Of a network that pools globally every variant brings its companion, which restores tiles.
-    The manifest is written after every file: an interrupted export goes on where it stopped.
+    The manifest is written after every file: an interrupted export goes on where it stopped. A
+    file that fails its proof does not stay, and neither do those that other versions of the
+    libraries or, with ``overwrite``, other weights made.
 
     Args:
         source: The network.
@@ -157,7 +160,7 @@ def bundle_of(
         folder: The bundle's folder.
         table: The scales; needed for int8.
         simulate: The reference for int8 files; without it their parity is not checked.
-        overwrite: Export even what is there and valid.
+        overwrite: Export even what is there and valid, or of other weights.
         announce: Told what happens, a line per file.
 
     Returns:
@@ -167,26 +170,31 @@ def bundle_of(
         ParityError: If a file does not compute what its source computes.
         UserError: If a variant cannot be made.
     """
-    manifest = existing_manifest(folder, source)
+    if any(map(_is_int8, variants)):
+        table = _own_table(source, table)
+    manifest, outdated = _existing(folder, source, overwrite)
     # Companions are variants of their own; several may share one.
     paired = [one for v in variants for one in (v.companion(source.graph), v) if one is not None]
     for variant in dict.fromkeys(paired):
         if not overwrite and _is_current(manifest, folder, source, variant, table):
             announce(f"kept      {variant.file_name(manifest.model, manifest.scale)}")
             continue
-        graph, rewrites = _lowered(source, variant, table)
-        artifact = _export(source, graph, rewrites, variant, folder, table)
-        manifest = with_artifact(manifest, artifact)
-        manifest.write(folder)
-        reference = None
-        if simulate is not None and table is not None and _is_int8(variant):
-            # What is cut to restore tiles must restore what the whole graph does.
-            whole, _ = _lowered(source, dataclasses.replace(variant, tiled=False), table)
-            reference = simulate(whole, table, variant.format)
-        measured = _proven(source, artifact, folder, reference)
+        artifact = _export(source, variant, folder, table)
+        with_artifact(manifest, artifact).write(folder)
+        try:
+            measured = _proven(source, variant, artifact, folder, table, simulate)
+        except BaseException:
+            manifest = _without_artifact(manifest, artifact.file)
+            manifest.write(folder)
+            _remove(folder / artifact.file)
+            raise
         manifest = with_artifact(manifest, dataclasses.replace(artifact, measured=measured))
         manifest.write(folder)
         announce(f"exported  {artifact.file}")
+    for file in outdated:
+        if manifest.artifact(file) is None:
+            _remove(folder / file)
+            announce(f"removed   {file}")
     return manifest
 
 
@@ -227,25 +235,20 @@ def _own_table(source: Source, table: ScaleTable | None) -> ScaleTable:
     """
     if table is None:
         raise UserError(
-            f"{source.model.name} ×{source.scale}: int8 needs a table of scales; run "
-            "'reslite quantize' first or pass --calibration DIR"
+            f"{source.model.name} ×{source.scale}: int8 needs a table of scales; 'reslite "
+            "quantize' makes one"
         )
-    if table.weights_sha256 != source.model.sha256:
+    if (table.weights_sha256, table.scale) != (source.model.sha256, source.scale):
         raise UserError(
-            f"{source.model.path.name}: the table of scales was made for other weights; run "
-            f"'reslite quantize' for these and pass --scales"
+            f"{source.model.path}: the table of scales was made for other weights or another scale "
+            f"than ×{source.scale}; 'reslite quantize' makes one for 'reslite export --scales', "
+            "'reslite ship --calibration' makes and uses it"
         )
     return table
 
 
-def _export(
-    source: Source,
-    graph: Graph,
-    rewrites: tuple[str, ...],
-    variant: Variant,
-    folder: Path,
-    table: ScaleTable | None,
-) -> Artifact:
+def _export(source: Source, variant: Variant, folder: Path, table: ScaleTable | None) -> Artifact:
+    graph, rewrites = _lowered(source, variant, table)
     path = folder / variant.file_name(source.model.name, source.scale)
     scales = table if _is_int8(variant) else None
     written = _write(graph, path, variant, table)
@@ -270,11 +273,21 @@ def _export(
 
 
 def _proven(
-    source: Source, artifact: Artifact, folder: Path, simulated: Restore | None
+    source: Source,
+    variant: Variant,
+    artifact: Artifact,
+    folder: Path,
+    table: ScaleTable | None,
+    simulate: Simulate | None,
 ) -> Measured:
     """Run the file, check it against its reference and return its difference from the network."""
     if artifact.format == "coreml" and sys.platform != "darwin":
         return Measured()
+    simulated = None
+    if simulate is not None and table is not None and _is_int8(variant):
+        # What is cut to restore tiles must restore what the whole graph does.
+        whole, _ = _lowered(source, dataclasses.replace(variant, tiled=False), table)
+        simulated = simulate(whole, table, variant.format)
     # A cut file has nothing to say of one tile: it is proven on a picture of several.
     halo = source.graph.halo() if artifact.pooling is not None else None
     with runtime.open(folder / artifact.file) as session:
@@ -335,43 +348,100 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def existing_manifest(folder: Path, source: Source) -> Manifest:
-    """Return the folder's manifest if it is of the same weights, else an empty one.
+def _existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, list[str]]:
+    """Return what a folder holds of the source, and the files of it that are outdated.
 
     Raises:
-        UserError: If the folder holds the bundle of another model or scale.
+        UserError: If the folder holds the bundle of another model or scale or, unless that is to be
+            replaced, of other weights, or a damaged manifest.
     """
-    manifest = read_manifest(folder)
     fresh = empty_manifest(source)
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        if not overwrite:
+            raise
+        return fresh, []
     if manifest is None:
-        return fresh
+        return fresh, []
     if (manifest.model, manifest.scale) != (fresh.model, fresh.scale):
         raise UserError(
             f"{folder}: holds a bundle of {manifest.model} ×{manifest.scale}; choose another --out"
         )
-    if manifest.weights_sha256 != fresh.weights_sha256 or manifest.tools != fresh.tools:
-        return fresh
-    return manifest
+    same_weights = manifest.weights_sha256 == fresh.weights_sha256
+    if not same_weights and not overwrite:
+        raise UserError(
+            f"{folder}: holds files of other weights of {manifest.model}; choose another --out or "
+            "pass --overwrite"
+        )
+    present = [one for one in manifest.artifacts if (folder / one.file).exists()]
+    if not same_weights or manifest.tools != fresh.tools:
+        return fresh, [one.file for one in present]
+    return dataclasses.replace(manifest, artifacts=tuple(present)), []
+
+
+def holds(
+    folder: Path, file: str, tools: Mapping[str, str], table: ScaleTable | None = None
+) -> bool:
+    """Tell whether a bundle holds a proven file, unchanged, of these tools and scales.
+
+    Args:
+        folder: The bundle.
+        file: Name in it; what restores tiles in its place counts, too.
+        tools: Versions of the libraries (see ``tool_versions``).
+        table: The scales of int8 files.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return False
+    if manifest is None or manifest.tools != tools:
+        return False
+    artifact = manifest.artifact(file)
+    if artifact is None or not _is_whole(artifact, folder, table):
+        return False
+    return artifact.tiled_by is None or holds(folder, artifact.tiled_by, tools, table)
 
 
 def _is_current(
     manifest: Manifest, folder: Path, source: Source, variant: Variant, table: ScaleTable | None
 ) -> bool:
-    """Tell whether ``folder`` already holds the file, unchanged and from the same scales."""
+    """Tell whether ``folder`` already holds the file, unchanged and made in the same way."""
     artifact = manifest.artifact(variant.file_name(manifest.model, manifest.scale))
-    if artifact is None or not (folder / artifact.file).exists():
-        return False
-    scales_sha256 = table.sha256 if table and _is_int8(variant) else None
     return (
-        artifact.rewrites == _lowered(source, variant, table)[1]
+        artifact is not None
+        and artifact.rewrites == _lowered(source, variant, table)[1]
+        and _is_whole(artifact, folder, table)
+    )
+
+
+def _is_whole(artifact: Artifact, folder: Path, table: ScaleTable | None) -> bool:
+    """Tell whether a file is there, proven, unchanged and from these scales."""
+    path = folder / artifact.file
+    scales_sha256 = table.sha256 if table and artifact.precision == "int8" else None
+    return (
+        path.exists()
         and artifact.scales_sha256 == scales_sha256
-        and sha256_of(folder / artifact.file) == artifact.sha256
+        and sha256_of(path) == artifact.sha256
         and (artifact.measured.max_abs_diff is not None or artifact.format == "coreml")
     )
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _without_artifact(manifest: Manifest, file: str) -> Manifest:
+    """Return the manifest without the entry of ``file``, if it has one."""
+    others = tuple(entry for entry in manifest.artifacts if entry.file != file)
+    return dataclasses.replace(manifest, artifacts=others)
+
+
 def with_artifact(manifest: Manifest, artifact: Artifact) -> Manifest:
     """Return the manifest with ``artifact`` added, or replaced where its file was known."""
-    others = [entry for entry in manifest.artifacts if entry.file != artifact.file]
+    others = _without_artifact(manifest, artifact.file).artifacts
     ordered = sorted([*others, artifact], key=lambda entry: entry.file)
     return dataclasses.replace(manifest, artifacts=tuple(ordered))

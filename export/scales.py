@@ -132,6 +132,8 @@ def read_scale_table(path: Path) -> ScaleTable:
         corrections = content.pop("corrections")
         gains = content.pop("gains")
         requantized = content.pop("requantized")
+        if not all(np.all(np.greater(one, 0)) for one in gains.values()):
+            raise ValueError("gains are positive")
         return ScaleTable(
             activations={name: Quantization(**pair) for name, pair in activations.items()},
             requantized=tuple((value, concat) for value, concat in requantized),
@@ -209,6 +211,12 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
         if shifts is None:
             return node
         value, weight, bias = node.inputs
+        channels = len(graph.constants[bias])
+        if len(shifts) != channels:
+            raise UserError(
+                f"scales of {table.model} ×{table.scale} correct {len(shifts)} channels of "
+                f"'{node.output}', which has {channels}; run 'reslite quantize' again"
+            )
         # Convolutions that share a bias are corrected each for its own input.
         name = f"{bias}/{node.output}"
         added[name] = graph.constants[bias] + np.array(shifts, np.float32)

@@ -29,7 +29,8 @@ def load_scales(model: str, scale: int) -> ScaleTable:
     path = scales_path(model, scale)
     if not path.is_file():
         raise UserError(
-            f"{model} ×{scale}: no table of scales ships with reslite; make one with 'reslite "
-            f"quantize {model} --scale {scale}'"
+            f"{model} ×{scale}: no table of scales ships with reslite; 'reslite quantize WEIGHTS "
+            f"--scale {scale}' makes one for 'reslite export --scales', 'reslite ship "
+            "--calibration' makes and uses it"
         )
     return read_scale_table(path)

@@ -139,7 +139,7 @@ def quantize_network(
     # Of CARN-M, equalizing every layer nearly doubled the noise (docs/quantization.md).
     by_channel = channel_gains(lowered, exact) if method == "measured" else {}
     even = with_gains(lowered, by_channel)
-    summaries = observe(even, tqdm(exact, "observing", disable=not progress))
+    summaries = observe(even, tqdm(exact, "observing", disable=None if progress else True))
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
@@ -195,7 +195,7 @@ def _cheaper(
 
     def loss(table: ScaleTable, name: str) -> float:
         def error(arithmetic: Arithmetic) -> float:
-            shown = tqdm(images, f"measuring {name}", disable=not progress)
+            shown = tqdm(images, f"measuring {name}", disable=None if progress else True)
             return output_error(graph, table, shown, arithmetic)
 
         return estimated_loss(max(error(ARITHMETIC["onnx"]), error(ARITHMETIC["tflite"])))

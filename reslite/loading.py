@@ -84,7 +84,7 @@ def cache_folder() -> Path:
 
 
 def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
-    from export.bundle import Source, Variant, bundle_of
+    from export.bundle import Source, Variant, bundle_of, holds, tool_versions
     from quantize import load_scales
     from training.catalogue import file_stem, find_model
 
@@ -92,8 +92,8 @@ def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
     scale = found.chosen_scale(scale)
     folder = cache_folder() / f"{file_stem(found.name, scale)}_{found.sha256[:12]}"
     variant = Variant("tflite", precision)
-    path = folder / variant.file_name(found.name, scale)
-    if not path.exists():
-        table = load_scales(found.name, scale) if precision == "int8" else None
-        bundle_of(Source.of(found, scale), [variant], folder, table)
-    return path
+    file = variant.file_name(found.name, scale)
+    table = load_scales(found.name, scale) if precision == "int8" else None
+    if not holds(folder, file, tool_versions(), table):
+        bundle_of(Source.of(found, scale), [variant], folder, table, overwrite=True)
+    return folder / file

@@ -29,7 +29,7 @@ from benchmarks.latency import LatencyReport, contenders_of, measure_latency
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.npu import estimate
 from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
-from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
+from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_artifact
 from export.scales import ScaleTable
 from quantize import load_scales
 from quantize.simulator import simulated
@@ -92,16 +92,20 @@ def ship(
         announce: Told what happens.
     """
     source = Source.of(model, scale)
-    manifest = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
+    bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
+    manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs, scale)
     manifest = _scored(manifest, out, pairs, reference)
     others = peers_of(model, scale)
-    peers = [_peer(other, scale, announce) for other in others]
+    tables = [(model, table), *((other, load_scales(other.name, scale)) for other in others)]
+    peers = [_peer(other, scales, announce) for other, scales in tables[1:]]
     announce("measuring latency")
     latency = _latency([(out, manifest), *peers], rounds, threads)
     manifest = _timed(manifest, latency)
-    manifest.write(out)
+    for artifact in manifest.artifacts:
+        bundle = with_artifact(bundle, artifact)
+    bundle.write(out)
     report = Report(
         model=model.name,
         scale=scale,
@@ -112,16 +116,16 @@ def ship(
         latency=latency,
         points=tuple(
             point
-            for bundle in (manifest, *(peer for _, peer in peers))
-            for point in points_of(bundle, latency)
+            for one in (manifest, *(peer for _, peer in peers))
+            for point in points_of(one, latency)
         ),
-        npu=_npu([model, *others], scale, announce),
+        npu=_npu(tables, announce),
         examples=_examples(manifest, out, pairs),
     )
     picture = out / "restored.png"
     with replacing(picture) as temporary:
         Image.fromarray(report.examples[0].restored).save(temporary)
-    return Shipment(manifest, report, (*write_report(report, out), picture))
+    return Shipment(bundle, report, (*write_report(report, out), picture))
 
 
 def peers_of(model: Model, scale: int) -> list[Model]:
@@ -139,13 +143,20 @@ def _cached(model: Model, scale: int) -> Path:
     return cache_folder() / f"{file_stem(model.name, scale)}_{model.sha256[:12]}"
 
 
-def _peer(model: Model, scale: int, announce: Announce) -> tuple[Path, Manifest]:
+def _peer(model: Model, table: ScaleTable, announce: Announce) -> tuple[Path, Manifest]:
     """Export another network to compare latencies with; Core ML cannot be timed here anyway."""
     announce(f"exporting {model.name} to compare with")
     variants = [one for one in DEFAULT_VARIANTS if one.format != "coreml" and not one.float_io]
-    folder = _cached(model, scale)
-    table = load_scales(model.name, scale)
-    return folder, bundle_of(Source.of(model, scale), variants, folder, table, simulated)
+    folder = _cached(model, table.scale)
+    return folder, bundle_of(Source.of(model, table.scale), variants, folder, table, simulated)
+
+
+def _shipped(bundle: Manifest) -> Manifest:
+    """Return the part of a bundle that is shipped: its folder may hold other exports, too."""
+    files = {one.file_name(bundle.model, bundle.scale) for one in DEFAULT_VARIANTS}
+    files |= {one.tiled_by for one in bundle.artifacts if one.file in files and one.tiled_by}
+    chosen = tuple(one for one in bundle.artifacts if one.file in files)
+    return dataclasses.replace(bundle, artifacts=chosen)
 
 
 def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -> Manifest:
@@ -197,19 +208,18 @@ def _timed(manifest: Manifest, latency: LatencyReport) -> Manifest:
     return dataclasses.replace(manifest, artifacts=tuple(artifacts))
 
 
-def _npu(models: Sequence[Model], scale: int, announce: Announce) -> tuple[NpuRow, ...]:
-    """Estimate the int8 files on the NPU, where Vela is installed."""
+def _npu(models: Sequence[tuple[Model, ScaleTable]], announce: Announce) -> tuple[NpuRow, ...]:
+    """Estimate the int8 files of networks on the NPU, where Vela is installed."""
     if find_spec("ethosu") is None:
         announce("no NPU estimate: pip install 'reslite[npu]' adds it")
         return ()
     announce("estimating on an NPU with Arm's compiler")
     variant = Variant("tflite", "int8", size=_NPU_SIZE, profile="ethos-u")
     rows = []
-    for model in models:
-        folder = _cached(model, scale)
-        source, table = Source.of(model, scale), load_scales(model.name, scale)
-        bundle_of(source, [variant], folder, table, simulated)
-        path = folder / variant.file_name(model.name, scale)
+    for model, table in models:
+        folder = _cached(model, table.scale)
+        bundle_of(Source.of(model, table.scale), [variant], folder, table, simulated)
+        path = folder / variant.file_name(model.name, table.scale)
         rows.append(NpuRow(model.name, estimate(path, _NPU)))
     return tuple(rows)
 

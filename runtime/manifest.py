@@ -20,6 +20,7 @@ from runtime.errors import UserError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_REMEDY = "export the bundle again, with --overwrite"
 
 Format = Literal["onnx", "tflite", "coreml"]
 Precision = Literal["float32", "float16", "int8"]
@@ -193,17 +194,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); export the bundle again") from error
+        raise UserError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise UserError(
-            f"{path}: schema {found!r} found, {SCHEMA} expected; export the bundle again with this "
-            "version of reslite"
+            f"{path}: schema {found!r} found, {SCHEMA} expected by this version of reslite; "
+            f"{_REMEDY}"
         )
     try:
         manifest: Manifest = _parse(Manifest, content)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); export the bundle again") from error
+        raise UserError(f"{path}: damaged ({error}); {_REMEDY}") from error
     return manifest
 
 

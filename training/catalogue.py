@@ -150,5 +150,15 @@ def _read_model(path: Path) -> Model:
         ) from error
     if "recipe" not in metadata:
         raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
-    recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
-    return Model(recipe.name, path, recipe, json.loads(metadata.get("training", "{}")))
+    recipe = parse_recipe(_record(path, metadata["recipe"]), str(path))
+    return Model(recipe.name, path, recipe, _record(path, metadata.get("training", "{}")))
+
+
+def _record(path: Path, text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: its recipe or training record is damaged; copy it again")
+    return record

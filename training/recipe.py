@@ -87,7 +87,7 @@ class OptimizerOptions(_Strict):
 class Recipe(_Strict):
     """Everything that determines a training run, besides the pictures themselves."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="files are named after it")
     network: NetworkConfig
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimizer: OptimizerOptions

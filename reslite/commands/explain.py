@@ -36,6 +36,8 @@ def command(
     from training.catalogue import find_model
     from training.pictures import read_rgb
 
+    if picture.is_dir():
+        raise UserError(f"{picture}: is a folder, expected a picture file")
     out = out or picture.with_name(f"{picture.stem}_experts.png")
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: the figure is a PNG; name it *.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -49,8 +50,7 @@ def parse_range(
     "formats",
     type=click.Choice(FORMATS),
     multiple=True,
-    default=FORMATS,
-    show_default="all",
+    help="May be repeated [default: the profile's, else all].",
 )
 @click.option(
     "--precision",
@@ -98,8 +98,11 @@ def command(
     from quantize.simulator import simulated
     from training.catalogue import find_model
 
-    if profile is not None:
-        formats = (profile_named(profile).format,)
+    of_profile = () if profile is None else (profile_named(profile).format,)
+    if of_profile and formats and set(formats) != set(of_profile):
+        raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
+    formats = formats or of_profile or FORMATS
+    _check_combination(formats, precisions, size, flexible, float_io, scales)
     found = find_model(model)
     scale = found.chosen_scale(scale)
     source = Source.of(found, scale)
@@ -123,3 +126,22 @@ def command(
         difference = artifact.measured.max_abs_diff
         proof = "not run here" if difference is None else f"max. difference {difference:.1e}"
         click.echo(f"{artifact.file:<40} {artifact.bytes / 1e3:>8.0f} kB  {proof}")
+
+
+def _check_combination(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    size: tuple[int, int] | None,
+    flexible: tuple[int, int] | None,
+    float_io: bool,
+    scales: Path | None,
+) -> None:
+    """Refuse options that would say nothing of any file."""
+    if float_io and not ("tflite" in formats and "int8" in precisions):
+        raise click.UsageError("--float-io is for int8 TFLite files; none is asked for")
+    if flexible is not None and "coreml" not in formats:
+        raise click.UsageError("--flexible is for Core ML packages; none is asked for")
+    if flexible is not None and size is not None:
+        raise click.UsageError("--size fixes the input and --flexible frees it; choose one")
+    if scales is not None and "int8" not in precisions:
+        raise click.UsageError("--scales is for int8 files; none is asked for")

@@ -69,7 +69,7 @@ def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[t
 
 
 def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
-    """Measure a bundle, or a new one of a network; what it fails to prove is listed, too."""
+    """Measure a bundle, or a new one of a network; what fails its proof is listed."""
     from benchmarks.gate import damaged, gate_pictures, snapshot, unproven
     from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
     from export.parity import ParityError, restore_with

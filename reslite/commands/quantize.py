@@ -44,6 +44,7 @@ def command(
     'reslite export --scales'.
     """
     from quantize.ptq import find_scales
+    from runtime.atomic import replacing
     from runtime.errors import UserError
     from training.catalogue import file_stem, find_model
 
@@ -52,7 +53,9 @@ def command(
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")
-    table = find_scales(found, scale, calibration, cast("Method | None", method), progress=True)
-    table.write(out)
+    # The place is tried first: one that cannot be written should not cost the work.
+    with replacing(out) as temporary:
+        table = find_scales(found, scale, calibration, cast("Method | None", method), progress=True)
+        table.write(temporary)
     pictures = len(table.calibration.pictures)
     click.echo(f"{out}: {len(table.activations)} activations, {table.method}, {pictures} pictures")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +23,10 @@ from quantize import scales_path
 from runtime.errors import UserError
 from runtime.manifest import read_manifest
 from training.bicubic import reduce
+from training.checkpoint import save_tensors
 from training.metrics import psnr
+from training.networks.families import build_network
+from training.recipe import load_recipe
 
 Cli = Callable[..., Any]
 
@@ -79,6 +83,85 @@ def test_fixed_and_flexible_sizes_reach_the_files(cli: Cli, tmp_path: Path) -> N
         "carn_m_x4_float32_20x24.tflite": (1, 20, 24, 3),
         "carn_m_x4_float32_16to512.mlpackage": (1, 3, None, None),
     }
+
+
+def test_a_file_that_fails_its_proof_does_not_stay(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = _own_weights(tmp_path / "own.safetensors", torch.nan)
+    options = ["--scale", 2, "--format", "tflite", "--precision", "float32"]
+    for _ in range(2):
+        outcome = cli("export", weights, *options, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert "differs from its source by nan" in outcome.err
+        restored = cli("restore", photo, "--model", weights, "--scale", 2)
+        assert restored.code == 2
+        assert "differs from its source by nan" in restored.err
+    assert not list(tmp_path.rglob("*.tflite"))
+    assert read_manifest(tmp_path / "out").artifacts == ()
+
+
+def test_other_weights_and_damaged_manifests_are_replaced_only_if_told(
+    cli: Cli, tmp_path: Path
+) -> None:
+    options = ["--scale", 2, "--precision", "float32", "--out", tmp_path / "out"]
+    tflite, onnx = ("--format", "tflite"), ("--format", "onnx")
+    first = _own_weights(tmp_path / "first.safetensors", 0.1)
+    assert cli("export", first, *options, *tflite, *onnx).code == 0
+    second = _own_weights(tmp_path / "second.safetensors", 0.2)
+    refused = cli("export", second, *options, *tflite)
+    assert refused.code == 2
+    assert "holds files of other weights of own" in refused.err
+    replaced = cli("export", second, *options, *tflite, "--overwrite")
+    assert replaced.code == 0
+    assert "removed   own_x2_float32.onnx" in replaced.out
+    assert [one.name for one in (tmp_path / "out").glob("own*")] == ["own_x2_float32.tflite"]
+
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    damaged = cli("export", second, *options, *tflite)
+    assert damaged.code == 2
+    assert "export the bundle again, with --overwrite" in damaged.err
+    assert cli("export", second, *options, *tflite, "--overwrite").code == 0
+    (tmp_path / "out" / "own_x2_float32.tflite").unlink()
+    listed = cli("export", second, *options, *onnx)
+    assert "tflite" not in listed.out
+
+
+def _own_weights(path: Path, value: float) -> Path:
+    recipe = load_recipe("carn-m", ["name=own", "network.blocks=1", "network.channels=8"])
+    network = build_network(recipe.network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(value)
+    save_tensors(path, network.state_dict(), {"recipe": recipe.model_dump_json()})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "onnx", "--profile", "ethos-u"], "profile ethos-u is for tflite"),
+        (["--size", "8x8", "--flexible", "16-32"], "choose one"),
+        (["--format", "onnx", "--flexible", "16-32"], "--flexible is for Core ML"),
+        (["--precision", "float32", "--float-io"], "--float-io is for int8 TFLite"),
+        (["--precision", "float32", "--scales", "a.json"], "--scales is for int8"),
+    ],
+)
+def test_options_that_would_say_nothing_are_refused(
+    cli: Cli, options: list[str], message: str
+) -> None:
+    outcome = cli("export", "carn-m", "--scale", 4, *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_scales_of_another_scale_are_refused(cli: Cli, tmp_path: Path) -> None:
+    options = ["--scale", 2, "--format", "onnx", "--precision", "int8", "--out", tmp_path]
+    outcome = cli("export", "carn-m", *options, "--scales", scales_path("carn-m", 4))
+    assert outcome.code == 2
+    assert "another scale than ×2" in outcome.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_scales_of_other_weights_are_refused(cli: Cli, tmp_path: Path) -> None:
@@ -187,7 +270,14 @@ def test_the_python_interface_restores(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     by_name = reslite.load("carn-m", scale=4).restore(picture)
     np.testing.assert_array_equal(by_name, by_file)
-    assert list(tmp_path.rglob("carn_m_x4_float32.tflite"))
+    (cached,) = tmp_path.rglob("carn_m_x4_float32.tflite")
+    cached.write_bytes(cached.read_bytes() + b"damage")
+    again = reslite.load("carn-m", scale=4).restore(picture)
+    np.testing.assert_array_equal(again, by_file)
+    with pytest.raises(UserError, match="restores ×4, not ×2"):
+        reslite.load(str(cached), scale=2)
+    with pytest.raises(UserError, match="a precision of its own"):
+        reslite.load(str(cached), precision="int8")
     with pytest.raises(UserError, match="H × W × 3 of uint8 or uint16"):
         reslite.load("carn-m", scale=4).restore(picture.astype(np.float32))
     assert [model.name for model in reslite.list_models()] == [

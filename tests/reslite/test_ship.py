@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from skimage import data
 
 from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
 from training.catalogue import find_model
+from training.checkpoint import save_tensors
+from training.networks.families import build_network
+from training.recipe import load_recipe
 
 Cli = Callable[..., Any]
 
@@ -96,7 +102,7 @@ def test_ctrl_c_keeps_finished_files_and_leaves_no_partial_ones(tmp_path: Path) 
         # A shell starts background jobs with SIGINT ignored, and processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not (folder / "manifest.json").exists():
+    while not _proven(folder):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
@@ -108,6 +114,41 @@ def test_ctrl_c_keeps_finished_files_and_leaves_no_partial_ones(tmp_path: Path) 
     manifest = read_manifest(folder)
     assert manifest is not None
     assert 1 <= len(manifest.artifacts) < len(FILES)
+    assert len(_proven(folder)) == len(manifest.artifacts)
+    suffixes = (".onnx", ".tflite", ".mlpackage")
+    assert {path.name for path in folder.iterdir() if path.suffix in suffixes} == _proven(folder)
+
+
+def _proven(folder: Path) -> set[str]:
+    """Return the files that a bundle's manifest says were compared with their source."""
+    manifest = read_manifest(folder)
+    artifacts = () if manifest is None else manifest.artifacts
+    return {one.file for one in artifacts if one.measured.max_abs_diff is not None}
+
+
+def test_ones_own_weights_are_shipped_and_other_exports_beside_them_are_let_be(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("carn-m", ["name=mine", "network.blocks=1", "network.channels=8"])
+    weights, out = tmp_path / "mine.safetensors", tmp_path / "dist"
+    torch.manual_seed(0)
+    network = build_network(recipe.network)
+    save_tensors(weights, network.state_dict(), {"recipe": recipe.model_dump_json()})
+    Image.fromarray(data.astronaut()[:200, :200]).save(tmp_path / "a.png")
+    monkeypatch.setattr(shipping, "list_models", list)
+    assert cli("export", weights, "--scale", 2, "--format", "tflite", "--out", out).code == 2
+    assert not out.exists(), "int8 has no scales, which shows before anything is written"
+    fixed = ["--precision", "float32", "--size", "1x1", "--out", out]
+    assert cli("export", weights, "--scale", 2, "--format", "tflite", *fixed).code == 0
+
+    options = ["--calibration", tmp_path, "--out", out, "--rounds", 1, "--threads", 1]
+    outcome = cli("ship", weights, "--scale", 2, *options)
+
+    assert outcome.code == 0, outcome.err
+    shown = {row["file"] for row in json.loads((out / "report.json").read_text())["artifacts"]}
+    assert shown == {name.replace("carn_m_x4", "mine_x2") for name in FILES}
+    assert json.loads((out / "report.json").read_text())["npu"]
+    assert "mine_x2_float32_1x1.tflite" in {one.file for one in read_manifest(out).artifacts}
 
 
 def test_an_unwritable_folder_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
