@@ -328,30 +328,6 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
     return graph.with_nodes(list(rewritten()), **added)
 
 
-def sum_pointwise_branches(graph: Graph) -> Graph:
-    """Replace a 1×1 convolution over a concatenation by a sum of 1×1 convolutions.
-
-    Saves the copy that concatenation makes; worth it in float32 only, because every partial sum
-    of an 8-bit graph would have to be rounded.
-    """
-    added: dict[str, Array] = {}
-
-    def rewritten() -> Iterator[Node]:
-        channels = graph.channels()
-        for node in graph.nodes:
-            if node.op == "Concat" and _pointwise_after(graph, node) is not None:
-                continue
-            concat = graph.producer(node.inputs[0]) if node.op == "Conv" else None
-            if concat is None or concat.op != "Concat" or _pointwise_after(graph, concat) != node:
-                yield node
-                continue
-            parts, constants = _partial_sums(graph, concat, node, channels)
-            added.update(constants)
-            yield from parts
-
-    return graph.with_nodes(list(rewritten()), **added)
-
-
 REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
     function.__name__: function
     for function in (
@@ -364,7 +340,6 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,
-        sum_pointwise_branches,
     )
 }
 
@@ -426,35 +401,4 @@ def _branches(
             nodes.append(Node(link.op, link.name, inputs, (current,), attributes))
     shuffled = tuple(f"{shuffle.output}/{group}" for group in range(groups))
     nodes.append(Node("Concat", shuffle.name, shuffled, shuffle.outputs))
-    return nodes, constants
-
-
-def _pointwise_after(graph: Graph, concat: Node) -> Node | None:
-    node = graph.sole_consumer(concat.output)
-    if node is None or node.op != "Conv" or node.integer("groups") != 1:
-        return None
-    if len(concat.inputs) == 1:
-        return None  # Nothing to add up.
-    return node if graph.constants[node.inputs[1]].shape[-1] == 1 else None
-
-
-def _partial_sums(
-    graph: Graph, concat: Node, conv: Node, channels: Mapping[str, int]
-) -> tuple[list[Node], dict[str, Array]]:
-    weight, bias = conv.inputs[1:]
-    kernels = graph.constants[weight]
-    constants = {f"{bias}/zero": np.zeros(kernels.shape[0], np.float32)}
-    nodes: list[Node] = []
-    total, start = "", 0
-    for index, value in enumerate(concat.inputs):
-        stop = start + channels[value]
-        constants[f"{weight}/{index}"] = np.ascontiguousarray(kernels[:, start:stop])
-        last = index == len(concat.inputs) - 1
-        part = f"{conv.output}/part{index}"
-        operands = (value, f"{weight}/{index}", f"{bias}/zero" if index else bias)
-        nodes.append(Node("Conv", conv.name, operands, (part,), {"groups": 1}))
-        if index:
-            result = conv.output if last else f"{conv.output}/sum{index}"
-            nodes.append(Node("Add", conv.name, (total, part), (result,)))
-        total, start = (nodes[-1].output, stop)
     return nodes, constants

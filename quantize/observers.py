@@ -166,8 +166,3 @@ def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
         for crop in crops:
             execute(graph, crop, hook=record)
     return summaries
-
-
-def observe_ranges(graph: Graph, crops: Iterable[Tensor], observer: Observer) -> dict[str, Range]:
-    """Return the range that ``observer`` chooses for every activation by itself."""
-    return {name: observer(summary) for name, summary in observe(graph, crops).items()}

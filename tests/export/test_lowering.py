@@ -28,7 +28,6 @@ from export.lowering import (
     lower,
     make_convolutions_dense,
     split_shuffled_convolutions,
-    sum_pointwise_branches,
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
@@ -284,38 +283,6 @@ def test_use_transposed_convolutions(channels: int, block: int, size: tuple[int,
     kernel = transposed.constants["large/shuffle.weight"]
     assert set(np.unique(kernel)) <= {0.0, 1.0} and kernel.sum() == channels * block**2
     assert _largest_change(graph, transposed, *size) <= 1e-6
-
-
-@_few
-@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), size=_sizes)
-def test_sum_pointwise_branches(counts: list[int], size: tuple[int, int]) -> None:
-    nodes, constants = [], {}
-    for index, count in enumerate(counts):
-        conv, more = _conv("image", f"branch{index}", 3, count)
-        nodes.append(conv)
-        constants |= more
-    values = (*(conv.output for conv in nodes), "branch0")  # One value may enter twice.
-    values = values if len(counts) > 1 else values[:1]
-    nodes.append(Node("Concat", "concat", values, ("all",)))
-    total = sum(counts) + (counts[0] if len(counts) > 1 else 0)
-    conv, more = _conv("all", "fused", total, 5, 1)
-    nodes += [conv, Node("Relu", "relu", ("fused",), ("restored_image",))]
-    graph = Graph(tuple(nodes), {**constants, **more})
-    summed = sum_pointwise_branches(graph)
-    assert summed.operators().get("Add", 0) == len(values) - 1
-    assert ("Concat" in summed.operators()) == (len(values) == 1)
-    assert _largest_change(graph, summed, *size) <= 1e-5
-
-
-def test_a_concatenation_that_others_read_is_kept() -> None:
-    conv, constants = _conv("both", "restored_image", 6, 6, 1)
-    nodes = (
-        Node("Concat", "concat", ("image", "image"), ("both",)),
-        dataclasses.replace(conv, outputs=("fused",)),
-        Node("Add", "skip", ("fused", "both"), ("restored_image",)),
-    )
-    graph = Graph(nodes, constants)
-    assert sum_pointwise_branches(graph) == graph
 
 
 @pytest.mark.parametrize("model", ["carn", "carn-m"])

@@ -22,6 +22,7 @@ from quantize.calibration import calibration_crops, calibration_pictures
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate
+from runtime.errors import UserError
 
 Crops = list[NDArray[np.uint8]]
 
@@ -147,3 +148,10 @@ def test_without_corrections_a_graph_stays_as_it_is(graph: Graph, table: ScaleTa
     lowered = lower(graph, QUANTIZED_FORM)
 
     assert with_corrected_biases(lowered, dataclasses.replace(table, corrections={})) == lowered
+
+
+def test_corrections_of_another_network_are_refused(graph: Graph, table: ScaleTable) -> None:
+    value, shifts = next(iter(table.corrections.items()))
+    short = dataclasses.replace(table, corrections={value: shifts[1:]})
+    with pytest.raises(UserError, match=rf"correct {len(shifts) - 1} channels of '{value}'"):
+        _corrected(graph, short)

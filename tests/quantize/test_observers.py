@@ -20,7 +20,6 @@ from quantize.observers import (
     least_squares_range,
     min_max_range,
     observe,
-    observe_ranges,
     percentile_range,
 )
 from quantize.ptq import as_image
@@ -196,7 +195,7 @@ def test_every_activation_of_a_file_is_observed(
     lowered = lower(graph, QUANTIZED_FORM)
     images = [as_image(crop) for crop in crops]
 
-    ranges = observe_ranges(lowered, images, min_max_range)
+    ranges = {name: min_max_range(one) for name, one in observe(lowered, images).items()}
 
     assert set(ranges) == set(held_values(lowered)) - {"image/ones"}
     pixels = np.concatenate([crop.ravel() for crop in crops])

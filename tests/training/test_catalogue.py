@@ -56,6 +56,10 @@ def test_weights_without_or_against_their_recipe_are_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match="holds no recipe"):
         find_model(str(path))
     recipe = find_model("carn").recipe.model_dump_json()
+    for damaged in ({"recipe": "{"}, {"recipe": "[]"}, {"recipe": recipe, "training": "[]"}):
+        save_tensors(path, {"weight": torch.zeros(2)}, damaged)
+        with pytest.raises(UserError, match="its recipe or training record is damaged"):
+            find_model(str(path))
     save_tensors(path, {"weight": torch.zeros(2)}, {"recipe": recipe})
     with pytest.raises(UserError, match="do not fit"):
         find_model(str(path)).network()
