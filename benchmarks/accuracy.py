@@ -203,7 +203,8 @@ class Scores:
     """Mean scores over pictures, and the score of each.
 
     Attributes:
-        psnr: Mean PSNR in dB.
+        psnr: Mean PSNR in dB over the pictures that are not equal to their originals, for which it
+            is infinite; inf if all are.
         ssim: Mean SSIM over the pictures that have one; None if none has.
         rows: One for each picture.
     """
@@ -252,9 +253,10 @@ def score(restore: Restore, pairs: Pairs, scale: int, progress: bool = False) ->
         rows.append(_score_one(restore(pair.low), pair, scale))
     if not rows:
         raise UserError("no pictures to score; name a folder that holds some")
+    unequal = [row.psnr for row in rows if math.isfinite(row.psnr)]
     similarities = [row.ssim for row in rows if row.ssim is not None]
     return Scores(
-        psnr=float(np.mean([row.psnr for row in rows])),
+        psnr=float(np.mean(unequal)) if unequal else math.inf,
         ssim=float(np.mean(similarities)) if similarities else None,
         rows=tuple(rows),
     )

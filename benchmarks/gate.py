@@ -296,13 +296,13 @@ def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
     return deviations
 
 
-def deviation_table(deviations: Sequence[Deviation]) -> str:
-    """Return the deviations as a table, and the command that accepts them."""
+def deviation_table(deviations: Sequence[Deviation], options: str = "") -> str:
+    """Return the deviations as a table, and the command that accepts them, with its ``options``."""
     rows = [dataclasses.astuple(deviation) for deviation in deviations]
     header = ("artifact", "quantity", "expected", "found", "tolerance")
     return (
         f"{text_table(header, rows)}\n"
-        f"If this is intended, accept it as the new baseline: {UPDATE_COMMAND}"
+        f"If this is intended, accept it as the new baseline: {UPDATE_COMMAND}{options}"
     )
 
 

@@ -94,7 +94,8 @@ class Latency:
             executes, at this size, by the median latency.
         peak_memory_bytes: Of the whole process.
         opening_ms: Milliseconds that opening the artifact takes, its file in the system's cache.
-        speedup: How many times faster than the reference, from the ratio within each round.
+        speedup: How many times faster than the reference, from the ratio within each round; None
+            where the input is of another size.
         not_run: Why there are no figures.
     """
 
@@ -189,6 +190,7 @@ def measure_latency(
             for name, worker in workers.items():
                 samples[name].append(worker.time_one())
         peaks = {name: worker.finish() for name, worker in workers.items()}
+        base_size = workers[reference].size if reference is not None else None
     base = samples[reference] if reference is not None else None
     rows = []
     for one in contenders:
@@ -207,7 +209,7 @@ def measure_latency(
                 multadds_per_second=_rate(one, worker, milliseconds.median),
                 peak_memory_bytes=peaks[one.name],
                 opening_ms=worker.opening_ms,
-                speedup=_speedup(base, times),
+                speedup=_speedup(base, times) if worker.size == base_size else None,
             )
         )
     return LatencyReport(environment, threads, rounds, warmup, reference, tuple(rows))
@@ -347,7 +349,5 @@ class _Worker:
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()
-        raise UserError(
-            f"{self._name}: its process ended with code {code} ({said[-1] if said else 'silently'})"
-            "; is there enough memory? Try a smaller --size"
-        )
+        reason = said[-1] if said else "silently; is there enough memory? Try a smaller --size"
+        raise UserError(f"{self._name}: its process ended with code {code} ({reason})")

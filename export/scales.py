@@ -24,6 +24,10 @@ from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Calibration
 
+_SMALLEST_SPAN = 1e-5
+"""Of activations that say something. Those of dead channels are zero at any scale, while runtimes
+refuse scales that are next to nothing, and float16 rounds them to it."""
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -45,7 +49,8 @@ class Quantization:
     def of_range(cls, low: float, high: float) -> Quantization:
         """Return the quantization whose 256 values span [low, high] and hit zero exactly."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = float(np.float32(max(high - low, 1e-8) / 255))
+        span = high - low if high - low > _SMALLEST_SPAN else 1.0
+        scale = float(np.float32(span / 255))
         return cls(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -130,6 +131,8 @@ def _fail(message: str, code: int) -> int:
 
 def run() -> None:
     """Entry point of the ``reslite`` script."""
+    # Whoever ends a process politely gets what Ctrl-C gets: no partial file stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = main()
     # A reader that went away (reslite models | head) is no error worth a traceback at exit.
     try:

@@ -66,7 +66,7 @@ class LiteRTSession(Session):
             except (ValueError, RuntimeError) as error:
                 raise UserError(
                     f"{self.runtime_name} cannot run this artifact at {shape[1]}×{shape[2]} "
-                    f"({first_line(error)}); choose another tile size"
+                    f"({first_line(error)}); export it again, or restore in tiles of another size"
                 ) from error
             self._allocated = shape
         self._interpreter.set_tensor(index, _encoded(image, self._input)[np.newaxis])

@@ -55,6 +55,10 @@ class Model:
         """Load the network with its weights, in evaluation mode."""
         network = build_network(self.recipe.network)
         tensors, _ = load_tensors(self.path)
+        if not all(one.isfinite().all() for one in tensors.values()):
+            raise UserError(
+                f"{self.path}: holds weights that are no finite numbers; train it again"
+            )
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
@@ -116,6 +120,10 @@ def find_model(name_or_path: str) -> Model:
     )
 
 
+_PUBLISHED = {"sha256", "start", "psnr", "ssim", "kinds", "distorted"}
+"""Keys of a record that publishing adds, and with them the hash; and those of what came before."""
+
+
 def starts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the training records of the weights that a run began with."""
     found = record.get("start", [])  # Records older than starts of several hold one.
@@ -124,13 +132,22 @@ def starts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return a training record and those of all runs before it, each once, the latest first."""
-    runs: dict[str, Mapping[str, Any]] = {}
+    runs: list[Mapping[str, Any]] = []
     waiting = [record]
     while waiting:
         run = waiting.pop(0)
-        if runs.setdefault(run.get("sha256", ""), run) is run:
+        if not any(same_run(run, one) for one in runs):
+            runs.append(run)
             waiting += starts(run)
-    return list(runs.values())
+    return runs
+
+
+def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two records are of one run: of one file, or published and not yet."""
+    if "sha256" in one and one["sha256"] == other.get("sha256"):
+        return True
+    trained = [{key: run[key] for key in run.keys() - _PUBLISHED} for run in (one, other)]
+    return trained[0] == trained[1]
 
 
 def file_stem(model: str, scale: int) -> str:

@@ -13,6 +13,7 @@ from reslite.commands.export import parse_size
 
 if TYPE_CHECKING:
     from benchmarks.latency import Contender
+    from runtime.manifest import Artifact
 
 
 @click.command(
@@ -49,6 +50,12 @@ def command(
     """
     from runtime.errors import UserError
 
+    if training is None and device != "cpu":
+        raise UserError("--device is for --training; FILES are timed on this CPU")
+    if training is not None and (files or npu or reference or size or openvino):
+        raise UserError("--training measures a recipe; leave out FILES and the options for them")
+    if npu is not None and (reference or size or openvino or threads):
+        raise UserError("--npu estimates files at the size they have; leave other options out")
     if training is not None:
         _print_training_speed(training, device, threads, as_json)
         return
@@ -60,6 +67,11 @@ def command(
     from benchmarks.latency import latency_table, measure_latency
 
     chosen = (*files, reference) if reference is not None and reference not in files else files
+    # Restores tiles in two passes; a latency of one would mislead.
+    cut = [file for file in chosen if (entry := _entry(file)) is not None and entry.pooling]
+    if cut:
+        click.echo(f"left out, for they restore tiles: {', '.join(map(str, cut))}", err=True)
+        chosen = tuple(file for file in chosen if file not in cut)
     report = measure_latency(
         [contender for file in chosen for contender in _contenders(file, openvino)],
         reference=str(reference) if reference is not None else None,
@@ -73,15 +85,20 @@ def command(
 
 def _contenders(file: Path, openvino: bool) -> list[Contender]:
     from benchmarks.latency import Contender
-    from runtime.manifest import read_manifest
 
-    manifest = read_manifest(file.parent)
-    entry = manifest.artifact(file.name) if manifest else None
+    entry = _entry(file)
     multadds = entry.multadds if entry else None
     found = [Contender(str(file), file, None, multadds)]
     if openvino and file.suffix == ".onnx":
         found.append(Contender(f"{file} (openvino)", file, "openvino", multadds))
     return found
+
+
+def _entry(file: Path) -> Artifact | None:
+    from runtime.manifest import read_manifest
+
+    manifest = read_manifest(file.parent)
+    return manifest.artifact(file.name) if manifest else None
 
 
 def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:

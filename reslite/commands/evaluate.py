@@ -46,8 +46,10 @@ def command(
         baseline_name,
         finite,
         network_restorer,
+        psnr_name,
         score,
         session_restorer,
+        ssim_name,
     )
     from reslite.loading import ARTIFACT_SUFFIXES
     from runtime.errors import UserError
@@ -64,6 +66,8 @@ def command(
     else:
         from training.catalogue import find_model
 
+        if tile is not None or no_verify:
+            raise UserError("--tile and --no-verify are for exported files; leave them out")
         found = find_model(model)
         scale = found.chosen_scale(scale)
         pairs = _pairs(data, scale, level)
@@ -82,6 +86,7 @@ def command(
         }
         click.echo(json.dumps(result))
         return
+    click.echo(f"{'picture':<28} {psnr_name(scale):>9}  {ssim_name(scale)}")
     for row in scores.rows:
         similarity = "" if row.ssim is None else f"{row.ssim:.4f}"
         click.echo(f"{row.name:<28} {row.psnr:6.2f} dB  {similarity}")

@@ -40,7 +40,8 @@ def command(model: str | None, scale: int | None, bundle: Path | None, update: b
             click.echo(f"baseline updated: {path}")
             continue
         if deviations := [*deviations, *compare(found, read_snapshot(path))]:
-            click.echo(deviation_table(deviations))
+            chosen = f" --bundle {bundle}" if bundle else f" --model {name} --scale {factor}"
+            click.echo(deviation_table(deviations, chosen))
             code = 1
         else:
             count = len(found.artifacts)
@@ -75,8 +76,12 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
     from export.parity import ParityError, restore_with
     from quantize import load_scales
     from quantize.simulator import simulated
-    from training.catalogue import find_model
+    from training.catalogue import find_model, list_models
 
+    if model not in {one.name for one in list_models()}:
+        raise UserError(
+            f"{model}: has no baseline; the gate checks networks that ship with reslite"
+        )
     source = Source.of(find_model(model), scale)
     measured = partial(snapshot, source=restore_with(source.module), pairs=gate_pictures(scale))
     if bundle is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,11 +70,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _card(model: Model, row: dict[str, Any]) -> str:
     import yaml
 
-    from training.catalogue import history, starts
+    from training.catalogue import history, same_run, starts
 
-    latest, *earlier = [
-        {**run, "start": [one["sha256"] for one in starts(run)]} for run in history(model.training)
-    ]
+    runs = history(model.training)
+
+    def hashes(run: Mapping[str, Any]) -> list[str]:
+        return [
+            next(known["sha256"] for known in runs if same_run(known, one)) for one in starts(run)
+        ]
+
+    latest, *earlier = [{**run, "start": hashes(run)} for run in runs]
     latest.pop("psnr", None)  # the row has it
     recipe = model.recipe.model_dump(mode="json")
     facts = {**row, "training": latest, "recipe": recipe, "earlier_runs": earlier}

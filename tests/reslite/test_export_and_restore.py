@@ -89,7 +89,7 @@ def test_a_file_that_fails_its_proof_does_not_stay(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    weights = _own_weights(tmp_path / "own.safetensors", torch.nan)
+    weights = _own_weights(tmp_path / "own.safetensors", 1e30)  # its activations overflow
     options = ["--scale", 2, "--format", "tflite", "--precision", "float32"]
     for _ in range(2):
         outcome = cli("export", weights, *options, "--out", tmp_path / "out")
@@ -154,6 +154,19 @@ def test_options_that_would_say_nothing_are_refused(
     outcome = cli("export", "carn-m", "--scale", 4, *options)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_dead_activations_take_any_scale(
+    cli: Cli, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    weights = _own_weights(tmp_path / "own.safetensors", 0.0)
+    Image.fromarray(astronaut[:200, :200]).save(tmp_path / "a.png")
+    table, out = tmp_path / "t.json", tmp_path / "out"
+    options = ["--scale", 2, "--calibration", tmp_path, "--out", table]
+    assert cli("quantize", weights, *options).code == 0
+    exported = cli("export", weights, "--scale", 2, "--scales", table, "--out", out)
+    assert exported.code == 0, exported.err
+    assert len(list(out.glob("own_x2_int8.*"))) == 3
 
 
 def test_scales_of_another_scale_are_refused(cli: Cli, tmp_path: Path) -> None:

@@ -58,10 +58,13 @@ def test_models_prints_a_table_and_a_card(cli: Cli) -> None:
         assert fact in card
 
 
-def test_a_card_tells_every_run_before_once(cli: Cli) -> None:
-    card = yaml.safe_load(cli("models", "carn").out)
+@pytest.mark.parametrize("name", ["carn", "carn-m", "mepsnet", "mepsnet-s"])
+def test_a_card_tells_every_run_before_once(cli: Cli, name: str) -> None:
+    card = yaml.safe_load(cli("models", name).out)
     earlier = [run["sha256"] for run in card["earlier_runs"]]
     assert len(earlier) == len(set(earlier))
+    efforts = [(run["steps"], run["hours"], run["machine"]) for run in card["earlier_runs"]]
+    assert len(efforts) == len(set(efforts))
     for run in (card["training"], *card["earlier_runs"]):
         assert set(run["start"]) <= set(earlier)
     assert len(card["training"]["start"]) == len(card["recipe"]["start"])

@@ -63,6 +63,9 @@ def test_weights_without_or_against_their_recipe_are_refused(tmp_path: Path) -> 
     save_tensors(path, {"weight": torch.zeros(2)}, {"recipe": recipe})
     with pytest.raises(UserError, match="do not fit"):
         find_model(str(path)).network()
+    save_tensors(path, {"weight": torch.tensor([0.0, torch.inf])}, {"recipe": recipe})
+    with pytest.raises(UserError, match="no finite numbers"):
+        find_model(str(path)).network()
 
 
 def test_file_stem() -> None:
