@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 @click.option(
     "--size", callback=parse_size, help="Input height x width [default: of a 720p output]."
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Timed inferences of each file.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
 @click.option("--npu", metavar="NAME", help="Estimate on an Arm NPU, for example ethos-u65-256.")
-@click.option("--training", metavar="RECIPE", help="Measure training steps per second instead.")
+@click.option(
+    "--training",
+    metavar="RECIPE",
+    help="Measure training steps per second instead, on RESLITE_DATA's pictures.",
+)
 @click.option("--device", default="cpu", show_default=True, help="For --training: cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(

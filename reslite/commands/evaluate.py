@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     help="Of distortions, for networks that keep the size [default: moderate].",
 )
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
-@click.option("--tile", type=click.IntRange(min=8), help="Restore in tiles of this many pixels.")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=8),
+    help="Restore in tiles of this many pixels [default: about 128].",
+)
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(

@@ -60,18 +60,28 @@ def parse_range(
     default=PRECISIONS,
     show_default="all",
 )
-@click.option("--size", callback=parse_size, help="Fix the input to this height x width.")
+@click.option(
+    "--size",
+    callback=parse_size,
+    help="Fix the input to this height x width in pixels, for example 180x320.",
+)
 @click.option(
     "--flexible",
     callback=parse_range,
-    help="Core ML: any side in this range [default: enumerated sizes].",
+    help="Core ML: any side in this range, for example 16-1024 [default: enumerated sizes].",
 )
 @click.option("--float-io", is_flag=True, help="int8 TFLite: float32 input and output.")
 @click.option("--profile", help="Target profile [default: the format's own].")
 @click.option(
     "--scales", type=click.Path(path_type=Path), help="Table of scales from reslite quantize."
 )
-@click.option("--out", type=click.Path(path_type=Path), default="dist", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="dist",
+    show_default=True,
+    help="Folder of the bundle.",
+)
 @click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
 def command(
     model: str,

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     "--level",
     type=click.Choice(("easy", "moderate", "difficult")),
     required=True,
-    help="2–4 chops.",
+    help="How often a picture is divided: 2, 3 or 4 times.",
 )
 @click.option("--in", "source", type=click.Path(path_type=Path), required=True, help="Pictures.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option("--versions", type=click.IntRange(min=1), default=12, show_default=True)
+@click.option(
+    "--versions",
+    type=click.IntRange(min=1),
+    default=12,
+    show_default=True,
+    help="Distorted versions of each picture.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 def command(

@@ -24,7 +24,9 @@ METHODS = ("cautious", "mse", "percentile", "min-max", "measured")
     help="Folder of pictures [default: RESLITE_DATA's training pictures, else scikit-image's].",
 )
 @click.option(
-    "--method", type=click.Choice(METHODS), help="How ranges are chosen [default: what lost least]."
+    "--method",
+    type=click.Choice(METHODS),
+    help="How ranges are chosen [default: cautious; at scale 1 measured].",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write [default: MODEL_xS_scales.json]."

@@ -13,7 +13,7 @@ from reslite.commands.export import PRECISIONS
     "restore", epilog="Example: reslite restore photo.png --model dist/carn_m_x4_int8.tflite"
 )
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", "-m", required=True, help="An artifact, or a model's name with --scale.")
+@click.option("--model", "-m", required=True, help="An exported file, or a network's name.")
 @click.option("--scale", type=int, help="Upscaling factor of a model given by name.")
 @click.option(
     "--precision",
@@ -24,12 +24,15 @@ from reslite.commands.export import PRECISIONS
     "--out",
     "-o",
     type=click.Path(path_type=Path),
-    help="A picture file for one picture, else a folder [default: PICTURE_x4.png beside it].",
+    help="A picture file for one picture, else a folder [default: PICTURE_x4.png or _restored.png "
+    "beside it, FOLDER_x4/ for a folder].",
 )
-@click.option("--tile", type=click.IntRange(min=8), help="Side of the tiles in pixels.")
+@click.option(
+    "--tile", type=click.IntRange(min=8), help="Side of the tiles in pixels [default: about 128]."
+)
 @click.option("--ensemble", is_flag=True, help="Average over 8 orientations: better, 8× slower.")
 @click.option("--runtime", "runtime_name", help="Run .onnx files with this runtime: openvino.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option("--overwrite", is_flag=True, help="Replace existing pictures.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 def command(

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 @click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
 @click.argument("model")
 @click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
-@click.option("--out", type=click.Path(path_type=Path), default="dist", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="dist",
+    show_default=True,
+    help="Folder of the bundle and its report.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -25,7 +31,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Find new int8 scales on these pictures [default: the committed scales].",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Timed inferences of each file.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")

@@ -20,10 +20,12 @@ import click
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a key of the recipe, for example network.experts=1; may be repeated.",
+    help="Change a key of the recipe, for example seed=2; may be repeated.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads [default: what torch takes]."
+)
 def command(
     recipe: str,
     data: Path | None,

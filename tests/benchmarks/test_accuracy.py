@@ -240,6 +240,18 @@ def test_perfect_restoration(pairs: list[Pair]) -> None:
     assert psnr_loss(scores, scores) == 0
 
 
+def test_a_picture_that_is_its_original_leaves_the_mean_of_the_others(pairs: list[Pair]) -> None:
+    first, *others = pairs
+    kept = Pair(first.name, first.high, first.high)
+
+    scores = score(
+        lambda picture: picture, [kept, *(Pair(o.name, 255 - o.high, o.high) for o in others)], 1
+    )
+
+    assert scores.rows[0].psnr == math.inf
+    assert scores.psnr == pytest.approx(np.mean([row.psnr for row in scores.rows[1:]]))
+
+
 def test_loss_is_defined_on_the_same_pictures_only() -> None:
     ours, theirs = (Scores(psnr, 0.9, (PictureScore("a", psnr, 0.9),)) for psnr in (30.5, 30.4))
 

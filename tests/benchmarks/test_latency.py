@@ -180,6 +180,7 @@ def test_real_processes(write_artifact: Callable[..., Artifact], tmp_path: Path)
     assert onnx.size == (24, 32)
     assert tflite.size == (16, 16)  # Its own: it takes no other.
     assert onnx.speedup == Spread(1.0, 1.0, 1.0)
+    assert tflite.speedup is None  # Another input is other work.
     for row in report.rows:
         assert len(row.samples_ms) == 3
         assert row.milliseconds is not None

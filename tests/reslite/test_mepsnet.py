@@ -115,6 +115,14 @@ def test_a_missing_companion_is_named(cli: Cli, folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "b.png").exists()
 
 
+def test_latencies_of_files_that_restore_tiles_are_not_taken(cli: Cli, folder: Path) -> None:
+    files = [folder / "dist" / f"mini_x1_float32{part}.tflite" for part in ("", "_tiled")]
+    outcome = cli("bench", *files, "--size", "32x32", "--rounds", 1, "--threads", 1, "--json")
+    assert outcome.code == 0, outcome.err
+    assert f"left out, for they restore tiles: {files[1]}" in outcome.err
+    assert [row["name"] for row in json.loads(outcome.out)["rows"]] == [str(files[0])]
+
+
 def test_transparency_is_left_as_it_is_and_the_name_says_restored(
     cli: Cli, folder: Path, tmp_path: Path
 ) -> None:
