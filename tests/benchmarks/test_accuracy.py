@@ -124,6 +124,26 @@ def test_difference_of_fixed_size_artifact(
         assert max_abs_diff(session, wrong, pictures) >= 0.5
 
 
+def test_difference_on_picture_of_exactly_the_fixed_size(
+    tiny: object, write_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    restore = restore_with(tiny.module)  # type: ignore[attr-defined]
+    artifact = write_artifact(tmp_path, "tflite", "float32", size=(16, 20))
+    picture = _noise(16, 20)
+    seen: list[np.ndarray] = []
+
+    def reference(image: np.ndarray) -> np.ndarray:
+        seen.append(image)
+        return restore(image)
+
+    with sessions.open(tmp_path / artifact.file) as session:
+        max_abs_diff(session, reference, [picture])
+
+    # The picture itself, not the synthetic ones that stand in for those that are too small.
+    (image,) = seen
+    np.testing.assert_array_equal(image, picture / np.float32(255))
+
+
 def test_network_output_is_clamped_and_rounded() -> None:
     class Shifted(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -208,6 +228,12 @@ def test_pictures_smaller_than_ssims_window_have_psnr_only(pairs: list[Pair]) ->
     assert alone.ssim is None
     # One row more and there is a window.
     assert score(_enlarge, [Pair.reduced("", _noise(16, 40), 2)], 2).ssim is not None
+
+
+def test_picture_of_exactly_ssims_window_has_both() -> None:
+    pair = Pair.distorted("a", _noise(11, 11), "easy")  # Scale 1 cuts no border.
+
+    assert score(lambda picture: picture, [pair], 1).ssim is not None
 
 
 def test_picture_with_nothing_inside_its_border_is_refused() -> None:

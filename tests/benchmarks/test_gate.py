@@ -121,18 +121,24 @@ def test_equal_figures_pass_and_survive_the_file(found: Snapshot, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("quantity", "step", "name", "tolerance"),
+    ("file", "quantity", "step", "name", "tolerance"),
     [
-        ("psnr", 0.02, "PSNR dB", "±0.02"),
-        ("ssim", 0.0005, "SSIM", "±0.0005"),
-        ("max_abs_diff", 1e-5, "difference from source", "±1e-05"),
+        ("tiny_x2_float32.onnx", "psnr", 0.02, "PSNR dB", "±0.02"),
+        ("tiny_x2_float32.onnx", "ssim", 0.0005, "SSIM", "±0.0005"),
+        ("tiny_x2_float32.onnx", "max_abs_diff", 1e-5, "difference from source", "±1e-05"),
+        ("tiny_x2_int8.tflite", "max_abs_diff", 2 / 255, "difference from source", "±0.00788"),
     ],
 )
 @pytest.mark.parametrize("direction", [1, -1], ids=["better or larger", "worse or smaller"])
 def test_each_figure_has_its_tolerance(
-    quantity: str, step: float, name: str, tolerance: str, direction: int, found: Snapshot
+    file: str,
+    quantity: str,
+    step: float,
+    name: str,
+    tolerance: str,
+    direction: int,
+    found: Snapshot,
 ) -> None:
-    file = "tiny_x2_float32.onnx"
     value = getattr(_quality(found, file), quantity)
 
     within = _changed(found, file, **{quantity: value + direction * 0.9 * step})
@@ -187,6 +193,14 @@ def test_a_quality_that_one_side_lacks_fails(found: Snapshot) -> None:
         baseline = found if other is None else dataclasses.replace(found, artifacts=other)
         (deviation,) = compare(one, baseline)
         assert (deviation.artifact, deviation.quantity) == (file, "quality")
+
+
+def test_a_core_ml_quality_that_one_side_lacks_passes_for_only_macos_measures_it(
+    found: Snapshot,
+) -> None:
+    quality = _quality(found, "tiny_x2_float32.onnx")
+    on_a_mac = _changed(found, "tiny_x2_float32.mlpackage", quality=quality)
+    assert compare(on_a_mac, found) == compare(found, on_a_mac) == []
 
 
 def test_files_that_are_not_those_of_the_manifest_are_named(bundle: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from benchmarks.latency import (
 )
 from benchmarks.worker import Settings
 from runtime.errors import UserError
-from runtime.manifest import Artifact, Manifest
+from runtime.manifest import Artifact, Manifest, PoolingTensors
 
 TIMES = {"a": [10.0, 20.0, 40.0], "b": [5.0, 10.0, 10.0]}
 
@@ -153,8 +153,11 @@ def test_bundle_becomes_contenders(
     tmp_path: Path,
 ) -> None:
     files = [write_artifact(tmp_path, kind, "float32") for kind in ("onnx", "tflite")]
+    # A companion, which restores tiles in two passes, has no latency to compare.
+    pooling = PoolingTensors(files[0].output, files[0].input)
+    tiled = dataclasses.replace(files[0], file="tiny_x2_float32_tiled.onnx", pooling=pooling)
 
-    found = contenders_of(tmp_path, manifest_of(*files), openvino=True)
+    found = contenders_of(tmp_path, manifest_of(*files, tiled), openvino=True)
 
     assert [(one.name, one.runtime) for one in found] == [
         ("tiny_x2_float32.onnx", None),

@@ -152,6 +152,16 @@ def test_what_is_pooled_globally_is_one_value_for_all_pixels() -> None:
     assert graph.halo() == 0
 
 
+def test_convolutions_of_what_is_pooled_run_once_however_large_the_picture_is() -> None:
+    nodes = (
+        Node("GlobalAveragePool", "pool", ("image",), ("mean",)),
+        Node("Conv", "gate", ("mean", "weight", "bias"), ("weights",), {"groups": 1}),
+        Node("Mul", "m", ("image", "weights"), ("restored_image",)),
+    )
+    constants = {"weight": np.ones((3, 3, 1, 1), np.float32), "bias": np.zeros(3, np.float32)}
+    assert Graph(nodes, constants).multadds(30, 20) == 3 * 3
+
+
 def test_split_and_concat_keep_count_of_channels() -> None:
     graph = Graph(
         (

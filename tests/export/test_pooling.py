@@ -20,7 +20,7 @@ from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
 from export.gains import int8_form
-from export.graph import Graph
+from export.graph import Graph, Node
 from export.lowering import fold_template_bank, lower
 from export.pooling import cut_at_pooling
 from export.scales import SIGMOID, ScaleTable, with_corrected_biases
@@ -28,7 +28,7 @@ from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import Simulator, simulated
 from runtime.errors import UserError
-from runtime.manifest import Manifest
+from runtime.manifest import Manifest, read_manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, find_model
 from training.checkpoint import save_tensors
@@ -299,6 +299,41 @@ def test_a_graph_without_a_pooling_or_with_two_is_not_cut(source: Source) -> Non
 
     with pytest.raises(CannotLower, match="2 global poolings"):
         cut_at_pooling(capture(Twice()))
+
+
+def test_a_graph_that_pools_what_is_larger_than_the_picture_is_not_cut() -> None:
+    nodes = (
+        Node("Conv", "up", ("image", "weight", "bias"), ("wide",), {"groups": 1}),
+        Node("DepthToSpace", "up", ("wide",), ("large",), {"block": 2, "mode": "CRD"}),
+        Node("GlobalAveragePool", "pool", ("large",), ("mean",)),
+        Node("Mul", "gate", ("large", "mean"), ("restored_image",)),
+    )
+    constants = {
+        "weight": np.ones((12, 3, 1, 1), np.float32),
+        "bias": np.zeros(12, np.float32),
+    }
+    with pytest.raises(CannotLower, match="pool: pools features of another size"):
+        cut_at_pooling(Graph(nodes, constants))
+
+
+def test_files_of_other_scales_or_other_rewrites_are_made_again(
+    source: Source, table: ScaleTable, tmp_path: Path
+) -> None:
+    def announced(of: ScaleTable) -> list[str]:
+        lines: list[str] = []
+        variants = [Variant("tflite", "int8", tiled=True)]
+        bundle_of(source, variants, tmp_path, of, announce=lines.append)
+        return [line.split()[0] for line in lines]
+
+    assert announced(table) == ["exported"]
+    assert announced(table) == ["kept"]
+    other = dataclasses.replace(table, method="another")
+    assert announced(other) == ["exported"]
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    changed = tuple(dataclasses.replace(one, rewrites=()) for one in manifest.artifacts)
+    dataclasses.replace(manifest, artifacts=changed).write(tmp_path)
+    assert announced(other) == ["exported"]
 
 
 def test_other_formats_refuse_a_bank_with_the_remedy(source: Source, tmp_path: Path) -> None:

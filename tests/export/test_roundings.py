@@ -66,6 +66,7 @@ def test_only_named_kernels_are_rounded() -> None:
     [
         ({"other": "gYA="}, "kernel 'other'"),
         ({"kernel": "gQ=="}, "8 flags for a kernel of 9 weights"),
+        ({"kernel": "gYCA"}, "24 flags for a kernel of 9 weights"),
         ({"kernel": "no base64"}, "kernel 'kernel'"),
     ],
 )

@@ -73,6 +73,23 @@ def test_a_network_with_equalized_channels_is_the_same_to_the_bit() -> None:
         assert torch.equal(execute(with_gains(graph, gains), image), execute(graph, image))
 
 
+def test_each_group_of_a_convolution_is_divided_by_the_gains_of_the_channels_it_reads() -> None:
+    random = np.random.default_rng(0)
+    shapes = {"first": (4, 3, 3, 3), "four": (4,), "last": (6, 2, 3, 3), "six": (6,)}
+    constants = {
+        name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    nodes = (
+        Node("Conv", "a", ("image", "first", "four"), ("a",), {"groups": 1}),
+        Node("Conv", "b", ("a", "last", "six"), ("restored_image",), {"groups": 2}),
+    )
+    graph, image = Graph(nodes, constants), _IMAGES[0]
+
+    gained = with_gains(graph, {"a": (1.0, 2.0, 4.0, 0.5)})
+
+    assert torch.equal(execute(gained, image), execute(graph, image))
+
+
 @settings(deadline=None)
 @given(
     channels=st.lists(

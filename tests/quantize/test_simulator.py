@@ -202,6 +202,12 @@ def test_ties_go_to_the_even_integer_whatever_the_zero_point() -> None:
         assert found.tolist() == [-2, 0, 0, 2, 2]
 
 
+def test_what_is_a_tie_in_float32_goes_to_the_even_integer_in_float64_too() -> None:
+    scale = 0.125
+    value = torch.tensor([2.5 * scale * (1 + 1e-10)], dtype=torch.float64)
+    assert rounded(value, Quantization(scale, 0)).item() == 2 * scale
+
+
 @pytest.fixture(scope="module")
 def table(quantized: Callable[[Concatenations], ScaleTable]) -> ScaleTable:
     return quantized("requantized")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from export.gains import int8_form, with_gains
 from export.graph import Array, Graph
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
-from export.roundings import as_flags, in_quanta
+from export.roundings import as_flags, in_quanta, rounded_kernel
 from export.scales import (
     ScaleTable,
     quantized_weight,
@@ -53,6 +53,8 @@ def _chosen(kernel: Array, covariance: torch.Tensor) -> NDArray[np.float64]:
 
 
 @given(_kernels, st.lists(st.floats(0.1, 10), min_size=12, max_size=12))
+# Inputs that calibration pictures never show.
+@example(np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(np.float32), [0.0] * 12)
 def test_inputs_that_know_nothing_of_each_other_leave_the_nearest_integers(
     kernel: Array, variances: list[float]
 ) -> None:
@@ -84,6 +86,17 @@ def test_the_largest_weight_stays_the_scale(kernel: Array, seed: int) -> None:
     largest = np.abs(quanta) > 126.5
     assert np.array_equal(chosen[largest], np.rint(quanta[largest]))
     assert np.abs(chosen).max() <= 127
+
+
+def test_scales_stay_where_the_errors_of_many_inputs_that_are_alike_add_up() -> None:
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=(4000, 4, 3, 3)).astype(np.float32)
+    alike = torch.from_numpy(1 + 0.05 * random.normal(size=(36, 1000)))
+
+    up = rounded_up(kernel, (alike @ alike.mT)[None] / 1000)
+
+    found = weight_scales(rounded_kernel(kernel, up))
+    np.testing.assert_allclose(found, weight_scales(kernel), rtol=1e-3)
 
 
 def test_groups_are_rounded_each_for_its_own_inputs() -> None:

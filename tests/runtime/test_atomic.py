@@ -84,6 +84,30 @@ def test_a_folder_comes_back_if_the_new_one_cannot_be_moved(
     assert list(tmp_path.iterdir()) == [package]
 
 
+def test_a_name_as_long_as_file_systems_allow_is_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 251}.png"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"content")
+
+    assert path.read_bytes() == b"content"
+
+
+def test_a_folder_never_replaces_a_link_to_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    link = tmp_path / "a.mlpackage"
+    link.symlink_to("precious")
+
+    def written() -> None:
+        with replacing(link) as temporary:
+            temporary.mkdir()
+
+    with pytest.raises(UserError, match="cannot be written"):
+        written()
+
+    assert link.is_symlink()
+    assert (tmp_path / "precious").is_dir()
+
+
 def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos.png").mkdir()
     (tmp_path / "photos.png" / "precious").write_text("keep me")

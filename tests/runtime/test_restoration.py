@@ -251,6 +251,8 @@ def test_destinations_that_cannot_be(folder: Path) -> None:
         destinations([one, one], folder.parent / "out", 4)
     with pytest.raises(UserError, match="would replace its original"):
         destinations([one, other], folder, 4)
+    with pytest.raises(UserError, match="would replace its original"):
+        destinations([one], one, 4)
 
 
 def test_interrupted_work_keeps_what_was_finished(folder: Path, onnx_session: Session) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -40,3 +41,11 @@ def test_profile_is_stored() -> None:
 
     stream.seek(0)
     assert Image.open(stream).info["icc_profile"] == b"a profile"
+
+
+def test_the_directory_begins_at_an_even_byte_as_the_format_wants_it() -> None:
+    stream = io.BytesIO()
+    write_tiff(stream, np.zeros((1, 1, 1), np.uint8))
+
+    (start,) = struct.unpack("<I", stream.getvalue()[4:8])
+    assert start % 2 == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import runtime
@@ -81,6 +81,10 @@ def _sound_plan(tiles: list[Tile], height: int, width: int, halo: int) -> tuple[
 
 @settings(max_examples=200, deadline=None)
 @given(height=st.integers(1, 700), width=st.integers(1, 700), halo=st.integers(0, 90))
+# Some number of rows leaves windows exactly as wide as their two halos.
+@example(height=2600, width=4000, halo=3)
+@example(height=674, width=4000, halo=21)
+@example(height=634, width=4000, halo=24)
 def test_default_plan_is_sound_within_its_memory_and_reads_less(
     height: int, width: int, halo: int
 ) -> None:
@@ -275,6 +279,8 @@ def test_requests_that_do_not_fit_the_artifact_name_the_remedy(
         restore_tiled(fixed_session, image, tile=16)
     with pytest.raises(UserError, match="square input"):
         restore_tiled(fixed_session, image, ensemble=True)
+    with pytest.raises(UserError, match="square input"):
+        restore_tiled(Known(onnx_session, 3, fixed_size=(20, 24)), image, ensemble=True)
     with pytest.raises(UserError, match=r"manifest\.json"):
         restore_tiled(Known(onnx_session, None), image, tile=16)
     with pytest.raises(UserError, match=r"manifest\.json"):
@@ -292,3 +298,31 @@ def test_without_a_halo_a_picture_is_restored_whole(onnx_session: Session) -> No
     restore_tiled(spy, image)
 
     assert spy.sizes == {(300, 280)}
+
+
+def test_a_picture_of_exactly_the_fixed_size_needs_no_tiles(onnx_session: Session) -> None:
+    image = _picture(24, 24)
+    spy = Known(onnx_session, None, fixed_size=(24, 24))
+
+    restored = restore_tiled(spy, image)
+
+    assert spy.sizes == {(24, 24)}
+    assert _difference(restored, _whole(onnx_session, image)) <= 1
+
+
+def test_a_network_that_pools_restores_less_than_its_fixed_size_with_its_second_file(
+    onnx_session: Session,
+) -> None:
+    class Opened(Exception):
+        pass
+
+    def opened() -> Session:
+        raise Opened
+
+    spy = Known(onnx_session, 3, fixed_size=(24, 24))
+    spy.open_tiled = opened
+
+    restore_tiled(spy, _picture(24, 24))
+    # The first file would pool over the reflection, too.
+    with pytest.raises(Opened):
+        restore_tiled(spy, _picture(20, 20))

@@ -54,6 +54,11 @@ def test_equal_pictures_have_ssim_one(pair: tuple[NDArray[np.uint8], ...]) -> No
     assert metrics.ssim_y(pair[1], pair[1], border=0) == pytest.approx(1.0)
 
 
+def test_a_plane_of_exactly_the_window_has_an_ssim() -> None:
+    plane = np.arange(121).reshape(11, 11)
+    assert metrics.ssim(plane, plane) == pytest.approx(1.0)
+
+
 def test_pictures_of_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="different sizes"):
         metrics.psnr(np.zeros((3, 4)), np.zeros((4, 3)))

@@ -139,6 +139,19 @@ def test_training_patches_are_windows_of_the_versions_and_their_originals() -> N
     np.testing.assert_array_equal(distorted, again[1])
 
 
+def test_versions_beyond_the_memory_for_them_are_distorted_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = _picture(20, 20)
+    monkeypatch.setattr("training.shdd._KEPT_BYTES", 2 * picture.nbytes)
+    versions = ShddVersions([picture], "easy", 0)
+    for index in range(4):
+        versions[index]
+    assert versions[1] is versions[1]
+    assert versions[3] is not versions[3]
+    np.testing.assert_array_equal(versions[3], versions[3])
+
+
 def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Path) -> None:
     from PIL import Image
 
