@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.catalogue import find_model
+from training.catalogue import find_model, same_run, starts
 from training.hidden_tensorflow import without_tensorflow
 
 PSNR, SECONDS = "psnr/x", "seconds"
@@ -33,19 +34,26 @@ class Curve:
 
 
 def logged_runs(weights: Path) -> list[Path]:
-    """Return the folders of a run and, before it, of those it began with, where their logs are.
+    """Return the folders of a run and, before it, of those it began with that lie beside it.
+
+    Runs are known by their records, for those they began with may have been published meanwhile.
 
     Args:
         weights: What the run trained, beside its log.
     """
-    starts = [Path(start) for start in find_model(str(weights)).recipe.start]
-    earlier = [
-        run
-        for start in starts
-        if start.is_file() and any(start.parent.glob("events.out.tfevents.*"))
-        for run in logged_runs(start)
+    beside = [
+        find_model(str(one)) for one in sorted(weights.parent.parent.glob(f"*/{weights.name}"))
     ]
-    return list(dict.fromkeys([*earlier, weights.parent]))
+    logged = [one for one in beside if any(one.path.parent.glob("events.out.tfevents.*"))]
+
+    def before(record: Mapping[str, Any]) -> Iterator[Path]:
+        for start in starts(record):
+            for model in logged:
+                if same_run(model.record, start):
+                    yield from before(model.training)
+                    yield model.path.parent
+
+    return list(dict.fromkeys([*before(find_model(str(weights)).training), weights.parent]))
 
 
 def read_curves(run: Path) -> list[Curve]:

@@ -51,6 +51,12 @@ class Model:
         """SHA-256 of the weights file."""
         return sha256_of(self.path)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What runs that begin with these weights say of them: hash, recipe, training record."""
+        recipe = self.recipe.model_dump(mode="json")
+        return {"sha256": self.sha256, "recipe": recipe, **self.training}
+
     def network(self) -> RestorationNetwork:
         """Load the network with its weights, in evaluation mode."""
         network = build_network(self.recipe.network)
@@ -146,8 +152,19 @@ def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two records are of one run: of one file, or published and not yet."""
     if "sha256" in one and one["sha256"] == other.get("sha256"):
         return True
-    trained = [{key: run[key] for key in run.keys() - _PUBLISHED} for run in (one, other)]
-    return trained[0] == trained[1]
+    if "recipe" not in one or "recipe" not in other:
+        return False
+    first, second = ({key: run[key] for key in run.keys() - _PUBLISHED} for run in (one, other))
+    return _agree(first, second)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Tell whether two records say the same where both say something: recipes have grown keys."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_agree(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
 
 
 def file_stem(model: str, scale: int) -> str:

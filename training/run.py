@@ -76,10 +76,7 @@ class Run:
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 run.average[name].copy_(parameter)
-        run.start = [
-            {"sha256": one.sha256, "recipe": one.recipe.model_dump(mode="json"), **one.training}
-            for one in models
-        ]
+        run.start = [model.record for model in models]
         return run
 
     @classmethod

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from benchmarks.curves import draw_curves, logged_runs, read_curves
 from runtime.errors import UserError
+from training.catalogue import Model, find_model
 from training.checkpoint import save_tensors
 from training.networks.families import build_network
 from training.recipe import load_recipe
@@ -33,22 +35,27 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
 
 
 def test_a_run_is_drawn_with_those_it_began_with(tmp_path: Path) -> None:
-    def weights(name: str, *starts: Path) -> Path:
-        recipe = load_recipe("mepsnet-s", [f"start={[str(start) for start in starts]}"])
+    recipe = load_recipe("mepsnet-s", ["network.blocks=1"])
+    tensors = build_network(recipe.network).state_dict()
+
+    def trained(name: str, steps: int, *starts: Model, **scores: object) -> Model:
         path = tmp_path / name / "weights.safetensors"
         SummaryWriter(str(path.parent)).close()
-        save_tensors(
-            path,
-            build_network(recipe.network).state_dict(),
-            {"recipe": recipe.model_dump_json(), "training": "{}"},
-        )
-        return path
+        begun = [start.record for start in starts]
+        record = {"steps": steps, "hours": 0.1, "start": begun, **scores}
+        metadata = {"recipe": recipe.model_dump_json(), "training": json.dumps(record)}
+        save_tensors(path, tensors, metadata)
+        return find_model(str(path))
 
-    first = weights("first", tmp_path / "gone" / "weights.safetensors")
-    second, third = weights("second", first), weights("third", first)
-    last = weights("last", second, third)
-    next(third.parent.glob("events*")).unlink()
-    assert [run.name for run in logged_runs(last)] == ["first", "second", "last"]
+    first = trained("first", 100)
+    # Published, a run's weights get scores and so another hash; they lie elsewhere.
+    published = trained("elsewhere/published", 100, psnr={"set5": {"4": 31.9}})
+    assert published.sha256 != first.sha256
+    second, third = trained("second", 200, published), trained("third", 300, first)
+    last = trained("last", 400, second, third)
+    trained("another", 500, first)
+    next(third.path.parent.glob("events*")).unlink()
+    assert [run.name for run in logged_runs(last.path)] == ["first", "second", "last"]
 
 
 def test_a_folder_without_validations_is_refused(tmp_path: Path) -> None:

@@ -35,8 +35,11 @@ def test_effort_counts_what_a_run_started_from_once() -> None:
     second = {"sha256": "2", "steps": 2_250, "hours": 0.36, "start": first}
     assert effort({"steps": 100, "hours": 0.0, "start": [second]}) == "9,950 steps, 1.0 h"
     assert effort({"steps": 100, "hours": 0.0, "start": [first, second]}) == "9,950 steps, 1.0 h"
-    published = {**second, "sha256": "3", "psnr": {"set5": {"4": 31.8}}, "start": [first]}
-    assert effort({"steps": 1, "hours": 0.0, "start": [second, published]}) == "9,851 steps, 1.0 h"
+    run = {**second, "recipe": {"seed": 1}}
+    published = {**run, "sha256": "3", "psnr": {"4": 31.8}, "recipe": {"seed": 1, "new": 0}}
+    another = {**run, "sha256": "4", "recipe": {"seed": 2}}
+    assert effort({"steps": 1, "hours": 0.0, "start": [run, published]}) == "9,851 steps, 1.0 h"
+    assert effort({"steps": 1, "hours": 0.0, "start": [run, another]}) == "12,101 steps, 1.4 h"
 
 
 def test_the_table_of_shdd_has_every_level_beside_the_thesis_and_every_kind() -> None:
