@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -31,6 +31,8 @@ def test_text_is_bits_the_first_the_highest() -> None:
 
 @given(_kernels, st.integers(0, 2**32 - 1))
 def test_a_kernel_on_chosen_integers_is_rounded_to_them(kernel: Array, seed: int) -> None:
+    largest = np.abs(kernel).max()
+    assume(largest == 0 or largest > 1e-30)  # less counts as zero, which only goes to zero
     quanta = in_quanta(kernel)
     up = np.random.default_rng(seed).random(kernel.shape) < 0.5
     up &= np.ceil(quanta) > quanta
