@@ -255,7 +255,7 @@ def test_scales_of_a_weights_file_from_a_folder_of_pictures(
 
 def test_tables_have_file_names_of_artifacts() -> None:
     assert scales_path("carn-m", 4).name == "carn_m_x4.json"
-    with pytest.raises(UserError, match="nothing ×7: no table of scales .* --scale 7' makes one"):
+    with pytest.raises(UserError, match=r"nothing ×7: no table of scales .* --scale 7' makes one"):
         load_scales("nothing", 7)
 
 

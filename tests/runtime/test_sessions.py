@@ -171,7 +171,10 @@ def test_a_size_that_the_network_cannot_take(
     path = model.write(tmp_path / "a.tflite", [image], [restored])
     write_manifest(path, scale=1, halo=1)
 
-    with runtime.open(path) as session, pytest.raises(UserError, match=r"at 1×1 .*tiles of another size"):
+    with (
+        runtime.open(path) as session,
+        pytest.raises(UserError, match=r"at 1×1 .*tiles of another"),
+    ):
         session.run(_image(1, 1))
 
 
