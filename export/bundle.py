@@ -179,14 +179,12 @@ def bundle_of(
         if not overwrite and _is_current(manifest, folder, source, variant, table):
             announce(f"kept      {variant.file_name(manifest.model, manifest.scale)}")
             continue
-        artifact = _export(source, variant, folder, table)
-        with_artifact(manifest, artifact).write(folder)
         try:
+            artifact = _export(source, variant, folder, table)
+            with_artifact(manifest, artifact).write(folder)
             measured = _proven(source, variant, artifact, folder, table, simulate)
         except BaseException:
-            manifest = _without_artifact(manifest, artifact.file)
-            manifest.write(folder)
-            _remove(folder / artifact.file)
+            _discard(manifest, folder, variant.file_name(manifest.model, manifest.scale))
             raise
         manifest = with_artifact(manifest, dataclasses.replace(artifact, measured=measured))
         manifest.write(folder)
@@ -423,8 +421,24 @@ def _is_whole(artifact: Artifact, folder: Path, table: ScaleTable | None) -> boo
         path.exists()
         and artifact.scales_sha256 == scales_sha256
         and sha256_of(path) == artifact.sha256
-        and (artifact.measured.max_abs_diff is not None or artifact.format == "coreml")
+        and _is_proven(artifact)
     )
+
+
+def _is_proven(artifact: Artifact) -> bool:
+    """Tell whether a file was compared with its source; off macOS Core ML packages cannot be."""
+    return artifact.measured.max_abs_diff is not None or artifact.format == "coreml"
+
+
+def _discard(manifest: Manifest, folder: Path, file: str) -> None:
+    """Leave of an export that did not come to its end what the manifest said before it."""
+    known, path = manifest.artifact(file), folder / file
+    if not path.exists():
+        return
+    if known is None or not _is_proven(known) or sha256_of(path) != known.sha256:
+        manifest = _without_artifact(manifest, file)
+        _remove(path)
+    manifest.write(folder)
 
 
 def _remove(path: Path) -> None:
