@@ -10,7 +10,7 @@ import dataclasses
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -378,27 +378,24 @@ def _existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, 
     return dataclasses.replace(manifest, artifacts=tuple(present)), []
 
 
-def holds(
-    folder: Path, file: str, tools: Mapping[str, str], table: ScaleTable | None = None
-) -> bool:
-    """Tell whether a bundle holds a proven file, unchanged, of these tools and scales.
+def holds(folder: Path, file: str, table: ScaleTable | None = None) -> bool:
+    """Tell whether a bundle holds a proven file, unchanged, of today's tools and these scales.
 
     Args:
         folder: The bundle.
         file: Name in it; what restores tiles in its place counts, too.
-        tools: Versions of the libraries (see ``tool_versions``).
         table: The scales of int8 files.
     """
     try:
         manifest = read_manifest(folder)
     except UserError:
         return False
-    if manifest is None or manifest.tools != tools:
+    if manifest is None or manifest.tools != tool_versions():
         return False
     artifact = manifest.artifact(file)
     if artifact is None or not _is_whole(artifact, folder, table):
         return False
-    return artifact.tiled_by is None or holds(folder, artifact.tiled_by, tools, table)
+    return artifact.tiled_by is None or holds(folder, artifact.tiled_by, table)
 
 
 def _is_current(

@@ -16,6 +16,7 @@ from runtime.tiling import restore_tiled
 if TYPE_CHECKING:
     from runtime.manifest import Precision
     from runtime.sessions import Session
+    from training.catalogue import Model
 
 ARTIFACT_SUFFIXES = frozenset({".tflite", ".onnx", ".mlpackage"})
 PRECISIONS = ("float32", "float16", "int8")
@@ -83,17 +84,24 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "reslite"
 
 
+def cached_bundle(model: Model, scale: int) -> Path:
+    """Return the folder for those of one network at one scale."""
+    from training.catalogue import file_stem
+
+    return cache_folder() / f"{file_stem(model.name, scale)}_{model.sha256[:12]}"
+
+
 def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
-    from export.bundle import Source, Variant, bundle_of, holds, tool_versions
+    from export.bundle import Source, Variant, bundle_of, holds
     from quantize import load_scales
-    from training.catalogue import file_stem, find_model
+    from training.catalogue import find_model
 
     found = find_model(model)
     scale = found.chosen_scale(scale)
-    folder = cache_folder() / f"{file_stem(found.name, scale)}_{found.sha256[:12]}"
+    folder = cached_bundle(found, scale)
     variant = Variant("tflite", precision)
     file = variant.file_name(found.name, scale)
     table = load_scales(found.name, scale) if precision == "int8" else None
-    if not holds(folder, file, tool_versions(), table):
+    if not holds(folder, file, table):
         bundle_of(Source.of(found, scale), [variant], folder, table, overwrite=True)
     return folder / file

@@ -33,7 +33,7 @@ from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_art
 from export.scales import ScaleTable
 from quantize import load_scales
 from quantize.simulator import simulated
-from reslite.loading import cache_folder
+from reslite.loading import cached_bundle
 from runtime.atomic import replacing
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
@@ -139,15 +139,11 @@ def peers_of(model: Model, scale: int) -> list[Model]:
     return [one for one in others if multadds(one) <= most]
 
 
-def _cached(model: Model, scale: int) -> Path:
-    return cache_folder() / f"{file_stem(model.name, scale)}_{model.sha256[:12]}"
-
-
 def _peer(model: Model, table: ScaleTable, announce: Announce) -> tuple[Path, Manifest]:
     """Export another network to compare latencies with; Core ML cannot be timed here anyway."""
     announce(f"exporting {model.name} to compare with")
     variants = [one for one in DEFAULT_VARIANTS if one.format != "coreml" and not one.float_io]
-    folder = _cached(model, table.scale)
+    folder = cached_bundle(model, table.scale)
     return folder, bundle_of(Source.of(model, table.scale), variants, folder, table, simulated)
 
 
@@ -217,7 +213,7 @@ def _npu(models: Sequence[tuple[Model, ScaleTable]], announce: Announce) -> tupl
     variant = Variant("tflite", "int8", size=_NPU_SIZE, profile="ethos-u")
     rows = []
     for model, table in models:
-        folder = _cached(model, table.scale)
+        folder = cached_bundle(model, table.scale)
         bundle_of(Source.of(model, table.scale), [variant], folder, table, simulated)
         path = folder / variant.file_name(model.name, table.scale)
         rows.append(NpuRow(model.name, estimate(path, _NPU)))

@@ -184,11 +184,11 @@ def _read_model(path: Path) -> Model:
         ) from error
     if "recipe" not in metadata:
         raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
-    recipe = parse_recipe(_record(path, metadata["recipe"]), str(path))
-    return Model(recipe.name, path, recipe, _record(path, metadata.get("training", "{}")))
+    recipe = parse_recipe(_json_object(path, metadata["recipe"]), str(path))
+    return Model(recipe.name, path, recipe, _json_object(path, metadata.get("training", "{}")))
 
 
-def _record(path: Path, text: str) -> dict[str, Any]:
+def _json_object(path: Path, text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except ValueError:

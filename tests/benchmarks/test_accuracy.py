@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,9 +126,9 @@ def test_difference_of_fixed_size_artifact(
 
 
 def test_difference_on_picture_of_exactly_the_fixed_size(
-    tiny: object, write_artifact: Callable[..., Artifact], tmp_path: Path
+    tiny: Any, write_artifact: Callable[..., Artifact], tmp_path: Path
 ) -> None:
-    restore = restore_with(tiny.module)  # type: ignore[attr-defined]
+    restore = restore_with(tiny.module)
     artifact = write_artifact(tmp_path, "tflite", "float32", size=(16, 20))
     picture = _noise(16, 20)
     seen: list[np.ndarray] = []

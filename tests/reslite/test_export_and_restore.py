@@ -318,8 +318,9 @@ def _listen_to_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_restored_pictures_and_leaves_no_partial_ones(
-    bundle: Path, photo: Path, tmp_path: Path
+    bundle: Path, photo: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     folder, out = tmp_path / "many", tmp_path / "out"
     folder.mkdir()
@@ -338,7 +339,7 @@ def test_ctrl_c_keeps_restored_pictures_and_leaves_no_partial_ones(
         assert process.poll() is None
         time.sleep(0.002)
     time.sleep(0.1)  # into the next picture
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
     assert "interrupted; finished work is kept" in errors
