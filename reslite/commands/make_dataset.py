@@ -1,4 +1,4 @@
-"""``reslite make-dataset``: distorted pictures on disk, with what befell them."""
+"""``reslite make-dataset``: pictures on disk, distorted or reduced for training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from training.shdd import Level
 
 
-@click.command(
+@click.group(
     "make-dataset",
     epilog="Example: reslite make-dataset shdd --level moderate --in photos/ --out shdd/",
 )
-@click.argument("kind", type=click.Choice(("shdd",)))
+def command() -> None:
+    """Make a folder of pictures to train on or to evaluate with."""
+
+
+@command.command(
+    "shdd", epilog="Example: reslite make-dataset shdd --level moderate --in photos/ --out shdd/"
+)
 @click.option(
     "--level",
     type=click.Choice(("easy", "moderate", "difficult")),
@@ -33,9 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
-def command(
-    kind: str, level: str, source: Path, out: Path, versions: int, seed: int, overwrite: bool
-) -> None:
+def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrite: bool) -> None:
     """Divide pictures and distort each region in another way (SHDD).
 
     OUT gets HR with the pictures, LR with the distorted versions of each, and beside every version
@@ -48,3 +52,29 @@ def command(
     click.echo(f"{out}: {written.pictures} pictures, {written.versions} distorted versions")
     if written.kept:
         click.echo(f"{written.kept} were there already; pass --overwrite to replace them")
+
+
+@command.command(
+    "wallpapers",
+    epilog="Example: reslite make-dataset wallpapers --in unpacked/ --out pictures/train",
+)
+@click.option("--packages", is_flag=True, help="Name the packages, as apt-get takes them.")
+@click.option(
+    "--in", "source", type=click.Path(path_type=Path), help="Where the packages were unpacked."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.")
+def wallpapers(packages: bool, source: Path | None, out: Path | None) -> None:
+    """Reduce photographs from Ubuntu's wallpaper packages to pictures to train on.
+
+    What is there is kept, so that an interrupted call can be repeated.
+    """
+    from training.wallpapers import listed_wallpapers, reduce_wallpapers
+
+    listed = listed_wallpapers()
+    if packages:
+        click.echo("\n".join(sorted({one.requirement for one in listed})))
+        return
+    if source is None or out is None:
+        raise click.UsageError("name both folders, --in and --out, or ask for --packages")
+    kept = reduce_wallpapers(source, out, listed)
+    click.echo(f"{out}: {len(listed)} pictures, {kept} of them were there already")

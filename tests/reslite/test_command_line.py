@@ -50,6 +50,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["explain", "mepsnet-s", "."], "is a folder, expected a picture file"),
         (["quantize", "carn-m", "--scale", "4", "--out", "/dev/null/a.json"], "cannot be written"),
         (["train", "carnival", "--data", "."], "no such recipe"),
+        (["make-dataset", "wallpapers", "--in", "."], "name both folders, --in and --out"),
+        (["make-dataset", "wallpapers", "--in", ".", "--out", "x"], "photographs of 106 packages"),
         (["train", "carn-m", "--device", "cuda"], "no CUDA device"),
         (["train", "carn-m", "--device", "cpu:0"], "expected cpu or cuda"),
         (["train", "carn-m", "--set", "name=../up"], "name: String should match pattern"),
@@ -123,3 +125,9 @@ def test_a_folder_that_shadows_a_package_is_named(
     assert str(tmp_path / "runtime") in result.stderr
     assert "rename or uninstall" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_packages_of_wallpapers_are_named_as_apt_takes_them(cli: Cli) -> None:
+    packages = cli("make-dataset", "wallpapers", "--packages").out.split()
+    assert len(packages) == len(set(packages)) == 106
+    assert "ubuntu-wallpapers-jammy=24.04.2" in packages
