@@ -27,7 +27,7 @@ class Wallpaper:
 
     Attributes:
         package: Ubuntu's name of the package.
-        version: Version that was read; other versions hold the same file, if at all.
+        version: One that holds the file; others may hold it, too.
         path: Of the file, below the folder where packages are unpacked.
         reduction: Factor by which its sides are reduced.
         sha256: Of the file.
@@ -38,11 +38,6 @@ class Wallpaper:
     path: str
     reduction: int
     sha256: str
-
-    @property
-    def requirement(self) -> str:
-        """The package as apt-get takes it."""
-        return f"{self.package}={self.version}"
 
 
 def listed_wallpapers() -> list[Wallpaper]:
@@ -55,10 +50,11 @@ def listed_wallpapers() -> list[Wallpaper]:
     ]
 
 
-def reduce_wallpapers(unpacked: Path, out: Path, listed: Sequence[Wallpaper]) -> int:
+def reduce_wallpapers(unpacked: Path, out: Path, listed: Sequence[Wallpaper]) -> list[Wallpaper]:
     """Write every photograph, reduced, as ``out/wallpaper_NNN.png``.
 
-    Photographs that are there already are kept, so that an interrupted call can be repeated.
+    Pictures that are there already are kept, so that the call can be repeated when it was
+    interrupted or more packages are unpacked.
 
     Args:
         unpacked: Where the packages were unpacked.
@@ -66,33 +62,28 @@ def reduce_wallpapers(unpacked: Path, out: Path, listed: Sequence[Wallpaper]) ->
         listed: Which photographs; the files are numbered in this order.
 
     Returns:
-        How many were there already.
+        The photographs that ``unpacked`` lacks, or holds as another file than is listed.
 
     Raises:
-        UserError: If a photograph is missing or is another one than is listed, before any is
-            written, or ``out`` cannot be written.
+        UserError: If it lacks all of them, or ``out`` cannot be written.
     """
-    missing = {one.requirement for one in listed if not (unpacked / one.path).is_file()}
-    if missing:
-        raise UserError(
-            f"{unpacked}: lacks photographs of {len(missing)} packages; fetch and unpack "
-            + " ".join(sorted(missing))
-        )
-    kept = 0
+    lacking = []
     for number, one in enumerate(tqdm(listed, unit="picture", disable=None)):
         destination = out / f"wallpaper_{number:03d}.png"
         if destination.exists():
-            kept += 1
             continue
         source = unpacked / one.path
-        if hashlib.sha256(source.read_bytes()).hexdigest() != one.sha256:
-            raise UserError(
-                f"{source}: is not the file of {one.package} {one.version}; "
-                "fetch and unpack that version"
-            )
+        if not source.is_file() or hashlib.sha256(source.read_bytes()).hexdigest() != one.sha256:
+            lacking.append(one)
+            continue
         with Image.open(source) as photograph:
             width, height = (round(side / one.reduction) for side in photograph.size)
             reduced = photograph.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         with replacing(destination) as temporary:
             reduced.save(temporary, "PNG", compress_level=1)
-    return kept
+    if len(lacking) == len(listed):
+        raise UserError(
+            f"{unpacked}: holds none of the {len(listed)} photographs; expected the folder where "
+            "the packages that --packages names were unpacked"
+        )
+    return lacking

@@ -58,7 +58,7 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
     "wallpapers",
     epilog="Example: reslite make-dataset wallpapers --in unpacked/ --out pictures/train",
 )
-@click.option("--packages", is_flag=True, help="Name the packages, as apt-get takes them.")
+@click.option("--packages", is_flag=True, help="Name the packages, one in a line.")
 @click.option(
     "--in", "source", type=click.Path(path_type=Path), help="Where the packages were unpacked."
 )
@@ -66,15 +66,19 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
 def wallpapers(packages: bool, source: Path | None, out: Path | None) -> None:
     """Reduce photographs from Ubuntu's wallpaper packages to pictures to train on.
 
-    What is there is kept, so that an interrupted call can be repeated.
+    What is there is kept, so that the call can be repeated when it was interrupted or more
+    packages are unpacked.
     """
     from training.wallpapers import listed_wallpapers, reduce_wallpapers
 
     listed = listed_wallpapers()
     if packages:
-        click.echo("\n".join(sorted({one.requirement for one in listed})))
+        click.echo("\n".join(sorted({one.package for one in listed})))
         return
     if source is None or out is None:
         raise click.UsageError("name both folders, --in and --out, or ask for --packages")
-    kept = reduce_wallpapers(source, out, listed)
-    click.echo(f"{out}: {len(listed)} pictures, {kept} of them were there already")
+    lacking = reduce_wallpapers(source, out, listed)
+    click.echo(f"{out}: {len(listed) - len(lacking)} of {len(listed)} photographs")
+    if lacking:
+        versions = sorted({f"{one.package}={one.version}" for one in lacking})
+        click.echo(f"the others are in other packages or versions: {' '.join(versions)}")

@@ -51,7 +51,10 @@ def test_help_imports_nothing_heavy() -> None:
         (["quantize", "carn-m", "--scale", "4", "--out", "/dev/null/a.json"], "cannot be written"),
         (["train", "carnival", "--data", "."], "no such recipe"),
         (["make-dataset", "wallpapers", "--in", "."], "name both folders, --in and --out"),
-        (["make-dataset", "wallpapers", "--in", ".", "--out", "x"], "photographs of 106 packages"),
+        (
+            ["make-dataset", "wallpapers", "--in", ".", "--out", "x"],
+            "holds none of the 411 photographs",
+        ),
         (["train", "carn-m", "--device", "cuda"], "no CUDA device"),
         (["train", "carn-m", "--device", "cpu:0"], "expected cpu or cuda"),
         (["train", "carn-m", "--set", "name=../up"], "name: String should match pattern"),
@@ -127,7 +130,7 @@ def test_a_folder_that_shadows_a_package_is_named(
     assert "Traceback" not in result.stderr
 
 
-def test_packages_of_wallpapers_are_named_as_apt_takes_them(cli: Cli) -> None:
+def test_packages_of_wallpapers_are_named(cli: Cli) -> None:
     packages = cli("make-dataset", "wallpapers", "--packages").out.split()
     assert len(packages) == len(set(packages)) == 106
-    assert "ubuntu-wallpapers-jammy=24.04.2" in packages
+    assert "ubuntu-wallpapers-jammy" in packages

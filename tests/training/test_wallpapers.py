@@ -34,24 +34,26 @@ def test_photographs_are_listed_once_each() -> None:
 
 
 def test_photographs_are_reduced_and_kept(photograph: Wallpaper, tmp_path: Path) -> None:
-    assert reduce_wallpapers(tmp_path / "unpacked", tmp_path / "train", [photograph]) == 0
-    reduced = read_rgb(tmp_path / "train/wallpaper_000.png")
+    unpacked, out = tmp_path / "unpacked", tmp_path / "train"
+    assert reduce_wallpapers(unpacked, out, [photograph]) == []
+    reduced = read_rgb(out / "wallpaper_000.png")
     assert reduced.shape == (15, 22, 3)
     assert (reduced == (10, 120, 250)).all()
-    assert reduce_wallpapers(tmp_path / "unpacked", tmp_path / "train", [photograph]) == 1
+    # Made once, a picture needs its package no more.
+    assert reduce_wallpapers(tmp_path, out, [photograph]) == []
 
 
-def test_missing_packages_are_named_before_anything_is_written(
+def test_what_is_lacking_is_told_and_the_others_keep_their_numbers(
     photograph: Wallpaper, tmp_path: Path
 ) -> None:
-    elsewhere = replace(photograph, package="lakes-wallpapers", path="usr/share/lake.jpg")
-    with pytest.raises(UserError, match=r"fetch and unpack lakes-wallpapers=1\.0$"):
-        reduce_wallpapers(tmp_path / "unpacked", tmp_path / "train", [photograph, elsewhere])
+    absent = replace(photograph, path="usr/share/backgrounds/lake.jpg")
+    another = replace(photograph, sha256="0" * 64)
+    unpacked, out = tmp_path / "unpacked", tmp_path / "train"
+    assert reduce_wallpapers(unpacked, out, [absent, another, photograph]) == [absent, another]
+    assert [path.name for path in out.iterdir()] == ["wallpaper_002.png"]
+
+
+def test_a_folder_without_any_is_refused(photograph: Wallpaper, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds none of the 1 photographs"):
+        reduce_wallpapers(tmp_path, tmp_path / "train", [photograph])
     assert not (tmp_path / "train").exists()
-
-
-def test_another_file_of_that_name_is_refused(photograph: Wallpaper, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is not the file of hills-wallpapers 2\.0"):
-        changed = replace(photograph, version="2.0", sha256="0" * 64)
-        reduce_wallpapers(tmp_path / "unpacked", tmp_path / "train", [changed])
-    assert not (tmp_path / "train/wallpaper_000.png").exists()
