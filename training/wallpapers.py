@@ -1,8 +1,8 @@
 """Training pictures from Ubuntu's wallpaper packages: which photographs, and how far reduced.
 
 ``wallpapers.csv`` names the photographs that were chosen from 161 packages: sharp ones, each once,
-reduced until bicubic interpolation restores them (×4) about as badly as DIV2K's reduced four times
-(25 dB). Reducing also takes away what JPEG did to them.
+reduced until bicubic interpolation restores them (×4) no better than DIV2K's reduced four times
+(25 dB) or little better. Reducing also takes away what JPEG did to them.
 """
 
 from __future__ import annotations
