@@ -1,4 +1,4 @@
-"""Ctrl-C held back until what must not be torn is whole."""
+"""Ctrl-C, and what else ends a process politely, held back until what must not be torn is whole."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import signal
 import threading
 from collections.abc import Iterator
 
+_POLITE = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextlib.contextmanager
-def ctrl_c_held_back() -> Iterator[None]:
-    """Raise the Ctrl-C of the time within at its end.
+def interruptions_held_back() -> Iterator[None]:
+    """Raise the Ctrl-C of the time within at its end, and SIGTERM where it is handled as Ctrl-C.
 
-    Other threads than the main one never see Ctrl-C, and who handles it otherwise goes on doing so.
+    Other threads than the main one never see signals, and who handles them otherwise goes on doing
+    so.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
-        yield
-        return
-    pressed = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    held: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        held = [one for one in _POLITE if signal.getsignal(one) == signal.default_int_handler]
+    came = threading.Event()
+    for one in held:
+        signal.signal(one, lambda number, frame: came.set())
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed.is_set():
+        for one in held:
+            signal.signal(one, signal.default_int_handler)
+    if came.is_set():
         raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from runtime.errors import UserError
 from training.batches import coming_batches, source_of
 from training.checkpoint import save_tensors
 from training.hidden_tensorflow import without_tensorflow
-from training.interruption import ctrl_c_held_back
+from training.interruption import interruptions_held_back
 from training.pictures import picture_paths, read_all
 from training.recipe import Recipe
 from training.run import Run
@@ -89,7 +89,7 @@ def train(
             if run.step == recipe.steps:
                 break
             start = time.perf_counter()
-            with ctrl_c_held_back():
+            with interruptions_held_back():
                 between_steps = False
                 if run.step in recipe.revive_at:
                     bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")

@@ -64,8 +64,9 @@ def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_never_stopped(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(
-    tmp_path: Path, command: Callable[..., list[str]], whole: Path
+@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_the_steps_done_and_the_same_command_goes_on(
+    tmp_path: Path, command: Callable[..., list[str]], whole: Path, one: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         command(tmp_path / "run"),
@@ -77,7 +78,7 @@ def test_ctrl_c_keeps_the_steps_done_and_the_same_command_goes_on(
     while not (tmp_path / "run" / CHECKPOINT).exists():
         assert process.poll() is None
         time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(one)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "interrupted" in errors
