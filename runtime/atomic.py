@@ -31,8 +31,7 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        # Names may be as long as the file system allows; this one is longer.
-        folder = tempfile.mkdtemp(prefix=f".{destination.name[:32]}.", dir=destination.parent)
+        folder = tempfile.mkdtemp(prefix=_prefix(destination), dir=destination.parent)
         temporary = Path(folder) / destination.name
         yield temporary
         _move(temporary, destination)
@@ -48,6 +47,18 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
             except KeyboardInterrupt:
                 shutil.rmtree(temporary.parent, ignore_errors=True)
                 raise
+
+
+def clear_unfinished(destination: Path) -> None:
+    """Remove what killed writers of ``destination`` left beside it; none may be at work."""
+    for folder in destination.parent.iterdir():
+        if folder.name.startswith(_prefix(destination)) and folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(destination: Path) -> str:
+    # Names may be as long as the file system allows; the temporary folder's is longer.
+    return f".{destination.name[:32]}."
 
 
 def _move(temporary: Path, destination: Path) -> None:

@@ -24,14 +24,12 @@ from training.interruption import interruptions_held_back
 from training.pictures import picture_paths, read_all
 from training.recipe import Recipe
 from training.run import Run
+from training.run_folder import CHECKPOINT, WEIGHTS
 from training.step import revive, step_taker
 from training.validation import HeldOut, held_out, validate
 
 with without_tensorflow():  # TensorBoard takes its own writer of files then
     from torch.utils.tensorboard.writer import SummaryWriter
-
-CHECKPOINT = "checkpoint.safetensors"
-WEIGHTS = "weights.safetensors"
 
 
 def train(

@@ -45,6 +45,7 @@ def command(
     from training.pictures import data_folder
     from training.recipe import load_recipe
     from training.run import require_device
+    from training.run_folder import owned
     from training.trainer import train
 
     chosen = load_recipe(recipe, changes)
@@ -54,5 +55,7 @@ def command(
         raise UserError("no training pictures: pass --data DIR or set RESLITE_DATA")
     if threads:
         torch.set_num_threads(threads)
-    weights = train(chosen, data, out or Path("runs") / chosen.name, device=device)
+    out = out or Path("runs") / chosen.name
+    with owned(out):
+        weights = train(chosen, data, out, device=device)
     click.echo(f"trained weights: {weights}")

@@ -25,8 +25,9 @@ from training.optimization import Optimizer
 from training.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
 from training.run import Run
+from training.run_folder import CHECKPOINT, WEIGHTS
 from training.step import train_step
-from training.trainer import CHECKPOINT, WEIGHTS, train
+from training.trainer import train
 from training.validation import held_out, validate
 
 
