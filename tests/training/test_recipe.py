@@ -48,7 +48,12 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
         ({"identity_weight": 2}, "yaml: identity_weight goes with degradations shdd-… only$"),
         ({"network": {"family": "mepsnet"}}, "does not go with scales"),
         (
-            {"network": {"family": "mepsnet"}, "degradation": "shdd-easy", "revive_at": [0]},
+            {
+                "network": {"family": "mepsnet"},
+                "degradation": "shdd-easy",
+                "any_phase": False,
+                "revive_at": [0],
+            },
             "yaml: revive_at goes with networks of the family carn only$",
         ),
     ],
