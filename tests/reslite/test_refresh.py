@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reslite.refresh import PUBLISHED, PUBLISHED_SHDD, effort, rewrite, shdd_table
+from reslite.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
 from runtime.errors import UserError
 from training.catalogue import find_model
 
@@ -18,6 +18,14 @@ def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no section <!-- z -->"):
         rewrite(page, {"z": ""})
     assert page.read_text() == expected
+
+
+def test_the_readme_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_bytes((ROOT / "README.md").read_bytes())
+    names = ["scores", "shdd", "multadds", *(f"artifacts {name}" for name in SHIPPED)]
+    rewrite(page, dict.fromkeys(names, "new"))
+    assert page.read_text().count("\nnew\n") == len(names)
 
 
 def test_published_scores_are_the_papers() -> None:
