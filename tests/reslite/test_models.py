@@ -63,7 +63,10 @@ def test_a_card_tells_every_run_before_once(cli: Cli, name: str) -> None:
     card = yaml.safe_load(cli("models", name).out)
     earlier = [run["sha256"] for run in card["earlier_runs"]]
     assert len(earlier) == len(set(earlier))
-    efforts = [(run["steps"], run["hours"], run["machine"]) for run in card["earlier_runs"]]
+    efforts = [
+        (run["steps"], run["hours"], run["machine"], run.get("recipe", {}).get("seed"))
+        for run in card["earlier_runs"]
+    ]
     assert len(efforts) == len(set(efforts))
     for run in (card["training"], *card["earlier_runs"]):
         assert set(run["start"]) <= set(earlier)
