@@ -30,6 +30,7 @@ _EXTRAS = {
     "safetensors": "export",
     "pydantic": "export",
     "yaml": "export",
+    "filelock": "train",
     "tensorboard": "train",
     "onnx": "export",
     "onnx_ir": "export",
