@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.picture_files import (
+from runtime.pictures.files import (
     PICTURE_SUFFIXES,
     PictureFile,
     check_format,
@@ -20,7 +20,7 @@ from runtime.picture_files import (
     picture_format,
     read_picture,
 )
-from runtime.samples import Samples, empty_padded
+from runtime.pictures.samples import Samples, empty_padded
 from runtime.sessions import Session
 from runtime.tiling import restore_tiled
 

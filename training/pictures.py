@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError
-from runtime.picture_files import PICTURE_SUFFIXES, read_picture
+from runtime.pictures.files import PICTURE_SUFFIXES, read_picture
 from training import bicubic
 
 Picture = NDArray[np.uint8]

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from runtime.errors import UserError
-from runtime.picture_files import (
+from runtime.pictures.files import (
     PICTURE_SUFFIXES,
     PictureFile,
     check_format,
     read_picture,
     write_picture,
 )
-from runtime.samples import empty_padded
+from runtime.pictures.samples import empty_padded
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -617,7 +617,7 @@ def test_writing_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("runtime.png._write_chunk", full_disk)
+    monkeypatch.setattr("runtime.pictures.png._write_chunk", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         write_picture(path, PictureFile(_noise(5, 5, 3)))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime.png import write_png
+from runtime.pictures.png import write_png
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import runtime
 from runtime.errors import UserError
-from runtime.picture_files import PictureFile, read_picture
+from runtime.pictures.files import PictureFile, read_picture
 from runtime.restoration import (
     Job,
     destinations,

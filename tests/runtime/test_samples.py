@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.samples import BAND_ROWS, bands, empty_padded, with_padding
+from runtime.pictures.samples import BAND_ROWS, bands, empty_padded, with_padding
 
 
 def test_padded_memory_is_recognized() -> None:

@@ -512,7 +512,7 @@ def test_a_whole_restoration_needs_no_training_or_export_library(
     path = (write_tflite if name.endswith("tflite") else write_onnx)(tmp_path / name)
     loaded = _modules_after(f"""
 import numpy, runtime
-from runtime.picture_files import PictureFile, write_picture
+from runtime.pictures.files import PictureFile, write_picture
 from runtime.restoration import restore_file
 write_picture({str(tmp_path / "in.png")!r}, PictureFile(numpy.zeros((9, 7, 3), numpy.uint8)))
 with runtime.open({str(path)!r}) as session:

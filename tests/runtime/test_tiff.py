@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from runtime.tiff import write_tiff
+from runtime.pictures.tiff import write_tiff
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from runtime.samples import BAND_ROWS, bands
+from runtime.pictures.samples import BAND_ROWS, bands
 
 # Offsets are 32 bits wide; the rest is left for the directory and the profile.
 LARGEST_TIFF = 2**32 - 2**24
