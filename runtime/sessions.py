@@ -198,21 +198,21 @@ def _opened(path: Path, verify: bool, runtime: str | None, threads: int | None) 
     if not path.exists():
         raise UserError(f"{path}: no such file; 'reslite export' makes one")
     if engine == "coreml":
-        from runtime.coreml_session import CoreMLSession, require_macos
+        from runtime.engines.coreml_engine import CoreMLSession, require_macos
 
         require_macos(path)
         return CoreMLSession(path, _description_of(path, verify))
     _check_content(path)
     found = _description_of(path, verify)
     if engine == "litert":
-        from runtime.litert_session import LiteRTSession
+        from runtime.engines.litert_engine import LiteRTSession
 
         return LiteRTSession(path, found, threads or available_cores())
     if engine == "openvino":
-        from runtime.openvino_session import OpenVINOSession
+        from runtime.engines.openvino_engine import OpenVINOSession
 
         return OpenVINOSession(path, found, threads or available_cores())
-    from runtime.onnx_session import OnnxSession
+    from runtime.engines.onnxruntime_engine import OnnxSession
 
     return OnnxSession(path, found, threads or available_cores())
 

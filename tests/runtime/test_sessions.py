@@ -193,7 +193,7 @@ def test_tflite_runtime_serves_where_litert_is_missing(
     module.Interpreter = Interpreter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tflite_runtime", types.ModuleType("tflite_runtime"))
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", module)
-    monkeypatch.setattr("runtime.litert_session.metadata.version", lambda name: f"of {name}")
+    monkeypatch.setattr("runtime.engines.litert_engine.metadata.version", lambda name: f"of {name}")
     with runtime.open(path) as session:
         assert session.runtime_name == "TFLite Runtime of tflite-runtime"
         assert session.run(_image(4, 4)).shape == (8, 8, 3)
