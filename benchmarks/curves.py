@@ -10,7 +10,7 @@ from typing import Any
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.catalogue import find_model, same_run, starts
-from training.hidden_tensorflow import without_tensorflow
+from runtime.hidden_tensorflow import without_tensorflow
 
 PSNR, SECONDS = "psnr/x", "seconds"
 """Tags of a log: PSNR at each scale, and the seconds spent until the same step."""

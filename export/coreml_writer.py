@@ -39,7 +39,7 @@ from export.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Precision
-from training.hidden_tensorflow import without_tensorflow
+from runtime.hidden_tensorflow import without_tensorflow
 
 
 @contextlib.contextmanager

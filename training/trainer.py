@@ -19,7 +19,7 @@ from tqdm import tqdm
 from runtime.errors import UserError
 from training.batches import coming_batches, source_of
 from training.checkpoint import save_tensors
-from training.hidden_tensorflow import without_tensorflow
+from runtime.hidden_tensorflow import without_tensorflow
 from training.interruption import interruptions_held_back
 from training.pictures import picture_paths, read_all
 from training.recipe import Recipe
