@@ -26,7 +26,7 @@ from runtime.sessions import FloatPicture, Session
 from runtime.tiling import restore_tiled
 from training import bicubic, shdd
 from training.metrics import psnr_at, ssim_at
-from training.pictures import Picture, picture_paths, read_rgb
+from training.data.pictures import Picture, picture_paths, read_rgb
 
 Restore = Callable[[Picture], Picture]
 """From a low-resolution picture, H × W × 3 uint8, to the restored one, scale·H × scale·W × 3."""

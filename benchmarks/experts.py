@@ -19,7 +19,7 @@ from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.networks.interface import RestorationNetwork
 from training.networks.mepsnet import Mepsnet
-from training.pictures import Picture
+from training.data.pictures import Picture
 
 LARGEST = 1_000_000
 """Pixels of a picture: all features of all experts are in memory at once."""

@@ -39,7 +39,7 @@ from runtime.manifest import (
     size_of,
 )
 from training.catalogue import file_stem
-from training.pictures import Picture
+from training.data.pictures import Picture
 
 BASELINES = Path(__file__).parent / "baselines"
 """One file for each gated model and scale."""

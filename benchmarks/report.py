@@ -26,7 +26,7 @@ from benchmarks.scatter import Point, scatter_svg
 from benchmarks.worker import HD
 from runtime.atomic import replacing
 from runtime.manifest import Artifact, Format, Manifest, Precision
-from training.pictures import Picture
+from training.data.pictures import Picture
 
 FORMAT_NAMES: Mapping[Format, str] = {"tflite": "TFLite", "onnx": "ONNX", "coreml": "Core ML"}
 

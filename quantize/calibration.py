@@ -16,7 +16,7 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
 from training import bicubic
-from training.pictures import Picture, data_folder, picture_paths, read_rgb
+from training.data.pictures import Picture, data_folder, picture_paths, read_rgb
 from training.shdd import distort
 
 COUNT = 48

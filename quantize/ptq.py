@@ -53,7 +53,7 @@ from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.catalogue import Model
-from training.pictures import Picture
+from training.data.pictures import Picture
 
 Method = Literal["min-max", "percentile", "mse", "cautious", "measured"]
 """How ranges are chosen: see ``quantize.observers``, and for the last ``quantize.range_choice``."""

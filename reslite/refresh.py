@@ -49,7 +49,7 @@ from runtime.errors import UserError
 from training import bicubic, shdd
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_models
 from training.checkpoint import load_tensors, save_tensors
-from training.pictures import Picture, data_folder, picture_paths
+from training.data.pictures import Picture, data_folder, picture_paths
 
 ROOT = Path(__file__).parent.parent
 TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}

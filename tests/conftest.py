@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from training.pictures import data_folder
+from training.data.pictures import data_folder
 
 # Tests do not assert how long anything takes: machines differ and do other things meanwhile.
 settings.register_profile("reslite", deadline=None)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError
-from training.pictures import PatchSource, Picture
+from training.data.pictures import PatchSource, Picture
 
 Level = Literal["easy", "moderate", "difficult"]
 Kind = Literal["noise", "blur", "f-noise", "contrast", "identity"]

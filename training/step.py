@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.batches import Batch, draw_batches
+from training.data.batches import Batch, draw_batches
 from training.loss import distance
-from training.pictures import PatchSource
+from training.data.pictures import PatchSource
 from training.recipe import Stage
 from training.revival import revive_dead_channels
 from training.run import Run, schedule

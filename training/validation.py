@@ -10,7 +10,7 @@ import torch
 from training import bicubic, shdd
 from training.metrics import psnr_at
 from training.networks.interface import RestorationNetwork
-from training.pictures import Picture
+from training.data.pictures import Picture
 from training.recipe import Recipe
 
 _CROP = 160  # of distorted pictures: restoring them whole would cost as much as many steps

@@ -128,7 +128,7 @@ def _print_training_speed(recipe: str, device: str, threads: int | None, as_json
     from benchmarks.tables import text_table
     from benchmarks.training_speed import training_speed
     from runtime.errors import UserError
-    from training.pictures import data_folder
+    from training.data.pictures import data_folder
     from training.recipe import load_recipe
     from training.run import require_device
 

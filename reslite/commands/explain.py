@@ -34,7 +34,7 @@ def command(
     from benchmarks.experts import draw, explain
     from runtime.errors import UserError
     from training.catalogue import find_model
-    from training.pictures import read_rgb
+    from training.data.pictures import read_rgb
 
     if picture.is_dir():
         raise UserError(f"{picture}: is a folder, expected a picture file")

@@ -46,7 +46,7 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
     a .json with its rectangles, distortions and strengths. Equal arguments give equal files; what
     is there is kept, so that an interrupted call can be repeated.
     """
-    from training.shdd_dataset import write_dataset
+    from training.data.shdd_dataset import write_dataset
 
     written = write_dataset(source, out, cast("Level", level), versions, seed, overwrite)
     click.echo(f"{out}: {written.pictures} pictures, {written.versions} distorted versions")
@@ -69,7 +69,7 @@ def wallpapers(packages: bool, source: Path | None, out: Path | None) -> None:
     What is there is kept, so that the call can be repeated when it was interrupted or more
     packages are unpacked.
     """
-    from training.wallpapers import listed_wallpapers, reduce_wallpapers
+    from training.data.wallpapers import listed_wallpapers, reduce_wallpapers
 
     listed = listed_wallpapers()
     if packages:

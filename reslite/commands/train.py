@@ -42,7 +42,7 @@ def command(
     import torch
 
     from runtime.errors import UserError
-    from training.pictures import data_folder
+    from training.data.pictures import data_folder
     from training.recipe import load_recipe
     from training.run import require_device
     from training.run_folder import owned

@@ -30,7 +30,7 @@ from runtime import sessions
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
 from training import bicubic
-from training.pictures import Picture
+from training.data.pictures import Picture
 
 
 def _enlarge(picture: Picture) -> Picture:

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.training_speed import TorchMuon, training_speed
 from reslite.__main__ import main
 from training import step as module
-from training.batches import Batch, draw_batches, source_of
+from training.data.batches import Batch, draw_batches, source_of
 from training.networks.mepsnet import TemplateBank
 from training.recipe import Recipe, parse_recipe
 from training.run import Run

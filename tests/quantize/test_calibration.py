@@ -18,7 +18,7 @@ from quantize.calibration import (
 )
 from runtime.errors import UserError
 from training import bicubic
-from training.pictures import read_rgb
+from training.data.pictures import read_rgb
 
 
 def test_crops_are_reductions_of_windows_of_the_pictures(noise_folder: Path) -> None:

@@ -38,7 +38,7 @@ from training.catalogue import find_model
 from training.checkpoint import save_tensors
 from training.metrics import psnr, psnr_y
 from training.networks.carn import AtScale, Carn, CarnConfig
-from training.pictures import read_rgb
+from training.data.pictures import read_rgb
 from training.recipe import load_recipe
 
 Crops = list[NDArray[np.uint8]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from training import bicubic
-from training.pictures import picture_paths, read_rgb
+from training.data.pictures import picture_paths, read_rgb
 
 _NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

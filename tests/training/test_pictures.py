@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from runtime.errors import UserError
-from training.batches import Batch
-from training.pictures import PatchSource, data_folder, picture_paths, read_rgb
+from training.data.batches import Batch
+from training.data.pictures import PatchSource, data_folder, picture_paths, read_rgb
 
 
 def test_the_data_folder_is_named_by_the_environment(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from runtime.errors import UserError
-from training.pictures import Picture
+from training.data.pictures import Picture
 from training.shdd import (
     CHOPS,
     STRENGTHS,
@@ -25,7 +25,7 @@ from training.shdd import (
     plan_regions,
     read_regions,
 )
-from training.shdd_dataset import write_dataset
+from training.data.shdd_dataset import write_dataset
 
 
 def _picture(height: int = 120, width: int = 160) -> Picture:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from runtime.errors import UserError
-from training.pictures import read_rgb
-from training.wallpapers import Wallpaper, listed_wallpapers, reduce_wallpapers
+from training.data.pictures import read_rgb
+from training.data.wallpapers import Wallpaper, listed_wallpapers, reduce_wallpapers
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.pictures import Picture, picture_paths, read_rgb
+from training.data.pictures import Picture, picture_paths, read_rgb
 from training.shdd import Level, distort, read_regions, regions_text
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from training import bicubic
-from training.pictures import PatchSource, Picture, read_all
+from training.data.pictures import PatchSource, Picture, read_all
 from training.recipe import Recipe
 from training.shdd import patch_source
 
