@@ -2,7 +2,7 @@
 
 Super-resolution: the low-resolution pictures are MATLAB's bicubic reduction of the high-resolution
 ones unless they come with them; scores are taken on Y after cutting a border of ``scale`` pixels.
-At scale 1 pictures are distorted region by region (``training.shdd``) unless they come so, scores
+At scale 1 pictures are distorted region by region (``training.degradations.shdd``) unless they come so, scores
 are taken on RGB without a crop (``training.metrics``), and each kind of region is scored too.
 """
 
@@ -24,7 +24,8 @@ from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
 from runtime.sessions import FloatPicture, Session
 from runtime.tiling import restore_tiled
-from training import bicubic, shdd
+from training.degradations import shdd
+from training.degradations import bicubic
 from training.metrics import psnr_at, ssim_at
 from training.data.pictures import Picture, picture_paths, read_rgb
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
-from training import bicubic
+from training.degradations import bicubic
 from training.data.pictures import Picture, data_folder, picture_paths, read_rgb
-from training.shdd import distort
+from training.degradations.shdd import distort
 
 COUNT = 48
 """Crops, and at most as many pictures."""

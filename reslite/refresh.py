@@ -46,7 +46,8 @@ from quantize.ptq import find_scales
 from reslite.shipping import Shipment, ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training import bicubic, shdd
+from training.degradations import shdd
+from training.degradations import bicubic
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder, picture_paths

@@ -23,7 +23,7 @@ from pydantic import (
 
 from runtime.errors import UserError
 from training.networks.families import CONFIGS, NetworkConfig, family_of
-from training.shdd import CHOPS, Level
+from training.degradations.shdd import CHOPS, Level
 
 RECIPES = Path(__file__).parent / "recipes"
 

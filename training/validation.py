@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training import bicubic, shdd
+from training.degradations import shdd
+from training.degradations import bicubic
 from training.metrics import psnr_at
 from training.networks.interface import RestorationNetwork
 from training.data.pictures import Picture

@@ -29,7 +29,7 @@ from export.parity import restore_with
 from runtime import sessions
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
-from training import bicubic
+from training.degradations import bicubic
 from training.data.pictures import Picture
 
 

@@ -29,7 +29,7 @@ from benchmarks.gate import (
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
-from training import bicubic
+from training.degradations import bicubic
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from quantize.calibration import (
     scikit_image_pictures,
 )
 from runtime.errors import UserError
-from training import bicubic
+from training.degradations import bicubic
 from training.data.pictures import read_rgb
 
 

@@ -33,7 +33,7 @@ from quantize.scale_classes import Concatenations, scale_classes
 from quantize.simulator import simulate
 from runtime.errors import UserError
 from runtime.manifest import Calibration, Format, sha256_of
-from training import bicubic
+from training.degradations import bicubic
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
 from training.metrics import psnr, psnr_y

@@ -22,7 +22,7 @@ import reslite
 from quantize import scales_path
 from runtime.errors import UserError
 from runtime.manifest import read_manifest
-from training.bicubic import reduce
+from training.degradations.bicubic import reduce
 from training.checkpoint import save_tensors
 from training.metrics import psnr
 from training.networks.families import build_network

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from skimage import color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from training import bicubic, metrics
+from training import metrics
+from training.degradations import bicubic
 from training.data.pictures import picture_paths, read_rgb
 
 # Bicubic ×4, PSNR-Y as every paper prints it (Ahn et al. 2018, Table 1). The Set14 that is handed

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from runtime.errors import UserError
 from training.data.pictures import Picture
-from training.shdd import (
+from training.degradations.shdd import (
     CHOPS,
     STRENGTHS,
     VERSIONS,
@@ -143,7 +143,7 @@ def test_versions_beyond_the_memory_for_them_are_distorted_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     picture = _picture(20, 20)
-    monkeypatch.setattr("training.shdd._KEPT_BYTES", 2 * picture.nbytes)
+    monkeypatch.setattr("training.degradations.shdd._KEPT_BYTES", 2 * picture.nbytes)
     versions = ShddVersions([picture], "easy", 0)
     for index in range(4):
         versions[index]

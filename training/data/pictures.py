@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import UserError
 from runtime.pictures.files import PICTURE_SUFFIXES, read_picture
-from training import bicubic
+from training.degradations import bicubic
 
 Picture = NDArray[np.uint8]
 

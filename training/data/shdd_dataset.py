@@ -13,7 +13,7 @@ from tqdm import tqdm
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.data.pictures import Picture, picture_paths, read_rgb
-from training.shdd import Level, distort, read_regions, regions_text
+from training.degradations.shdd import Level, distort, read_regions, regions_text
 
 
 @dataclass(frozen=True)
