@@ -26,7 +26,7 @@ from training.data.pictures import PatchSource, picture_paths
 from training.precision import with_precision
 from training.recipe import OptimizerOptions, Recipe
 from training.run import Run
-from training.step import step_taker
+from training.stepping import step_taker
 
 
 @dataclass(frozen=True)

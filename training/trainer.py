@@ -25,7 +25,7 @@ from training.data.pictures import picture_paths, read_all
 from training.recipe import Recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, WEIGHTS
-from training.step import revive, step_taker
+from training.stepping import revive, step_taker
 from training.validation import HeldOut, held_out, validate
 
 with without_tensorflow():  # TensorBoard takes its own writer of files then

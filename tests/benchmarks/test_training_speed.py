@@ -13,12 +13,12 @@ from PIL import Image
 
 from benchmarks.training_speed import TorchMuon, training_speed
 from reslite.__main__ import main
-from training import step as module
+from training import stepping as module
 from training.data.batches import Batch, draw_batches, source_of
 from training.networks.mepsnet import TemplateBank
 from training.recipe import Recipe, parse_recipe
 from training.run import Run
-from training.step import train_step
+from training.stepping import train_step
 
 CONTENT = {
     "name": "tiny",

@@ -13,7 +13,7 @@ from training.data.batches import Batch, draw_batches, drawn_ahead, source_of
 from training.data.pictures import picture_paths
 from training.recipe import load_recipe
 from training.run import Run
-from training.step import GraphedSteps, revive, train_step
+from training.stepping import GraphedSteps, revive, train_step
 
 
 def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from training.data.pictures import PatchSource, picture_paths, read_all
 from training.recipe import Recipe, load_recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, WEIGHTS
-from training.step import train_step
+from training.stepping import train_step
 from training.trainer import train
 from training.validation import held_out, validate
 
