@@ -33,7 +33,7 @@ from export.parity import (
 from export.pooling import cut_at_pooling
 from export.profiles import DEFAULT_PROFILES, QUANTIZED_FORM, profile_named
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
-from export.writing import Written
+from export.writers.writing import Written
 from runtime.errors import UserError
 from runtime.manifest import (
     Artifact,
@@ -303,14 +303,14 @@ def _proven(
 def _write(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None) -> Written:
     # Writers are imported when they are used: coremltools alone takes seconds.
     if variant.format == "tflite":
-        from export.tflite_writer import write_tflite
+        from export.writers.tflite_writer import write_tflite
 
         return write_tflite(graph, path, variant.precision, table, variant.size, variant.float_io)
     if variant.format == "onnx":
-        from export.onnx_writer import write_onnx
+        from export.writers.onnx_writer import write_onnx
 
         return write_onnx(graph, path, variant.precision, table, variant.size)
-    from export.coreml_writer import write_coreml
+    from export.writers.coreml_writer import write_coreml
 
     return write_coreml(
         graph, path, variant.precision, table, variant.size, flexible=variant.flexible

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.coreml_writer import DEFAULT_SIZES, ct, write_coreml
+from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
@@ -291,7 +291,7 @@ def test_writing_prints_nothing_and_does_not_import_tensorflow(tmp_path: Path) -
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from export.coreml_writer import write_coreml\n"
+        "from export.writers.coreml_writer import write_coreml\n"
         "from export.graph import Graph, Node\n"
         "graph = Graph((Node('Relu', 'relu', ('image',), ('restored_image',)),), {})\n"
         "write_coreml(graph, Path(sys.argv[1]), 'float32')\n"

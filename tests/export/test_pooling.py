@@ -337,8 +337,8 @@ def test_files_of_other_scales_or_other_rewrites_are_made_again(
 
 
 def test_other_formats_refuse_a_bank_with_the_remedy(source: Source, tmp_path: Path) -> None:
-    from export.coreml_writer import write_coreml
-    from export.tflite_writer import write_tflite
+    from export.writers.coreml_writer import write_coreml
+    from export.writers.tflite_writer import write_tflite
 
     banked: Graph = lower(source.graph, ("fold_output_shift",))
     with pytest.raises(CannotLower, match="fold_template_bank"):

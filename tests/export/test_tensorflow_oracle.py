@@ -25,7 +25,7 @@ from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import profile_named
 from export.scales import ScaleTable, weight_scales
-from export.tflite_writer import write_tflite
+from export.writers.tflite_writer import write_tflite
 from runtime.manifest import Precision
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]

@@ -20,7 +20,7 @@ from export.graph import Graph, Node
 from export.lowering import lower, use_transposed_convolutions
 from export.profiles import profile_named
 from export.scales import Quantization, ScaleTable, with_requantization
-from export.tflite_writer import write_tflite
+from export.writers.tflite_writer import write_tflite
 from runtime.errors import UserError
 from runtime.manifest import Precision
 

@@ -37,7 +37,7 @@ from export.scales import (
     weight_scales,
     with_requantization,
 )
-from export.tflite_writer import write_tflite
+from export.writers.tflite_writer import write_tflite
 from quantize import load_scales
 from quantize.arithmetic import onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
 from quantize.ptq import as_image

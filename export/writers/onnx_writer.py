@@ -27,7 +27,7 @@ from export.scales import (
     quantized_weight,
     weight_scales,
 )
-from export.writing import Written, planar_pooling, planar_tensor
+from export.writers.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Precision

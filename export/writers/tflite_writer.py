@@ -28,8 +28,8 @@ from export.scales import (
     quantized_weight,
     weight_scales,
 )
-from export.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
-from export.writing import Written
+from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
+from export.writers.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import PoolingTensors, Precision, TensorInfo
