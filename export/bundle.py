@@ -19,7 +19,7 @@ from torch import nn
 
 import runtime
 from export.capture import capture
-from export.gains import int8_form
+from export.rewrites.gains import int8_form
 from export.graph import Graph
 from export.lowering import lower
 from export.parity import (
@@ -30,7 +30,7 @@ from export.parity import (
     parity_pictures,
     restore_with,
 )
-from export.pooling import cut_at_pooling
+from export.rewrites.pooling import cut_at_pooling
 from export.profiles import DEFAULT_PROFILES, QUANTIZED_FORM, profile_named
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from export.writers.writing import Written
@@ -85,7 +85,7 @@ class Variant:
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
         flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
-        tiled: Cut at the global pooling, to restore tiles in two passes (see ``export.pooling``).
+        tiled: Cut at the global pooling, to restore tiles in two passes (see ``export.rewrites.pooling``).
     """
 
     format: Format

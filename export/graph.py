@@ -144,7 +144,7 @@ class Graph:
         output: Name of the restored picture.
         pooling: The activation that is pooled over the whole picture and the pooled value, where
             the first is handed out beside the restored picture and the second is handed in beside
-            the picture (see ``export.pooling``).
+            the picture (see ``export.rewrites.pooling``).
     """
 
     nodes: tuple[Node, ...]

@@ -80,9 +80,9 @@ class ScaleTable:
             pairs; concatenations that are not named share one scale with all their inputs.
         calibration: The pictures behind the numbers.
         gains: By what activations are multiplied, where that is not 1, one factor for all channels
-            or one for each (see ``export.gains``); their scales are those after it.
+            or one for each (see ``export.rewrites.gains``); their scales are those after it.
         roundings: Which weights of a kernel are rounded up and which down, by the name of the
-            kernel (see ``export.roundings``); those of others go to the nearest integer.
+            kernel (see ``export.rewrites.roundings``); those of others go to the nearest integer.
         corrections: What is added to the biases of convolutions, per output channel, by the name
             of the convolution's output (see ``quantize.bias_correction``).
     """
@@ -205,7 +205,7 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
     """Add the corrections of ``table`` to the biases of convolutions.
 
     Args:
-        graph: Of ``export.gains.int8_form``, before all other rewrites: some change the order of
+        graph: Of ``export.rewrites.gains.int8_form``, before all other rewrites: some change the order of
             channels.
         table: The scales and corrections.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from export.execution import execute
 from export.graph import Graph, origin
-from export.roundings import with_roundings
+from export.rewrites.roundings import with_roundings
 from export.scales import ScaleTable, with_requantization
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
 
@@ -31,7 +31,7 @@ def bias_corrections(
     """Return what to add to the biases of a graph, so that int8 keeps the mean of every channel.
 
     Args:
-        graph: Of ``export.gains.with_gains``.
+        graph: Of ``export.rewrites.gains.with_gains``.
         table: The scales and roundings.
         images: Pictures, 1 × 3 × H × W in [0, 1]. The first sixteen go through each layer together,
             cut to 64×64 pixels or the size of the smallest.

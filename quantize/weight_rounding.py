@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from export.execution import execute
 from export.graph import Array, Graph, Node
-from export.roundings import Flags, as_text, in_quanta
+from export.rewrites.roundings import Flags, as_text, in_quanta
 from export.scales import weight_scales
 from quantize.sensitivity import sensitivities
 
@@ -35,7 +35,7 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
     """Choose which weights to round up, for the kernels whose rounding the output shows.
 
     Args:
-        graph: Of ``export.gains.with_gains``.
+        graph: Of ``export.rewrites.gains.with_gains``.
         images: Calibration pictures, 1 × 3 × H × W in [0, 1], float64.
 
     Returns:

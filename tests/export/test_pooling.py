@@ -19,10 +19,10 @@ from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
 from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
-from export.gains import int8_form
+from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
 from export.lowering import fold_template_bank, lower
-from export.pooling import cut_at_pooling
+from export.rewrites.pooling import cut_at_pooling
 from export.scales import SIGMOID, ScaleTable, with_corrected_biases
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network

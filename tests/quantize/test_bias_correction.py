@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import execute
-from export.gains import int8_form, with_gains
+from export.rewrites.gains import int8_form, with_gains
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile

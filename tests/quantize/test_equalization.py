@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from export.capture import capture
 from export.execution import execute
-from export.gains import combined_gains, with_gains
+from export.rewrites.gains import combined_gains, with_gains
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM

@@ -11,7 +11,7 @@ from torch import nn
 
 from export.capture import capture
 from export.execution import execute
-from export.gains import with_gains
+from export.rewrites.gains import with_gains
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.capture import capture
-from export.gains import int8_form
+from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM

@@ -22,7 +22,7 @@ import runtime
 from export.bundle import Source, Variant, bundle_of
 from export.errors import CannotLower
 from export.execution import execute
-from export.gains import int8_form
+from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.parity import Restore, parity_pictures

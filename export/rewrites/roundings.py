@@ -58,7 +58,7 @@ def with_roundings(graph: Graph, roundings: Mapping[str, str]) -> Graph:
     """Round the kernels named in ``roundings`` (see ``ScaleTable``); all else stays as it is.
 
     Args:
-        graph: Of ``export.gains.with_gains``, before all other rewrites.
+        graph: Of ``export.rewrites.gains.with_gains``, before all other rewrites.
         roundings: By the name of a kernel, which of its weights are rounded up.
 
     Raises:

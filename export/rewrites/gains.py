@@ -16,7 +16,7 @@ import numpy as np
 from export.graph import Array, Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
-from export.roundings import with_roundings
+from export.rewrites.roundings import with_roundings
 from export.scales import Gain, ScaleTable
 
 
