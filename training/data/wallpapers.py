@@ -42,7 +42,7 @@ class Wallpaper:
 
 def listed_wallpapers() -> list[Wallpaper]:
     """Return the photographs of ``wallpapers.csv``, in its order."""
-    table = (files("training") / "wallpapers.csv").read_text(encoding="utf-8")
+    table = (files("training") / "data" / "wallpapers.csv").read_text(encoding="utf-8")
     _, *rows = csv.reader(table.splitlines())
     return [
         Wallpaper(package, version, path, int(reduction), sha256)
