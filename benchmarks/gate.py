@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, whole_restorer
-from benchmarks.tables import text_table
+from benchmarks.report.tables import text_table
 from export.parity import ParityError, Restore
 from runtime import sessions
 from runtime.atomic import replacing

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.environment import Environment, read_environment
-from benchmarks.tables import text_table
+from benchmarks.report.tables import text_table
 from benchmarks.worker import HD, Settings
 from runtime.errors import UserError
 from runtime.manifest import Manifest

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
-from benchmarks.tables import text_table
+from benchmarks.report.tables import text_table
 from runtime.errors import UserError
 
 LABEL = "estimated by the vendor's compiler"

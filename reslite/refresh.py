@@ -35,11 +35,11 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.curves import draw_curves, logged_runs, read_curves
-from benchmarks.experts import draw, explain
+from benchmarks.report.curves import draw_curves, logged_runs, read_curves
+from benchmarks.report.experts import draw, explain
 from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
-from benchmarks.report import RESTORES_TILES, Report
+from benchmarks.report.report import RESTORES_TILES, Report
 from export.parity import restore_with
 from quantize import load_scales, scales_path
 from quantize.ptq import find_scales

@@ -28,7 +28,7 @@ from benchmarks.accuracy import (
 from benchmarks.latency import LatencyReport, contenders_of, measure_latency
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.npu import estimate
-from benchmarks.report import Example, NpuRow, Report, points_of, rows_of, write_report
+from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_artifact
 from export.scales import ScaleTable
 from quantize import load_scales

@@ -125,7 +125,7 @@ def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
 def _print_training_speed(recipe: str, device: str, threads: int | None, as_json: bool) -> None:
     import torch
 
-    from benchmarks.tables import text_table
+    from benchmarks.report.tables import text_table
     from benchmarks.training_speed import training_speed
     from runtime.errors import UserError
     from training.data.pictures import data_folder

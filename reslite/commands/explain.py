@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Draw PICTURE, its restoration by MODEL, and where each expert is active."""
     from benchmarks.accuracy import Pair
-    from benchmarks.experts import draw, explain
+    from benchmarks.report.experts import draw, explain
     from runtime.errors import UserError
     from training.catalogue import find_model
     from training.data.pictures import read_rgb

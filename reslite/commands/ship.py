@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from benchmarks.report import Report
+    from benchmarks.report.report import Report
 
 
 @click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
@@ -91,7 +91,7 @@ def command(
 
 def _table(report: Report) -> str:
     from benchmarks.accuracy import baseline_name, psnr_name, ssim_name
-    from benchmarks.tables import text_table
+    from benchmarks.report.tables import text_table
 
     quality = (psnr_name(report.scale), "loss dB", ssim_name(report.scale))
     header = ("file", "kB", "difference", *quality, "median ms")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from benchmarks.curves import draw_curves, logged_runs, read_curves
+from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from runtime.errors import UserError
 from training.catalogue import Model, find_model
 from training.checkpoint import save_tensors

@@ -18,7 +18,7 @@ from benchmarks.accuracy import PictureScore, Scores
 from benchmarks.environment import Environment
 from benchmarks.latency import NEEDS_MACOS, Latency, LatencyReport, Spread
 from benchmarks.npu import LABEL, TARGETS, NpuEstimate, NpuLayer
-from benchmarks.report import (
+from benchmarks.report.report import (
     Example,
     NpuRow,
     Report,
@@ -29,7 +29,7 @@ from benchmarks.report import (
     to_json,
     write_report,
 )
-from benchmarks.scatter import Point
+from benchmarks.report.scatter import Point
 from runtime.manifest import Artifact, Format, Manifest, Measured, Precision, TensorInfo
 
 MULTADDS = 32_480_870_400

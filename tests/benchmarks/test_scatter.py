@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.scatter import Point, scatter_svg, spread_out
+from benchmarks.report.scatter import Point, scatter_svg, spread_out
 
 POINTS = [
     Point("carn-m", "TFLite", "float32", 32.5e9, 400.0),

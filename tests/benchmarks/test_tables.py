@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from benchmarks.tables import text_table
+from benchmarks.report.tables import text_table
 
 
 def test_columns_are_aligned() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.curves import read_curves
+from benchmarks.report.curves import read_curves
 from runtime.errors import UserError
 from training import trainer
 from training.data.batches import Batch, draw_batches

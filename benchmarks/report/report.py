@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
 from benchmarks.latency import NEEDS_MACOS, Latency, LatencyReport, Spread
 from benchmarks.npu import NpuEstimate
-from benchmarks.scatter import Point, scatter_svg
+from benchmarks.report.scatter import Point, scatter_svg
 from benchmarks.worker import HD
 from runtime.atomic import replacing
 from runtime.manifest import Artifact, Format, Manifest, Precision
