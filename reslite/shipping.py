@@ -25,9 +25,9 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.latency import LatencyReport, contenders_of, measure_latency
+from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
 from benchmarks.multadds import layers_of_module, total
-from benchmarks.npu import estimate
+from benchmarks.devices.ethos_u import estimate
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_artifact
 from export.scales import ScaleTable

@@ -20,10 +20,10 @@ import jinja2
 from PIL import Image
 
 from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
-from benchmarks.latency import NEEDS_MACOS, Latency, LatencyReport, Spread
-from benchmarks.npu import NpuEstimate
+from benchmarks.devices.cpu import NEEDS_MACOS, Latency, LatencyReport, Spread
+from benchmarks.devices.ethos_u import NpuEstimate
 from benchmarks.report.scatter import Point, scatter_svg
-from benchmarks.worker import HD
+from benchmarks.devices.worker import HD
 from runtime.atomic import replacing
 from runtime.manifest import Artifact, Format, Manifest, Precision
 from training.data.pictures import Picture

@@ -12,7 +12,7 @@ import click
 from reslite.commands.export import parse_size
 
 if TYPE_CHECKING:
-    from benchmarks.latency import Contender
+    from benchmarks.devices.cpu import Contender
     from runtime.manifest import Artifact
 
 
@@ -74,7 +74,7 @@ def command(
     if npu is not None:
         _print_npu(files, npu, as_json)
         return
-    from benchmarks.latency import latency_table, measure_latency
+    from benchmarks.devices.cpu import latency_table, measure_latency
 
     chosen = (*files, reference) if reference is not None and reference not in files else files
     # Restores tiles in two passes; a latency of one would mislead.
@@ -94,7 +94,7 @@ def command(
 
 
 def _contenders(file: Path, openvino: bool) -> list[Contender]:
-    from benchmarks.latency import Contender
+    from benchmarks.devices.cpu import Contender
 
     entry = _entry(file)
     multadds = entry.multadds if entry else None
@@ -112,7 +112,7 @@ def _entry(file: Path) -> Artifact | None:
 
 
 def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
-    from benchmarks.npu import estimate, estimate_table
+    from benchmarks.devices.ethos_u import estimate, estimate_table
 
     estimates = [estimate(file, npu) for file in files]
     if as_json:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import latency
+from benchmarks.devices import cpu as latency
 from benchmarks.environment import read_environment
-from benchmarks.latency import (
+from benchmarks.devices.cpu import (
     NEEDS_MACOS,
     Contender,
     Spread,
@@ -23,7 +23,7 @@ from benchmarks.latency import (
     latency_table,
     measure_latency,
 )
-from benchmarks.worker import Settings
+from benchmarks.devices.worker import Settings
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest, PoolingTensors
 

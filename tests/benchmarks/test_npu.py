@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.npu import (
+from benchmarks.devices.ethos_u import (
     LABEL,
     TARGETS,
     NpuEstimate,

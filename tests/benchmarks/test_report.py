@@ -16,8 +16,8 @@ from PIL import Image
 
 from benchmarks.accuracy import PictureScore, Scores
 from benchmarks.environment import Environment
-from benchmarks.latency import NEEDS_MACOS, Latency, LatencyReport, Spread
-from benchmarks.npu import LABEL, TARGETS, NpuEstimate, NpuLayer
+from benchmarks.devices.cpu import NEEDS_MACOS, Latency, LatencyReport, Spread
+from benchmarks.devices.ethos_u import LABEL, TARGETS, NpuEstimate, NpuLayer
 from benchmarks.report.report import (
     Example,
     NpuRow,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.worker import Settings, input_size, main
+from benchmarks.devices.worker import Settings, input_size, main
 from runtime import sessions
 from runtime.manifest import Artifact
 
@@ -86,7 +86,7 @@ def test_input_size(
 def _printed_by_a_child(command: str) -> int:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     child = subprocess.run(
-        [sys.executable, "-c", f"from benchmarks.worker import peak_memory; {command}"],
+        [sys.executable, "-c", f"from benchmarks.devices.worker import peak_memory; {command}"],
         capture_output=True,
         check=True,
         env=environment,

@@ -2,7 +2,7 @@
 
 The artifacts are timed in turn, round after round (A B C A B C …), so that whatever the machine
 does meanwhile hits all of them alike; ratios are taken within each round. Every artifact runs in a
-fresh process (``benchmarks.worker``). A latency is that of one inference, without reading, writing
+fresh process (``benchmarks.devices.worker``). A latency is that of one inference, without reading, writing
 or converting pictures.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.environment import Environment, read_environment
 from benchmarks.report.tables import text_table
-from benchmarks.worker import HD, Settings
+from benchmarks.devices.worker import HD, Settings
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 from runtime.sessions import available_cores
@@ -295,11 +295,11 @@ def _rate(contender: Contender, worker: _Worker, milliseconds: float) -> float |
 @contextmanager
 def _started(name: str, settings: Settings) -> Iterator[_Worker]:
     """Start a worker, and end it whatever happens."""
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "benchmarks.worker", settings.to_json()],
+            [sys.executable, "-P", "-m", "benchmarks.devices.worker", settings.to_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -314,7 +314,7 @@ def _started(name: str, settings: Settings) -> Iterator[_Worker]:
 
 
 class _Worker:
-    """The other end of ``benchmarks.worker``: it has opened the artifact and warmed up."""
+    """The other end of ``benchmarks.devices.worker``: it has opened the artifact and warmed up."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], errors: IO[str]) -> None:
         self._name, self._process, self._errors = name, process, errors

@@ -1,6 +1,6 @@
 """A process of its own for one artifact: opens it, warms up, and times one inference per request.
 
-``benchmarks.latency`` starts one for every artifact, so that no two share threads, caches of a
+``benchmarks.devices.cpu`` starts one for every artifact, so that no two share threads, caches of a
 runtime or memory, and the peak memory of each is its own. The picture's conversion to and from
 tensors is not timed.
 
