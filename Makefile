@@ -19,7 +19,7 @@ test: .venv/dev
 # Measures everything that is published of the trained weights again: scores in their metadata,
 # tables of scales, the gate's baseline and the README's tables.
 refresh: .venv/dev
-	$(BIN)/python -m reslite.refresh $(RUNS)
+	$(BIN)/python -m tools.refresh $(RUNS)
 
 # Resolves every dependency anew. A local version such as torch's +cpu is cut: it names the build
 # of this machine.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reslite.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
+from tools.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
 from runtime.errors import UserError
 from training.catalogue import find_model
 
