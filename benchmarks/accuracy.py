@@ -2,8 +2,9 @@
 
 Super-resolution: the low-resolution pictures are MATLAB's bicubic reduction of the high-resolution
 ones unless they come with them; scores are taken on Y after cutting a border of ``scale`` pixels.
-At scale 1 pictures are distorted region by region (``training.degradations.shdd``) unless they come so, scores
-are taken on RGB without a crop (``training.metrics``), and each kind of region is scored too.
+At scale 1 pictures are distorted region by region (``training.degradations.shdd``) unless they come
+so, scores are taken on RGB without a crop (``training.metrics``), and each kind of region is scored
+too.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
 from runtime.sessions import FloatPicture, Session
 from runtime.tiling import restore_tiled
-from training.degradations import shdd
-from training.degradations import bicubic
-from training.metrics import psnr_at, ssim_at
 from training.data.pictures import Picture, picture_paths, read_rgb
+from training.degradations import bicubic, shdd
+from training.metrics import psnr_at, ssim_at
 
 Restore = Callable[[Picture], Picture]
 """From a low-resolution picture, H × W × 3 uint8, to the restored one, scale·H × scale·W × 3."""

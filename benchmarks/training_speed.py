@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import coming_batches, draw_batches, source_of
+from training.data.pictures import PatchSource, picture_paths
 from training.networks.interface import RestorationNetwork
 from training.networks.mepsnet import MepsnetConfig
 from training.optimization import Optimizer, matrices_of, muon_kernels
-from training.data.pictures import PatchSource, picture_paths
 from training.precision import with_precision
 from training.recipe import OptimizerOptions, Recipe
 from training.run import Run

@@ -19,9 +19,8 @@ from torch import nn
 
 import runtime
 from export.capture import capture
-from export.rewrites.gains import int8_form
 from export.graph import Graph
-from export.lowering import lower
+from export.lowering import int8_form, lower
 from export.parity import (
     Restore,
     check_parity,
@@ -30,8 +29,8 @@ from export.parity import (
     parity_pictures,
     restore_with,
 )
-from export.rewrites.pooling import cut_at_pooling
 from export.profiles import DEFAULT_PROFILES, QUANTIZED_FORM, profile_named
+from export.rewrites.pooling import cut_at_pooling
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from export.writers.writing import Written
 from runtime.errors import UserError
@@ -85,7 +84,8 @@ class Variant:
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
         flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
-        tiled: Cut at the global pooling, to restore tiles in two passes (see ``export.rewrites.pooling``).
+        tiled: Cut at the global pooling, to restore tiles in two passes (see
+            ``export.rewrites.pooling``).
     """
 
     format: Format

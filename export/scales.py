@@ -205,7 +205,7 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
     """Add the corrections of ``table`` to the biases of convolutions.
 
     Args:
-        graph: Of ``export.rewrites.gains.int8_form``, before all other rewrites: some change the order of
+        graph: Of ``export.lowering.int8_form``, before all other rewrites: some change the order of
             channels.
         table: The scales and corrections.
     """

@@ -15,8 +15,8 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
-from training.degradations import bicubic
 from training.data.pictures import Picture, data_folder, picture_paths, read_rgb
+from training.degradations import bicubic
 from training.degradations.shdd import distort
 
 COUNT = 48

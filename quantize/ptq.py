@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from export.capture import capture
 from export.execution import execute
-from export.rewrites.gains import combined_gains, with_gains
 from export.graph import Graph, origin
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.gains import combined_gains, with_gains
 from export.scales import (
     PIXELS,
     SIGMOID,

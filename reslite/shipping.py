@@ -26,8 +26,8 @@ from benchmarks.accuracy import (
     session_restorer,
 )
 from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
-from benchmarks.multadds import layers_of_module, total
 from benchmarks.devices.ethos_u import estimate
+from benchmarks.multadds import layers_of_module, total
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_artifact
 from export.scales import ScaleTable

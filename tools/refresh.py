@@ -35,10 +35,10 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.report.curves import draw_curves, logged_runs, read_curves
-from benchmarks.report.experts import draw, explain
 from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
+from benchmarks.report.curves import draw_curves, logged_runs, read_curves
+from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import RESTORES_TILES, Report
 from export.parity import restore_with
 from quantize import load_scales, scales_path
@@ -46,11 +46,10 @@ from quantize.ptq import find_scales
 from reslite.shipping import Shipment, ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.degradations import shdd
-from training.degradations import bicubic
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder, picture_paths
+from training.degradations import bicubic, shdd
 
 ROOT = Path(__file__).parent.parent
 TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}

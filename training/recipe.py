@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from runtime.errors import UserError
-from training.networks.families import CONFIGS, NetworkConfig, family_of
 from training.degradations.shdd import CHOPS, Level
+from training.networks.families import CONFIGS, NetworkConfig, family_of
 
 RECIPES = Path(__file__).parent / "recipes"
 

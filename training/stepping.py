@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import Batch, draw_batches
-from training.loss import distance
 from training.data.pictures import PatchSource
+from training.loss import distance
 from training.recipe import Stage
 from training.revival import revive_dead_channels
 from training.run import Run, schedule

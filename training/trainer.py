@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from runtime.errors import UserError
-from training.data.batches import coming_batches, source_of
-from training.checkpoint import save_tensors
 from runtime.hidden_tensorflow import without_tensorflow
-from training.interruption import interruptions_held_back
+from training.checkpoint import save_tensors
+from training.data.batches import coming_batches, source_of
 from training.data.pictures import picture_paths, read_all
+from training.interruption import interruptions_held_back
 from training.recipe import Recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, WEIGHTS

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.degradations import shdd
-from training.degradations import bicubic
+from training.data.pictures import Picture
+from training.degradations import bicubic, shdd
 from training.metrics import psnr_at
 from training.networks.interface import RestorationNetwork
-from training.data.pictures import Picture
 from training.recipe import Recipe
 
 _CROP = 160  # of distorted pictures: restoring them whole would cost as much as many steps

@@ -2,8 +2,8 @@
 
 The artifacts are timed in turn, round after round (A B C A B C …), so that whatever the machine
 does meanwhile hits all of them alike; ratios are taken within each round. Every artifact runs in a
-fresh process (``benchmarks.devices.worker``). A latency is that of one inference, without reading, writing
-or converting pictures.
+fresh process (``benchmarks.devices.worker``). A latency is that of one inference, without reading,
+writing or converting pictures.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.devices.worker import HD, Settings
 from benchmarks.environment import Environment, read_environment
 from benchmarks.report.tables import text_table
-from benchmarks.devices.worker import HD, Settings
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 from runtime.sessions import available_cores

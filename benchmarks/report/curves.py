@@ -9,8 +9,8 @@ from typing import Any
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.catalogue import find_model, same_run, starts
 from runtime.hidden_tensorflow import without_tensorflow
+from training.catalogue import find_model, same_run, starts
 
 PSNR, SECONDS = "psnr/x", "seconds"
 """Tags of a log: PSNR at each scale, and the seconds spent until the same step."""

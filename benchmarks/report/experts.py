@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from quantize.ptq import as_image
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from training.data.pictures import Picture
 from training.networks.interface import RestorationNetwork
 from training.networks.mepsnet import Mepsnet
-from training.data.pictures import Picture
 
 LARGEST = 1_000_000
 """Pixels of a picture: all features of all experts are in memory at once."""

@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
 from benchmarks.devices.cpu import NEEDS_MACOS, Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
-from benchmarks.report.scatter import Point, scatter_svg
 from benchmarks.devices.worker import HD
+from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
 from runtime.manifest import Artifact, Format, Manifest, Precision
 from training.data.pictures import Picture

@@ -14,15 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from export.graph import Array, Graph, Node
-from export.lowering import lower
-from export.profiles import QUANTIZED_FORM
-from export.rewrites.roundings import with_roundings
-from export.scales import Gain, ScaleTable
-
-
-def int8_form(graph: Graph, table: ScaleTable) -> Graph:
-    """Lower a captured graph to the one whose activations ``table`` covers, kernels rounded."""
-    return with_roundings(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.roundings)
+from export.scales import Gain
 
 
 def combined_gains(

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from runtime.pictures import sixteen_bit
 from runtime.atomic import replacing
 from runtime.errors import UserError, first_line
+from runtime.pictures import sixteen_bit
 from runtime.pictures.png import write_png
 from runtime.pictures.samples import BAND_ROWS, Samples, bands, with_padding
 from runtime.pictures.tiff import LARGEST_TIFF, write_tiff

@@ -16,9 +16,9 @@ from export.capture import capture
 from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
-from export.writers.onnx_writer import write_onnx
 from export.profiles import profile_named
 from export.scales import PIXELS, Quantization, ScaleTable, with_requantization
+from export.writers.onnx_writer import write_onnx
 from export.writers.tflite_writer import write_tflite
 from export.writers.writing import Written
 from runtime.manifest import (

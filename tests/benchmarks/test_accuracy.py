@@ -29,8 +29,8 @@ from export.parity import restore_with
 from runtime import sessions
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
-from training.degradations import bicubic
 from training.data.pictures import Picture
+from training.degradations import bicubic
 
 
 def _enlarge(picture: Picture) -> Picture:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from benchmarks.devices import cpu as latency
-from benchmarks.environment import read_environment
 from benchmarks.devices.cpu import (
     NEEDS_MACOS,
     Contender,
@@ -24,6 +23,7 @@ from benchmarks.devices.cpu import (
     measure_latency,
 )
 from benchmarks.devices.worker import Settings
+from benchmarks.environment import read_environment
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest, PoolingTensors
 

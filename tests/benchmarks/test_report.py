@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.accuracy import PictureScore, Scores
-from benchmarks.environment import Environment
 from benchmarks.devices.cpu import NEEDS_MACOS, Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import LABEL, TARGETS, NpuEstimate, NpuLayer
+from benchmarks.environment import Environment
 from benchmarks.report.report import (
     Example,
     NpuRow,

@@ -292,7 +292,9 @@ def _run(function: Any, *images: Image) -> Any:
 
 
 def _read_package(path: Path) -> Any:
-    importlib.import_module("export.writers.coreml_writer")  # imports coremltools without its chatter
+    importlib.import_module(
+        "export.writers.coreml_writer"
+    )  # imports coremltools without its chatter
     import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load
 

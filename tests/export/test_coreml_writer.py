@@ -14,12 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.scales import ScaleTable, with_requantization
+from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from runtime.errors import UserError
 from runtime.manifest import Precision, TensorInfo, sha256_of, size_of
 

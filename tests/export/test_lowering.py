@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node, origin
-from export.lowering import (
-    REWRITES,
+from export.lowering import REWRITES, lower
+from export.profiles import PROFILES, QUANTIZED_FORM, profile_named
+from export.rewrites.exact import carry_mean_as_channel, convolve_before_pooling, fold_output_shift
+from export.rewrites.groups import (
     block_diagonal,
-    block_kernel,
-    carry_mean_as_channel,
-    convolve_before_pooling,
-    convolve_before_shuffles,
-    dcr_order,
-    fold_output_shift,
-    lower,
     make_convolutions_dense,
     split_shuffled_convolutions,
+)
+from export.rewrites.shuffles import (
+    block_kernel,
+    convolve_before_shuffles,
+    dcr_order,
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
-from export.profiles import PROFILES, QUANTIZED_FORM, profile_named
 from runtime.errors import UserError
 
 Array = NDArray[np.float32]

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
-from export.writers.onnx_writer import write_onnx
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.scales import ScaleTable, with_requantization
+from export.writers.onnx_writer import write_onnx
 from runtime.errors import UserError
 from runtime.manifest import Precision, TensorInfo
 

@@ -19,9 +19,9 @@ from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
 from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
-from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
-from export.lowering import fold_template_bank, lower
+from export.lowering import int8_form, lower
+from export.rewrites.exact import fold_template_bank
 from export.rewrites.pooling import cut_at_pooling
 from export.scales import SIGMOID, ScaleTable, with_corrected_biases
 from quantize.calibration import calibration_record

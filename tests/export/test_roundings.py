@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from export.graph import Array, Graph, Node
-from export.rewrites.roundings import Flags, as_flags, as_text, in_quanta, rounded_kernel, with_roundings
+from export.rewrites.roundings import (
+    Flags,
+    as_flags,
+    as_text,
+    in_quanta,
+    rounded_kernel,
+    with_roundings,
+)
 from export.scales import quantized_weight, weight_scales
 from runtime.errors import UserError
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
-from export.lowering import lower, use_transposed_convolutions
+from export.lowering import lower
 from export.profiles import profile_named
+from export.rewrites.shuffles import use_transposed_convolutions
 from export.scales import Quantization, ScaleTable, with_requantization
 from export.writers.tflite_writer import write_tflite
 from runtime.errors import UserError

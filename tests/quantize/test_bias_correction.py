@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import execute
-from export.rewrites.gains import int8_form, with_gains
 from export.graph import Graph
-from export.lowering import lower
+from export.lowering import int8_form, lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile
+from export.rewrites.gains import with_gains
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops, calibration_pictures

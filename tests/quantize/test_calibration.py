@@ -17,8 +17,8 @@ from quantize.calibration import (
     scikit_image_pictures,
 )
 from runtime.errors import UserError
-from training.degradations import bicubic
 from training.data.pictures import read_rgb
+from training.degradations import bicubic
 
 
 def test_crops_are_reductions_of_windows_of_the_pictures(noise_folder: Path) -> None:

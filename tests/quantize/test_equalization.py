@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from export.capture import capture
 from export.execution import execute
-from export.rewrites.gains import combined_gains, with_gains
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.gains import combined_gains, with_gains
 from quantize.equalization import channel_gains, factors
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from export.capture import capture
 from export.execution import execute
-from export.rewrites.gains import with_gains
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.gains import with_gains
 from quantize.gain_choice import choose_gains, gain_groups, scaled_summaries
 from quantize.observers import Summary, min_max_range, observe
 from training.networks.carn import AtScale, Carn, CarnConfig

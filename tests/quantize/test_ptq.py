@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.capture import capture
-from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
-from export.lowering import lower
+from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
 from export.scales import PIXELS, Quantization, ScaleTable, quantized_bias, with_requantization
 from quantize import load_scales, ptq, scales_path
@@ -33,12 +32,12 @@ from quantize.scale_classes import Concatenations, scale_classes
 from quantize.simulator import simulate
 from runtime.errors import UserError
 from runtime.manifest import Calibration, Format, sha256_of
-from training.degradations import bicubic
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
+from training.data.pictures import read_rgb
+from training.degradations import bicubic
 from training.metrics import psnr, psnr_y
 from training.networks.carn import AtScale, Carn, CarnConfig
-from training.data.pictures import read_rgb
 from training.recipe import load_recipe
 
 Crops = list[NDArray[np.uint8]]

@@ -22,9 +22,8 @@ import runtime
 from export.bundle import Source, Variant, bundle_of
 from export.errors import CannotLower
 from export.execution import execute
-from export.rewrites.gains import int8_form
 from export.graph import Graph, Node
-from export.lowering import lower
+from export.lowering import int8_form, lower
 from export.parity import Restore, parity_pictures
 from export.profiles import PROFILES, QUANTIZED_FORM
 from export.scales import (

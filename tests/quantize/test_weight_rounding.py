@@ -14,10 +14,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from export.execution import execute
-from export.rewrites.gains import int8_form, with_gains
 from export.graph import Array, Graph
-from export.lowering import lower
+from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.gains import with_gains
 from export.rewrites.roundings import as_flags, in_quanta, rounded_kernel
 from export.scales import (
     ScaleTable,

@@ -22,8 +22,8 @@ import reslite
 from quantize import scales_path
 from runtime.errors import UserError
 from runtime.manifest import read_manifest
-from training.degradations.bicubic import reduce
 from training.checkpoint import save_tensors
+from training.degradations.bicubic import reduce
 from training.metrics import psnr
 from training.networks.families import build_network
 from training.recipe import load_recipe

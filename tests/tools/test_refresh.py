@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
 from runtime.errors import UserError
+from tools.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
 from training.catalogue import find_model
 
 

@@ -9,8 +9,8 @@ from skimage import color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from training import metrics
-from training.degradations import bicubic
 from training.data.pictures import picture_paths, read_rgb
+from training.degradations import bicubic
 
 # Bicubic ×4, PSNR-Y as every paper prints it (Ahn et al. 2018, Table 1). The Set14 that is handed
 # around since has another 'man' and 'baboon' than the papers', hence its tolerance.

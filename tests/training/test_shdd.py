@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from runtime.errors import UserError
 from training.data.pictures import Picture
+from training.data.shdd_dataset import write_dataset
 from training.degradations.shdd import (
     CHOPS,
     STRENGTHS,
@@ -25,7 +26,6 @@ from training.degradations.shdd import (
     plan_regions,
     read_regions,
 )
-from training.data.shdd_dataset import write_dataset
 
 
 def _picture(height: int = 120, width: int = 160) -> Picture:

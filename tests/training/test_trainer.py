@@ -18,11 +18,11 @@ from PIL import Image
 from benchmarks.report.curves import read_curves
 from runtime.errors import UserError
 from training import trainer
-from training.data.batches import Batch, draw_batches
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
-from training.optimization import Optimizer
+from training.data.batches import Batch, draw_batches
 from training.data.pictures import PatchSource, picture_paths, read_all
+from training.optimization import Optimizer
 from training.recipe import Recipe, load_recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, WEIGHTS

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from runtime.errors import UserError
-from training.degradations import bicubic
 from training.data.pictures import PatchSource, Picture, read_all
-from training.recipe import Recipe
+from training.degradations import bicubic
 from training.degradations.shdd import patch_source
+from training.recipe import Recipe
 
 _DRAWING_THREADS = 8  # more of them wait for one another
 _Drawn = TypeVar("_Drawn")

@@ -1,0 +1,131 @@
+"""Rewrites of single operators: folded kernels and shifts, the mean as a channel, pooling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from export.errors import CannotLower
+from export.graph import Array, Graph, Node
+
+
+def fold_template_bank(graph: Graph) -> Graph:
+    """Compute every kernel that is mixed from templates, so that convolutions own theirs."""
+    mixed = {node.output: node for node in graph.nodes if node.op == "MixTemplates"}
+    folded: dict[str, Array] = {}
+    for output, node in mixed.items():
+        coefficients, templates = (graph.constants[name].astype(np.float64) for name in node.inputs)
+        kernel = (coefficients @ templates).reshape(node.shape())
+        folded[output] = kernel.astype(np.float32)
+    return graph.with_nodes([n for n in graph.nodes if n.op != "MixTemplates"], **folded)
+
+
+def fold_output_shift(graph: Graph) -> Graph:
+    """Fold the addition of a constant per channel into the bias of the convolution before it."""
+    shifts = {
+        node.inputs[0]: node
+        for node in graph.nodes
+        if node.op == "Add"
+        and len(node.inputs) == 2
+        and graph.is_constant(node.inputs[1])
+        and graph.constants[node.inputs[1]].shape[-2:] == (1, 1)
+        and (producer := graph.producer(node.inputs[0])) is not None
+        and producer.op == "Conv"
+        and graph.sole_consumer(node.inputs[0]) is node
+    }
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node in shifts.values():
+                continue
+            shift = shifts.get(node.outputs[0])
+            if shift is None:
+                yield node
+                continue
+            value, weight, bias = node.inputs
+            name = f"{bias}+{shift.inputs[1]}"
+            added[name] = graph.constants[bias] + graph.constants[shift.inputs[1]].reshape(-1)
+            yield dataclasses.replace(node, inputs=(value, weight, name), outputs=shift.outputs)
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def carry_mean_as_channel(graph: Graph) -> Graph:
+    """Replace the subtraction of the mean colour by a fourth input channel of ones.
+
+    An 8-bit picture minus a mean does not fit 8 bits at the picture's own scale, so quantizing the
+    difference loses accuracy before the first layer. A 1×1 convolution that copies the picture and
+    appends ones keeps every pixel exact; the next convolution applies the means through its
+    kernel for that channel. Zero padding pads the ones too, so borders stay exact as well.
+    """
+    subtraction = next(
+        (
+            node
+            for node in graph.nodes
+            if node.op == "Sub"
+            and node.inputs[0] == graph.input
+            and graph.is_constant(node.inputs[1])
+        ),
+        None,
+    )
+    if subtraction is None:
+        return graph
+    entries = graph.consumers(subtraction.output)
+    if subtraction.output == graph.output or any(
+        node.op != "Conv" or node.integer("groups") != 1 for node in entries
+    ):
+        raise CannotLower(
+            f"{subtraction.name}: something else than convolutions in one group reads the picture "
+            "minus its mean; choose a profile without carry_mean_as_channel"
+        )
+    means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
+    copied = f"{graph.input}/ones"
+    copy = Node(
+        "Conv",
+        subtraction.name,
+        (graph.input, "append_ones.weight", "append_ones.bias"),
+        (copied,),
+        {"groups": 1},
+    )
+    added = {
+        "append_ones.weight": np.eye(4, 3, dtype=np.float32).reshape(4, 3, 1, 1),
+        "append_ones.bias": np.array([0, 0, 0, 1], np.float32),
+    }
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node is subtraction:
+                yield copy
+            elif node in entries:
+                weight = graph.constants[node.inputs[1]]
+                name = f"{node.inputs[1]}/ones"
+                ones = -(weight * means).sum(axis=1, keepdims=True)
+                added[name] = np.concatenate([weight, ones], axis=1)
+                yield dataclasses.replace(node, inputs=(copied, name, node.inputs[2]))
+            else:
+                yield node
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def convolve_before_pooling(graph: Graph) -> Graph:
+    """Move a 1×1 convolution that alone reads a global average before the pooling.
+
+    An average that is rounded to 8 bits, and then weighed with all others of a picture, is wrong
+    by as much everywhere. What is rounded for every pixel and then averaged is not: the errors of
+    thousands of pixels cancel. The two operators swap the names of their results, too, so that
+    the table of scales covers both.
+    """
+    moved: dict[str, Node] = {}
+    for pool in graph.nodes:
+        conv = graph.sole_consumer(pool.output) if pool.op == "GlobalAveragePool" else None
+        if conv is not None and conv.op == "Conv" and graph.kernel_shape(conv)[-1] == 1:
+            operands = (pool.inputs[0], *conv.inputs[1:])
+            moved[pool.output] = dataclasses.replace(conv, inputs=operands, outputs=pool.outputs)
+            moved[conv.output] = dataclasses.replace(
+                pool, inputs=pool.outputs, outputs=conv.outputs
+            )
+    return graph.with_nodes([moved.get(node.outputs[0], node) for node in graph.nodes])

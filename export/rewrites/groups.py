@@ -1,0 +1,94 @@
+"""Grouped convolutions as dense ones, or as one branch per group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from export.errors import CannotLower
+from export.graph import Array, Graph, Node
+from export.rewrites.shuffles import chain_from_convolution
+
+
+def make_convolutions_dense(graph: Graph) -> Graph:
+    """Turn grouped convolutions into plain ones with block-diagonal kernels.
+
+    More MultAdds, all of them by zero, but many kernels for grouped convolutions are slower still.
+    """
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node.op != "Conv" or node.integer("groups") == 1:
+                yield node
+                continue
+            value, weight, bias = node.inputs
+            name = f"{weight}/dense"
+            added[name] = block_diagonal(graph.constants[weight], node.integer("groups"))
+            yield dataclasses.replace(node, inputs=(value, name, bias), attributes={"groups": 1})
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def block_diagonal(weight: Array, groups: int) -> Array:
+    """Return the dense kernel (out × in × k × k) of a grouped one (out × in/groups × k × k)."""
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    dense = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), np.float32)
+    for group in range(groups):
+        rows = slice(group * outputs, (group + 1) * outputs)
+        dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+    return dense
+
+
+def split_shuffled_convolutions(graph: Graph) -> Graph:
+    """Split each grouped convolution that feeds a shuffle into one branch per group.
+
+    Channels of such a convolution may not cross its groups, so that its shuffle cannot be put in
+    DCR order; each branch, an ungrouped convolution with a shuffle of its own, can.
+    """
+    added: dict[str, Array] = {}
+    nodes = list(graph.nodes)
+    for shuffle in [node for node in graph.nodes if node.op == "DepthToSpace"]:
+        chain = chain_from_convolution(graph, shuffle)
+        conv, groups = chain[0], chain[0].integer("groups")
+        if groups == 1:
+            continue
+        outputs = graph.constants[conv.inputs[1]].shape[0] // groups
+        if shuffle.attributes["mode"] != "CRD" or outputs % shuffle.integer("block") ** 2:
+            raise CannotLower(
+                f"{conv.name}: the {groups} groups of this convolution do not hold whole channels "
+                "of the shuffle after it; make it dense"
+            )
+        branches, constants = _branches(graph, chain, groups)
+        added.update(constants)
+        start = nodes.index(conv)
+        nodes = [node for node in nodes if node not in chain]
+        nodes[start:start] = branches
+    return graph.with_nodes(nodes, **added)
+
+
+def _branches(
+    graph: Graph, chain: Sequence[Node], groups: int
+) -> tuple[list[Node], dict[str, Array]]:
+    """Return Split, one copy of ``chain`` per group, and Concat, with their constants."""
+    conv, shuffle = chain[0], chain[-1]
+    source, weight, bias = conv.inputs
+    kernels, biases = graph.constants[weight], graph.constants[bias]
+    pieces = tuple(f"{source}/{conv.output}.{group}" for group in range(groups))
+    nodes = [Node("Split", conv.name, (source,), pieces, {"sizes": (kernels.shape[1],) * groups})]
+    constants: dict[str, Array] = {}
+    for group, piece in enumerate(pieces):
+        names = (f"{weight}/{group}", f"{bias}/{group}")
+        rows = slice(group * kernels.shape[0] // groups, (group + 1) * kernels.shape[0] // groups)
+        constants[names[0]], constants[names[1]] = kernels[rows], biases[rows]
+        current = piece
+        for link in chain:
+            inputs = (current, *names) if link is conv else (current,)
+            current = f"{link.output}/{group}"
+            attributes = {"groups": 1} if link is conv else link.attributes
+            nodes.append(Node(link.op, link.name, inputs, (current,), attributes))
+    shuffled = tuple(f"{shuffle.output}/{group}" for group in range(groups))
+    nodes.append(Node("Concat", shuffle.name, shuffled, shuffle.outputs))
+    return nodes, constants

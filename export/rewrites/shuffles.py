@@ -1,0 +1,175 @@
+"""Shuffles (DepthToSpace): their order of channels, and the convolutions around them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from export.errors import CannotLower
+from export.graph import Array, Graph, Node
+
+# Element-wise operators that commute with a permutation of channels.
+_CHANNELWISE = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Requantize"})
+
+
+def convolve_before_shuffles(graph: Graph) -> Graph:
+    """Move a convolution to few channels, such as the last one to colours, before its shuffle.
+
+    There it makes the four pixels of a block as channels, with a kernel of zeros wherever a pixel
+    does not see a neighbour. That is four times the MultAdds, but kernels that make twelve channels
+    at a time waste less than those for three, few channels are shuffled instead of many, and the
+    features are never held at the higher resolution. Blocks of 3×3, with nine times the MultAdds
+    and a kernel nearly half as large as the rest of CARN-M, lose on some targets and stay.
+    """
+    added: dict[str, Array] = {}
+    channels, moved = graph.channels(), set[str]()
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            conv = _convolution_after_shuffle(graph, node)
+            if conv is not None and 4 * channels[conv.output] <= channels[node.output]:
+                moved.add(conv.output)
+                weight, bias = conv.inputs[1:]
+                operands = (node.inputs[0], f"{weight}/blocks", f"{bias}/blocks")
+                added[operands[1]] = block_kernel(graph.constants[weight], 2)
+                added[operands[2]] = np.repeat(graph.constants[bias], 4)
+                blocks = f"{conv.output}/blocks"
+                yield dataclasses.replace(conv, inputs=operands, outputs=(blocks,))
+                yield dataclasses.replace(node, inputs=(blocks,), outputs=conv.outputs)
+            elif node.outputs[0] not in moved:
+                yield node
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def block_kernel(weight: Array, block: int) -> Array:
+    """Return the kernel that makes blocks of pixels from shuffled blocks of features.
+
+    Args:
+        weight: Out × in × k × k, of a convolution that reads a CRD shuffle.
+        block: Upscaling factor r of the shuffle.
+
+    Returns:
+        Out·r² × in·r² × k' × k', both sides in CRD order, for the features before the shuffle.
+    """
+    outputs, inputs, size = weight.shape[:3]
+    reach = -(-(size // 2) // block)
+    shape = (outputs, block, block, inputs, block, block, 2 * reach + 1, 2 * reach + 1)
+    kernel = np.zeros(shape, np.float32)
+    # Pixel i of a block sees, t further, pixel (i + t) mod r of the block (i + t) div r further.
+    seen = [
+        (i, t, (i + t - size // 2) % block, (i + t - size // 2) // block + reach)
+        for i in range(block)
+        for t in range(size)
+    ]
+    for i, y, row, to_row in seen:
+        for j, x, column, to_column in seen:
+            kernel[:, i, j, :, row, column, to_row, to_column] = weight[:, :, y, x]
+    return kernel.reshape(outputs * block**2, inputs * block**2, *shape[-2:])
+
+
+def use_dcr_shuffles(graph: Graph) -> Graph:
+    """Permute the convolution before every CRD shuffle so that the shuffle becomes DCR.
+
+    PyTorch's PixelShuffle reads channel c·r² + i·r + j for output pixel (i, j), ONNX's ``CRD``;
+    TFLite and most NPUs read (i·r + j)·C + c, ``DCR``. Element-wise operators commute with it.
+
+    Raises:
+        CannotLower: If a shuffle is fed by anything else, or by a grouped convolution.
+    """
+    added: dict[str, Array] = {}
+    replaced: dict[str, Node] = {}
+    for shuffle in graph.nodes:
+        if shuffle.op != "DepthToSpace" or shuffle.attributes["mode"] == "DCR":
+            continue
+        conv, block = chain_from_convolution(graph, shuffle)[0], shuffle.integer("block")
+        if conv.integer("groups") != 1:
+            raise CannotLower(
+                f"{conv.name}: a convolution in {conv.integer('groups')} groups feeds a shuffle; "
+                "make it dense or split it first"
+            )
+        names = [f"{name}/dcr" for name in conv.inputs[1:]]
+        for old, new in zip(conv.inputs[1:], names, strict=True):
+            array = graph.constants[old]
+            added[new] = array[dcr_order(array.shape[0] // block**2, block)]
+        replaced[conv.output] = dataclasses.replace(conv, inputs=(conv.inputs[0], *names))
+        replaced[shuffle.output] = dataclasses.replace(
+            shuffle, attributes={"block": block, "mode": "DCR"}
+        )
+    return graph.with_nodes([replaced.get(n.outputs[0], n) for n in graph.nodes], **added)
+
+
+def dcr_order(channels: int, block: int) -> np.ndarray:
+    """Return the permutation that turns CRD-ordered channels into DCR order.
+
+    Args:
+        channels: Output channels C after the shuffle.
+        block: Upscaling factor r of the shuffle.
+
+    Returns:
+        Integer array of length C·r²; element k is the CRD channel that belongs at k.
+    """
+    return np.arange(channels * block * block).reshape(channels, block * block).T.ravel()
+
+
+def use_transposed_convolutions(graph: Graph) -> Graph:
+    """Turn every CRD shuffle into a transposed convolution with a kernel of zeros and ones.
+
+    For NPUs without a depth-to-space operator (Arm Ethos-U).
+    """
+    added: dict[str, Array] = {}
+
+    def rewritten() -> Iterator[Node]:
+        channels = graph.channels()
+        for node in graph.nodes:
+            if node.op != "DepthToSpace":
+                yield node
+                continue
+            if node.attributes["mode"] != "CRD":
+                raise CannotLower(f"{node.name}: only CRD shuffles become transposed convolutions")
+            block, outputs = node.integer("block"), channels[node.output]
+            names = (f"{node.output}/shuffle.weight", f"{node.output}/shuffle.bias")
+            # Input channel c·r² + i·r + j writes output channel c at (i, j) of its r × r block.
+            added[names[0]] = np.einsum(
+                "cd,ij->cidj", np.eye(outputs, dtype=np.float32), np.eye(block**2, dtype=np.float32)
+            ).reshape(outputs * block**2, outputs, block, block)
+            added[names[1]] = np.zeros(outputs, np.float32)
+            yield Node(
+                "ConvTranspose",
+                node.name,
+                (node.inputs[0], *names),
+                node.outputs,
+                {"stride": block, "groups": 1},
+            )
+
+    return graph.with_nodes(list(rewritten()), **added)
+
+
+def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
+    """Return the nodes from the convolution that feeds ``shuffle`` up to the shuffle itself."""
+    chain = [shuffle]
+    while chain[0].op in _CHANNELWISE or chain[0] is shuffle:
+        producer = graph.producer(chain[0].inputs[0])
+        if producer is None or graph.sole_consumer(producer.outputs[0]) is not chain[0]:
+            break
+        chain.insert(0, producer)
+    if chain[0].op != "Conv":
+        stopped = chain[0] is shuffle or chain[0].op in _CHANNELWISE
+        found = "a value that others read too" if stopped else chain[0].op
+        raise CannotLower(
+            f"{shuffle.name}: a shuffle must be fed by a convolution of its own; found {found}"
+        )
+    return chain
+
+
+def _convolution_after_shuffle(graph: Graph, shuffle: Node) -> Node | None:
+    """Return the plain convolution that alone reads a CRD shuffle of blocks of 2×2, if one does."""
+    if shuffle.op != "DepthToSpace" or shuffle.attributes != {"block": 2, "mode": "CRD"}:
+        return None
+    conv = graph.sole_consumer(shuffle.output)
+    if conv is None or conv.op != "Conv" or conv.integer("groups") != 1:
+        return None
+    # A Relu would lose its convolution: the int8 form rounds between the two only after both.
+    return conv if graph.fused_relu(conv) is None else None
