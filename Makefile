@@ -17,7 +17,7 @@ test: .venv/dev
 	$(BIN)/reslite gate
 
 # Measures everything that is published of the trained weights again: scores in their metadata,
-# tables of scales, the gate's baseline and the README's tables.
+# tables of scales, the gate's baselines and the tables of docs/results.md.
 refresh: .venv/dev
 	$(BIN)/python -m tools.refresh $(RUNS)
 

@@ -1,7 +1,7 @@
 """The gate: every artifact of a bundle against figures that were committed on purpose.
 
 ``snapshot`` measures a bundle, ``compare`` holds it against its baseline, ``deviation_table``
-says what differs. A figure that became better fails as well: the baseline is what the README and
+says what differs. A figure that became better fails as well: the baseline is what the docs and
 the users rely on, and it moves only by ``reslite gate --update``.
 
 PSNR and SSIM hardly move when one weight tensor of a quantized network is 1 % off or one scale

@@ -79,7 +79,7 @@ def find_scales(
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
         method: As in ``quantize_network``; None for what lost least when it was tried: ``cautious``
             for super-resolution, ``measured`` for networks that keep the size, some of whose values
-            far out carry the picture itself (docs/quantization.md).
+            far out carry the picture itself (docs/lab/quantization.md).
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
@@ -136,7 +136,7 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that the number of threads does not decide a table's digits.
     exact = [image.double() for image in images]
-    # Of CARN-M, equalizing every layer nearly doubled the noise (docs/quantization.md).
+    # Of CARN-M, equalizing every layer nearly doubled the noise (docs/lab/quantization.md).
     by_channel = channel_gains(lowered, exact) if method == "measured" else {}
     even = with_gains(lowered, by_channel)
     summaries = observe(even, tqdm(exact, "observing", disable=None if progress else True))

@@ -34,7 +34,7 @@ from runtime.sessions import FloatPicture, Session
 
 _DEFAULT_TILE = 128
 # The halos of networks without enlargement are wide: larger tiles waste less. Not larger still,
-# because LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/mepsnet.md).
+# because LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/lab/mepsnet.md).
 _DEFAULT_TILE_AT_SCALE_1 = 160
 # Pixels of a picture without a halo, where tiling is impossible and memory grows with the picture.
 _LARGEST_UNTILED = 2_000_000

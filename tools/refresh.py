@@ -2,9 +2,9 @@
 
 ``make refresh RUNS="runs/carn/weights.safetensors …"`` takes finished runs over into
 ``training/weights``, scores them on Set5, Set14 and B100 or on SHDD, finds their tables of scales
-anew, updates the gate's baseline and rewrites the tables and the figures of the README that tell of
-them. ``make refresh`` does so for all networks as they are. What it changes belongs into one
-commit. It needs ``RESLITE_DATA`` and a machine that does nothing else meanwhile: it measures
+anew, updates the gate's baseline and rewrites the tables of docs/results.md and the figures that
+tell of them. ``make refresh`` does so for all networks as they are. What it changes belongs into
+one commit. It needs ``RESLITE_DATA`` and a machine that does nothing else meanwhile: it measures
 latency.
 """
 
@@ -52,13 +52,16 @@ from training.data.pictures import Picture, data_folder, picture_paths
 from training.degradations import bicubic, shdd
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results.md"
+"""The page that shows everything measured here."""
+
 TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 GATED = {"carn-m", "mepsnet-s"}
 """Networks that the gate holds to a baseline."""
 
 FIGURE_SCALE = 4
 SHIPPED = {"carn": 4, "carn-m": 4, "mepsnet-s": 1}
-"""Networks whose files the README shows, and at which scale."""
+"""Networks whose files the page shows, and at which scale."""
 
 SHDD_SEED, SHDD_PICTURES = 7, {"valid": 4, "b100/HR": 8}
 """The test split of SHDD: how many pictures of which folder, drawn with this seed."""
@@ -113,14 +116,14 @@ def refresh(runs: tuple[Path, ...]) -> None:
         for model in measured:
             if model.name in SHIPPED:
                 sections |= ship_again(model, Path(folder) / model.name, data)
-    rewrite(ROOT / "README.md", sections)
+    rewrite(RESULTS, sections)
 
 
 def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
     """Ship a network into ``bundle`` and have the baseline and the figures follow.
 
     Returns:
-        The sections of the README that tell of it.
+        The sections of the page that tell of it.
     """
     scale = SHIPPED[model.name]
     shipment = ship(

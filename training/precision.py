@@ -1,7 +1,8 @@
 """Which arithmetic trains faster on this machine: bf16 or float32.
 
 An Intel Xeon with AVX-512 bf16 loses a fifth to a third of its steps to it, an AMD EPYC with the
-same instructions wins up to 1.9 times (docs/training.md): their names do not tell which it will be.
+same instructions wins up to 1.9 times (docs/lab/training.md): their names do not tell which it
+will be.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ ICML 2023, Sec. 4). Where a shortcut or a shared convolution reads the channel, 
 
 Steps of Muon's are as large for small kernels as for large ones, and kernels grow tenfold in long
 runs. Hence a kernel is drawn as large as the layer's others, and its bias centres what it makes: of
-kernels drawn as small as at first more died again (docs/training.md, "Dead channels").
+kernels drawn as small as at first more died again (docs/lab/training.md, "Dead channels").
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UserError
-from tools.refresh import PUBLISHED, PUBLISHED_SHDD, ROOT, SHIPPED, effort, rewrite, shdd_table
+from tools.refresh import PUBLISHED, PUBLISHED_SHDD, RESULTS, SHIPPED, effort, rewrite, shdd_table
 from training.catalogue import find_model
 
 
@@ -20,9 +20,9 @@ def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
     assert page.read_text() == expected
 
 
-def test_the_readme_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
-    page.write_bytes((ROOT / "README.md").read_bytes())
+def test_the_page_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_bytes(RESULTS.read_bytes())
     names = ["scores", "shdd", "multadds", *(f"artifacts {name}" for name in SHIPPED)]
     rewrite(page, dict.fromkeys(names, "new"))
     assert page.read_text().count("\nnew\n") == len(names)
