@@ -120,7 +120,7 @@ class FolderPairs:
                 "times; put matching pictures into the two folders"
             )
         explained = low.with_suffix(".json")
-        regions = shdd.read_regions(explained) if explained.is_file() else ()
+        regions = shdd.read_explanation(explained).regions if explained.is_file() else ()
         return Pair(low.name if self.scale == 1 else high.name, small, large, regions)
 
 

@@ -13,13 +13,10 @@ of some restored pixels too, and the mean change of these is the most sensitive 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +24,6 @@ from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, who
 from benchmarks.report.tables import text_table
 from export.parity import ParityError, Restore
 from runtime import sessions
-from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import (
     Artifact,
@@ -38,11 +34,14 @@ from runtime.manifest import (
     sha256_of,
     size_of,
 )
+from runtime.records import read_record, write_record
 from training.catalogue import file_stem
 from training.data.pictures import Picture
 
 BASELINES = Path(__file__).parent / "baselines"
 """One file for each gated model and scale."""
+
+SCHEMA = 1
 
 UPDATE_COMMAND = "reslite gate --update"
 
@@ -137,11 +136,8 @@ class Snapshot:
     artifacts: tuple[Entry, ...]
 
     def write(self, path: Path) -> None:
-        """Write the snapshot as a baseline, lists of numbers on one line each."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
-        text = re.sub(r"\[([^][{}\"]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        """Write the snapshot as a baseline."""
+        write_record(path, self, SCHEMA)
 
 
 def baseline_path(model: str, scale: int) -> Path:
@@ -153,19 +149,13 @@ def read_snapshot(path: Path) -> Snapshot:
     """Read a snapshot written by ``Snapshot.write``.
 
     Raises:
-        UserError: If the file is missing or damaged.
+        UserError: If the file is missing, damaged or of another schema version.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        pictures = tuple(content.pop("pictures"))
-        artifacts = tuple(_read_entry(entry) for entry in content.pop("artifacts"))
-        return Snapshot(pictures=pictures, artifacts=artifacts, **content)
+        remedy = f"restore it or make it anew with '{UPDATE_COMMAND}'"
+        return read_record(path, Snapshot, SCHEMA, remedy)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no baseline; make one with '{UPDATE_COMMAND}'") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: damaged ({error}); restore it or make it anew with '{UPDATE_COMMAND}'"
-        ) from error
 
 
 def gate_pictures(scale: int) -> list[Pair]:
@@ -412,10 +402,3 @@ def _compare_quality(
         for quantity, ours, theirs, tolerance, form in figures
         if not abs(theirs - ours) <= tolerance
     ]
-
-
-def _read_entry(content: dict[str, Any]) -> Entry:
-    quality = content.pop("quality")
-    if quality is not None:
-        quality = Quality(**{**quality, "samples": tuple(quality["samples"])})
-    return Entry(quality=quality, **content)

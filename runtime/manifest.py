@@ -2,21 +2,18 @@
 
 The manifest names every file of a bundle with its SHA-256, its input and output, the halo that
 tiling needs, the rewrites and the scales that made it, where the weights come from, and what was
-measured. Writing and reading go through the same frozen dataclasses.
+measured.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from runtime.atomic import replacing
 from runtime.errors import UserError
+from runtime.records import read_record, write_record
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -157,7 +154,6 @@ class Manifest:
         training: The training record of the weights.
         tools: Versions of the libraries that wrote the bundle.
         artifacts: The files.
-        schema: Version of this schema.
     """
 
     model: str
@@ -167,7 +163,6 @@ class Manifest:
     training: dict[str, Any]
     tools: dict[str, str]
     artifacts: tuple[Artifact, ...]
-    schema: int = SCHEMA
 
     def artifact(self, file: str) -> Artifact | None:
         """Return the entry of ``file``, or None."""
@@ -176,9 +171,7 @@ class Manifest:
     def write(self, folder: Path) -> Path:
         """Write ``manifest.json`` into ``folder`` atomically and return its path."""
         path = folder / MANIFEST
-        with replacing(path) as temporary:
-            text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_record(path, self, SCHEMA)
         return path
 
 
@@ -188,24 +181,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises:
         UserError: If it is damaged or of another schema version.
     """
-    path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_record(folder / MANIFEST, Manifest, SCHEMA, _REMEDY)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise UserError(
-            f"{path}: schema {found!r} found, {SCHEMA} expected by this version of reslite; "
-            f"{_REMEDY}"
-        )
-    try:
-        manifest: Manifest = _parse(Manifest, content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); {_REMEDY}") from error
-    return manifest
 
 
 def verify(path: Path, artifact: Artifact) -> None:
@@ -239,40 +218,3 @@ def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _parse(kind: Any, value: Any) -> Any:
-    """Build ``kind`` (a dataclass, container or plain type) from parsed JSON, checking types."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        _require(dict, value)
-        hints = get_type_hints(kind)
-        unknown = set(value) - set(hints)
-        if unknown:
-            raise ValueError(f"unknown key {sorted(unknown)[0]!r} in {kind.__name__}")
-        return kind(**{key: _parse(hints[key], item) for key, item in value.items()})
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _parse(next(one for one in arguments if one is not type(None)), value)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{value!r} is none of {arguments}")
-        return value
-    if origin is tuple:
-        _require(list, value)
-        return tuple(_parse(arguments[0], item) for item in value)
-    if origin is dict:
-        _require(dict, value)
-        return {key: _parse(arguments[1], item) for key, item in value.items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    _require(kind, value)
-    return value
-
-
-def _require(kind: type, value: Any) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no {kind.__name__}")

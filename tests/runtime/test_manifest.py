@@ -121,6 +121,14 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+def test_a_manifest_without_a_schema_is_of_the_first(tmp_path: Path) -> None:
+    content = json.loads(_manifest().write(tmp_path).read_text())
+    del content["schema"]
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+
+    assert read_manifest(tmp_path) == _manifest()
+
+
 def test_verification(tmp_path: Path) -> None:
     path = tmp_path / "a_x4_int8.tflite"
     path.write_bytes(b"content")

@@ -24,7 +24,7 @@ from training.degradations.shdd import (
     patch_source,
     pink_noise,
     plan_regions,
-    read_regions,
+    read_explanation,
 )
 
 
@@ -159,7 +159,7 @@ def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Pa
     Image.fromarray(_picture()).save(tmp_path / "in" / "bird.png")
     written = write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7)
     assert (written.pictures, written.versions, written.kept) == (1, 3, 0)
-    regions = read_regions(tmp_path / "out" / "LR" / "bird_02.json")
+    regions = read_explanation(tmp_path / "out" / "LR" / "bird_02.json").regions
     assert len(regions) == 5
     expected = distort(_picture(), "difficult", 7, "bird", 2)
     assert regions == expected.regions
@@ -174,7 +174,7 @@ def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Pa
         write_dataset(tmp_path / "in", tmp_path / "out", "easy", 3, 7)
     replaced = write_dataset(tmp_path / "in", tmp_path / "out", "easy", 3, 7, overwrite=True)
     assert replaced.kept == 0
-    assert len(read_regions(tmp_path / "out" / "LR" / "bird_00.json")) == 3
+    assert len(read_explanation(tmp_path / "out" / "LR" / "bird_00.json").regions) == 3
     write_dataset(tmp_path / "in", tmp_path / "out", "difficult", 3, 7, overwrite=True)
     assert (tmp_path / "out" / "LR" / "bird_01.json").exists()
 
@@ -206,5 +206,5 @@ def test_regions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for content in ("{", json.dumps({"regions": [{"top": 1}]}), "[]"):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"a\.json: no list of distorted regions"):
-            read_regions(path)
+        with pytest.raises(UserError, match=r"a\.json: damaged .*run 'reslite make-dataset' again"):
+            read_explanation(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.data.pictures import Picture, picture_paths, read_rgb
-from training.degradations.shdd import Level, distort, read_regions, regions_text
+from training.degradations.shdd import Explanation, Level, distort, read_explanation
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ def write_dataset(
             found = distort(picture, level, seed, stem, version)
             _save(out / "LR" / f"{name}.png", found.pixels)
             # Last, so that a version with its explanation is complete.
-            with replacing(out / "LR" / f"{name}.json") as temporary:
-                text = regions_text(path.name, level, seed, found.regions)
-                temporary.write_text(text, encoding="utf-8")
+            explanation = Explanation(path.name, level, seed, found.regions)
+            explanation.write(out / "LR" / f"{name}.json")
     return Written(len(paths), len(paths) * versions, kept)
 
 
@@ -91,13 +89,11 @@ def _is_there(explanation: Path, level: Level, seed: int) -> bool:
     """Tell whether a version is finished, and refuse one that was made differently."""
     if not (explanation.exists() and explanation.with_suffix(".png").exists()):
         return False
-    read_regions(explanation)
-    content = json.loads(explanation.read_text(encoding="utf-8"))
-    found = (content.get("level"), content.get("seed"))
-    if found != (level, seed):
+    found = read_explanation(explanation)
+    if (found.level, found.seed) != (level, seed):
         raise UserError(
-            f"{explanation}: is of level {found[0]} and seed {found[1]}, not {level} and {seed}; "
-            "choose another --out or pass --overwrite"
+            f"{explanation}: is of level {found.level} and seed {found.seed}, not {level} and "
+            f"{seed}; choose another --out or pass --overwrite"
         )
     return True
 

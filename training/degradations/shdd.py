@@ -16,12 +16,11 @@ bits.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError
+from runtime.records import read_record, write_record
 from training.data.pictures import PatchSource, Picture
 
 Level = Literal["easy", "moderate", "difficult"]
@@ -48,6 +48,9 @@ the Gaussian in square pixels, the deviation of f-noise in levels, the level C o
 
 VERSIONS = 12
 """Distorted versions of each training picture."""
+
+SCHEMA = 1
+"""Of the explanations of distorted pictures."""
 
 _LEAST_SIDE = 8
 _KEPT_BYTES = 6 * 2**30  # of versions, in memory; what is beyond is distorted again when drawn
@@ -81,30 +84,38 @@ class Region:
         return rows, slice(self.left, self.left + self.width)
 
 
-def regions_text(picture: str, level: Level, seed: int, regions: Sequence[Region]) -> str:
-    """Return the JSON that lies beside a distorted picture and explains it."""
-    content = {
-        "picture": picture,
-        "level": level,
-        "seed": seed,
-        "regions": [asdict(one) for one in regions],
-    }
-    return json.dumps(content, indent=1) + "\n"
+@dataclass(frozen=True)
+class Explanation:
+    """What lies beside a distorted picture as JSON and explains it.
+
+    Attributes:
+        picture: File name of the original.
+        level: How often it was chopped.
+        seed: Of the data set.
+        regions: They cover the picture exactly once.
+    """
+
+    picture: str
+    level: Level
+    seed: int
+    regions: tuple[Region, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the explanation as JSON."""
+        write_record(path, self, SCHEMA)
 
 
-def read_regions(path: Path) -> tuple[Region, ...]:
-    """Read the regions that ``regions_text`` wrote.
+def read_explanation(path: Path) -> Explanation:
+    """Read what ``Explanation.write`` wrote.
 
     Raises:
-        UserError: If the file is missing or damaged.
+        UserError: If the file is missing, damaged or of another schema version.
     """
+    remedy = "run 'reslite make-dataset' again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Region(**region) for region in content["regions"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: no list of distorted regions ({error}); run 'reslite make-dataset' again"
-        ) from error
+        return read_record(path, Explanation, SCHEMA, remedy)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {remedy}") from error
 
 
 @dataclass(frozen=True)
