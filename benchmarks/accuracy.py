@@ -27,6 +27,7 @@ from runtime.sessions import FloatPicture, Session
 from runtime.tiling import restore_tiled
 from training.data.pictures import Picture, picture_paths, read_rgb
 from training.degradations import bicubic, shdd
+from training.degradations.levels import Level
 from training.metrics import psnr_at, ssim_at
 
 Restore = Callable[[Picture], Picture]
@@ -55,14 +56,14 @@ class Pair:
     regions: tuple[shdd.Region, ...] = ()
 
     @classmethod
-    def damaged(cls, name: str, picture: Picture, scale: int, level: shdd.Level) -> Pair:
+    def damaged(cls, name: str, picture: Picture, scale: int, level: Level) -> Pair:
         """Return a picture and its reduction, or at scale 1 its distortion."""
         return (
             cls.reduced(name, picture, scale) if scale > 1 else cls.distorted(name, picture, level)
         )
 
     @classmethod
-    def distorted(cls, name: str, picture: Picture, level: shdd.Level) -> Pair:
+    def distorted(cls, name: str, picture: Picture, level: Level) -> Pair:
         """Return a picture and its distortion, which the name and the level decide."""
         found = shdd.distort(picture, level, DISTORTION_SEED, Path(name).stem, 0)
         return cls(name, found.pixels, picture, found.regions)
@@ -98,7 +99,7 @@ class FolderPairs:
     high: tuple[Path, ...]
     low: tuple[Path, ...] | None
     scale: int
-    level: shdd.Level = "moderate"
+    level: Level = "moderate"
 
     def __len__(self) -> int:
         return len(self.high)
@@ -124,7 +125,7 @@ class FolderPairs:
         return Pair(low.name if self.scale == 1 else high.name, small, large, regions)
 
 
-def pairs_in(folder: Path, scale: int, level: shdd.Level = "moderate") -> FolderPairs:
+def pairs_in(folder: Path, scale: int, level: Level = "moderate") -> FolderPairs:
     """Find the pictures to score on.
 
     Args:

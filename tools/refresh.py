@@ -50,6 +50,7 @@ from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder, picture_paths
 from training.degradations import bicubic, shdd
+from training.degradations.levels import Level
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results.md"
@@ -82,7 +83,7 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
 
 
 # RGB PSNR of MEPSNet on SHDD, whose pictures are full DIV2K's: thesis, chapter 7.
-PUBLISHED_SHDD: Mapping[shdd.Level, float] = {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}
+PUBLISHED_SHDD: Mapping[Level, float] = {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}
 
 
 @click.command()
@@ -184,7 +185,7 @@ def test_scores(model: Model, folder: Path) -> dict[int, Scores]:
     }
 
 
-def shdd_pairs(data: Path, level: shdd.Level) -> FolderPairs:
+def shdd_pairs(data: Path, level: Level) -> FolderPairs:
     """Return the test split of SHDD at a level."""
     random = np.random.default_rng(SHDD_SEED)
     chosen: list[Path] = []
@@ -194,7 +195,7 @@ def shdd_pairs(data: Path, level: shdd.Level) -> FolderPairs:
     return FolderPairs(tuple(chosen), None, 1, level)
 
 
-def shdd_scores(model: Model, data: Path) -> dict[shdd.Level, Scores]:
+def shdd_scores(model: Model, data: Path) -> dict[Level, Scores]:
     """Score a network that keeps the size on the test split of SHDD, at each level."""
     restore = network_restorer(model.at_scale(1))
     return {

@@ -22,7 +22,8 @@ from pydantic import (
 )
 
 from runtime.errors import UserError
-from training.degradations.shdd import CHOPS, Level
+from training.degradations.levels import Level
+from training.degradations.shdd import CHOPS
 from training.networks.families import CONFIGS, NetworkConfig, family_of
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from benchmarks.accuracy import FolderPairs
-    from training.degradations.shdd import Level
+    from training.degradations.levels import Level
 
 
 @click.command("evaluate", epilog="Example: reslite evaluate carn-m --scale 4 --data set5/ --json")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 if TYPE_CHECKING:
-    from training.degradations.shdd import Level
+    from training.degradations.levels import Level
 
 
 @click.command("explain", epilog="Example: reslite explain mepsnet-s photo.png -o experts.png")

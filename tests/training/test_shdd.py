@@ -12,12 +12,12 @@ from scipy import ndimage
 from runtime.errors import UserError
 from training.data.pictures import Picture
 from training.data.shdd_dataset import write_dataset
+from training.degradations.levels import Level
 from training.degradations.shdd import (
     CHOPS,
     STRENGTHS,
     VERSIONS,
     Kind,
-    Level,
     Region,
     ShddVersions,
     distort,

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from runtime.errors import UserError
 from runtime.records import read_record, write_record
 from training.data.pictures import PatchSource, Picture
+from training.degradations.levels import Level
 
-Level = Literal["easy", "moderate", "difficult"]
 Kind = Literal["noise", "blur", "f-noise", "contrast", "identity"]
 
 CHOPS: Mapping[Level, int] = {"easy": 2, "moderate": 3, "difficult": 4}

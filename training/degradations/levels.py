@@ -1,0 +1,8 @@
+"""The levels of SHDD, in a module that imports nothing heavy: the command line lists them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Level = Literal["easy", "moderate", "difficult"]
+"""How often a picture is divided before its regions are distorted: 2, 3 or 4 times."""
