@@ -18,6 +18,7 @@ test: .venv/dev
 
 # Measures everything that is published of the trained weights again: scores in their metadata,
 # tables of scales, the gate's baselines and the tables of docs/results.md.
+# Needs RESLITE_DATA, the folder with set5/, set14/, b100/, train/ and valid/.
 refresh: .venv/dev
 	$(BIN)/python -m tools.refresh $(RUNS)
 

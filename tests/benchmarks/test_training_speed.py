@@ -147,10 +147,9 @@ def test_kernels_are_mixed_together_except_where_the_name_says(
 
 
 def test_the_command_line_needs_real_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RESLITE_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
 
     assert main(["bench", "--training", "carn-m"]) == 2
     assert "set RESLITE_DATA" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from export.profiles import PROFILES, QUANTIZED_FORM, Profile
 from export.rewrites.gains import with_gains
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from quantize.bias_correction import bias_corrections
-from quantize.calibration import calibration_crops, calibration_pictures
+from quantize.calibration import calibration_crops
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate
@@ -83,9 +84,9 @@ def test_every_channel_keeps_its_mean_where_a_relu_lets_it_through(
 
 
 def test_corrections_help_on_pictures_they_were_not_measured_on(
-    graph: Graph, table: ScaleTable
+    graph: Graph, table: ScaleTable, photographs: list[Path]
 ) -> None:
-    others = calibration_crops(calibration_pictures(), 2, count=6, size=40, seed=5)
+    others = calibration_crops(photographs[8:], 2, count=6, size=40, seed=5)
     plain = with_requantization(int8_form(graph, table), table)
     corrected = with_requantization(_corrected(graph, table), table)
 

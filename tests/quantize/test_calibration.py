@@ -95,11 +95,8 @@ def test_training_pictures_are_the_default(
     assert [path.name for path in calibration_pictures()] == ["training.png"]
 
 
-def test_pictures_inside_scikit_image_serve_without_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_inside_scikit_image_serve_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RESLITE_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
 
     names = {path.name for path in calibration_pictures()}
 
@@ -107,11 +104,8 @@ def test_pictures_inside_scikit_image_serve_without_data(
     assert len(calibration_crops(scikit_image_pictures(), 4)) == 48
 
 
-def test_without_any_pictures_the_remedy_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_any_pictures_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RESLITE_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(UserError, match="--calibration DIR"):

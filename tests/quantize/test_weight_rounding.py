@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from export.scales import (
     with_requantization,
 )
 from quantize.bias_correction import bias_corrections
-from quantize.calibration import calibration_crops, calibration_pictures
+from quantize.calibration import calibration_crops
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import simulate
@@ -167,9 +168,9 @@ def test_noise_is_what_rounding_a_kernel_makes(
 
 
 def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
-    graph: Graph, table: ScaleTable, crops: Crops
+    graph: Graph, table: ScaleTable, crops: Crops, photographs: list[Path]
 ) -> None:
-    others = calibration_crops(calibration_pictures(), 2, count=6, size=40, seed=5)
+    others = calibration_crops(photographs[8:], 2, count=6, size=40, seed=5)
     exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
     to_nearest = dataclasses.replace(table, roundings={}, corrections={})
     images = [as_image(crop).double() for crop in crops]

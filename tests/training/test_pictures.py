@@ -22,7 +22,9 @@ def test_the_data_folder_is_named_by_the_environment(
     with pytest.raises(UserError, match="no such folder"):
         data_folder()
     monkeypatch.delenv("RESLITE_DATA")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    (tmp_path / "reslite").mkdir()
+    monkeypatch.chdir(tmp_path / "reslite")  # no folder beside the checkout is guessed
     assert data_folder() is None
 
 

@@ -1,8 +1,4 @@
-"""Training and evaluation pictures, decoded once into memory.
-
-``RESLITE_DATA`` names the folder with ``train/``, ``valid/`` and the test sets; without it
-``../shared/data`` is used where that exists.
-"""
+"""Training and evaluation pictures, decoded once into memory."""
 
 from __future__ import annotations
 
@@ -25,12 +21,20 @@ Picture = NDArray[np.uint8]
 
 
 def data_folder() -> Path | None:
-    """Return the folder of the standard pictures, or None where there is none."""
+    """Return the folder that ``RESLITE_DATA`` names, or None where it is unset.
+
+    The folder holds the standard pictures: ``train/``, ``valid/`` and the test sets.
+
+    Raises:
+        UserError: If it names a folder that does not exist.
+    """
     named = os.environ.get("RESLITE_DATA")
-    folder = Path(named) if named else Path("../shared/data")
-    if named and not folder.is_dir():
+    if not named:
+        return None
+    folder = Path(named)
+    if not folder.is_dir():
         raise UserError(f"RESLITE_DATA={named}: no such folder; unset it or correct the path")
-    return folder.resolve() if folder.is_dir() else None
+    return folder.resolve()
 
 
 def picture_paths(folder: Path) -> list[Path]:
