@@ -1,0 +1,155 @@
+"""A file is kept if it differs from its reference by no more than is allowed, and refused if not.
+
+The references here are wrong by a known distance, a little less or more than is allowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.bundle import Source, Variant, bundle_of
+from export.capture import capture
+from export.graph import Graph
+from export.parity import ParityError, Restore, check_parity
+from export.scales import ScaleTable
+from quantize.ptq import quantize_network
+from quantize.simulator import simulated
+from runtime.manifest import Calibration, Format, Precision, read_manifest
+from training.catalogue import Model
+from training.recipe import load_recipe
+
+Open = Callable[[Path], Callable[[NDArray[np.float32]], NDArray[np.float32]]]
+
+FILES: list[tuple[Format, Precision, float]] = [
+    ("onnx", "float32", 1e-5),
+    ("tflite", "float32", 1e-5),
+    ("coreml", "float32", 1e-5),
+    ("onnx", "float16", 2e-3),
+    ("tflite", "float16", 2e-3),
+    ("coreml", "float16", 2e-3),
+    ("onnx", "int8", 2.01 / 255),
+    ("tflite", "int8", 2.01 / 255),
+    ("coreml", "int8", 3.01 / 255),
+]
+
+
+class _Network(nn.Module):
+    """A convolution whose outputs lie in [0.31, 0.71], far from where they are clamped.
+
+    Args:
+        distance: By how much every output is too large.
+    """
+
+    def __init__(self, distance: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 3, padding=1)
+        with torch.no_grad():
+            nn.init.dirac_(self.layer.weight).mul_(0.4)
+            self.layer.bias.fill_(0.31)
+        self.distance = distance
+
+    def forward(self, image: Tensor) -> Tensor:
+        restored: Tensor = self.layer(image)
+        return restored + self.distance if self.distance else restored
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return capture(_Network().eval())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    path.write_bytes(b"weights")
+    return Model("tiny", path, load_recipe("carn-m"), {})
+
+
+@pytest.fixture(scope="module")
+def table(graph: Graph, model: Model) -> ScaleTable:
+    crop = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    return quantize_network(
+        graph,
+        [crop],
+        model=model.name,
+        scale=1,
+        weights_sha256=model.sha256,
+        calibration=Calibration((), ""),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _core_ml_runs_here(monkeypatch: pytest.MonkeyPatch, open_package: Open) -> None:
+    """Let the interpreter of conftest.py play the part of Core ML, which needs macOS."""
+    importlib.import_module("export.writers.coreml_writer")  # quietens coremltools
+    import coremltools
+
+    class Predicting(coremltools.models.MLModel):  # type: ignore[misc]
+        def __init__(self, path: str, **_: object) -> None:
+            super().__init__(path, skip_model_load=True)
+            self._run = lambda image: open_package(Path(path))(image)
+
+        def predict(self, data: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+            return {"restored_image": self._run(data["image"])}
+
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    monkeypatch.setattr(coremltools.models, "MLModel", Predicting)
+
+
+@pytest.mark.parametrize(("kind", "precision", "allowed"), FILES)
+def test_a_file_is_kept_or_refused_on_either_side_of_what_is_allowed(
+    kind: Format,
+    precision: Precision,
+    allowed: float,
+    graph: Graph,
+    model: Model,
+    table: ScaleTable,
+    tmp_path: Path,
+) -> None:
+    variant = Variant(kind, precision)
+    file = variant.file_name("tiny", 1)
+
+    def export(distance: float) -> Path:
+        """Export beside a reference whose every output is too large by ``distance``."""
+
+        def simulate(graph: Graph, table: ScaleTable, kind: Format) -> Restore:
+            exact = simulated(graph, table, kind)
+            return lambda picture: exact(picture) + np.float32(distance)
+
+        folder = tmp_path / str(distance)
+        source = Source(model, 1, _Network(distance).eval(), graph)
+        bundle_of(source, [variant], folder, table, simulate)
+        return folder
+
+    with pytest.raises(ParityError) as far_off:
+        export(10 * allowed)
+    own = far_off.value.difference - 10 * allowed  # the file's own rounding adds to the distance
+
+    assert (export(0.97 * allowed - own) / file).exists()
+    with pytest.raises(ParityError) as refused:
+        export(1.03 * allowed - own)
+    assert refused.value.file == file
+    assert refused.value.allowed == allowed
+    assert refused.value.difference == pytest.approx(1.03 * allowed, rel=0.02)
+    folder = tmp_path / str(1.03 * allowed - own)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert manifest.artifacts == () and not (folder / file).exists()
+
+
+@pytest.mark.parametrize(("kind", "precision", "allowed"), FILES)
+def test_what_is_allowed(kind: Format, precision: Precision, allowed: float) -> None:
+    check_parity("a.file", kind, precision, 0.0)
+    check_parity("a.file", kind, precision, 0.999 * allowed)
+    for difference in (1.001 * allowed, float("inf"), float("nan")):
+        with pytest.raises(ParityError, match=rf"^a\.file: .* {difference:.3g}, .* {allowed:.3g} "):
+            check_parity("a.file", kind, precision, difference)
