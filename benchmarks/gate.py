@@ -13,7 +13,6 @@ of some restored pixels too, and the mean change of these is the most sensitive 
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,10 @@ from benchmarks.report.tables import text_table
 from export.parity import ParityError, Restore
 from runtime import sessions
 from runtime.errors import UserError
+from runtime.formats import FORMATS, Format, Precision
 from runtime.manifest import (
     Artifact,
-    Format,
     Manifest,
-    Precision,
     read_manifest,
     sha256_of,
     size_of,
@@ -103,7 +101,7 @@ class Entry:
         bytes: Size.
         multadds: MultAdds of its network at a 1280 × 720 output.
         operators: How often each operator occurs.
-        quality: What it makes of the pictures; None where it cannot run (Core ML on Linux).
+        quality: What it makes of the pictures; None where its format cannot run.
         scales_sha256: Of the table of scales of an int8 artifact.
     """
 
@@ -197,7 +195,7 @@ def snapshot(
     for artifact in _present(manifest, folder):
         path = folder / artifact.file
         quality = None
-        if _can_run(artifact):
+        if FORMATS[artifact.format].runs_here():
             with sessions.open(path, verify=False, threads=threads) as session:
                 quality = _quality(session, source, pairs)
         entries.append(
@@ -313,10 +311,6 @@ def _present(manifest: Manifest, folder: Path) -> list[Artifact]:
     return [artifact for artifact in manifest.artifacts if (folder / artifact.file).exists()]
 
 
-def _can_run(artifact: Artifact) -> bool:
-    return artifact.format != "coreml" or platform.system() == "Darwin"
-
-
 def _quality(session: sessions.Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
     restore = session_restorer(session)
     scores = score(restore, pairs, session.scale)
@@ -365,7 +359,7 @@ def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:
     ]
     if found.quality is not None and expected.quality is not None:
         deviations += _compare_quality(file, found.precision, found.quality, expected.quality)
-    elif found.format != "coreml" and found.quality != expected.quality:  # Core ML needs macOS
+    elif not FORMATS[found.format].systems and found.quality != expected.quality:
         before, now = ("measured" if one.quality else "none" for one in (expected, found))
         deviations.append(Deviation(file, "quality", before, now, "exact"))
     return deviations

@@ -34,12 +34,11 @@ from export.rewrites.pooling import cut_at_pooling
 from export.scales import ScaleTable, with_corrected_biases, with_requantization
 from export.writers.writing import Written
 from runtime.errors import UserError
+from runtime.formats import Format, Precision
 from runtime.manifest import (
     Artifact,
-    Format,
     Manifest,
     Measured,
-    Precision,
     read_manifest,
     sha256_of,
     size_of,

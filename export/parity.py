@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from runtime.errors import UserError
-from runtime.manifest import Format, Precision
+from runtime.formats import Format, Precision
 from runtime.sessions import Session
 from runtime.tiling import restore_tiled
 

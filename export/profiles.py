@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtime.errors import UserError
-from runtime.manifest import Format, Precision
+from runtime.formats import Format, Precision
 
 QUANTIZED_FORM = (
     "fold_template_bank",

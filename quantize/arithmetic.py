@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.scales import Quantization
-from runtime.manifest import Format
+from runtime.formats import Format
 
 Addition = Callable[[Sequence[Tensor], Sequence[Quantization], Quantization], Tensor]
 """From two addends, real numbers that 8 bits hold, and their quantizations to their sum, which is

@@ -37,6 +37,7 @@ from quantize.calibration import (
 )
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains, scaled_summaries
+from quantize.methods import Method
 from quantize.observers import (
     OBSERVERS,
     Observer,
@@ -54,9 +55,6 @@ from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.catalogue import Model
 from training.data.pictures import Picture
-
-Method = Literal["min-max", "percentile", "mse", "cautious", "measured"]
-"""How ranges are chosen: see ``quantize.observers``, and for the last ``quantize.range_choice``."""
 
 _WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
 _TYPICAL_PSNR = 32.0  # dB; of super-resolution ×4, at which noise is translated into a loss

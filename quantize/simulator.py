@@ -30,7 +30,7 @@ from export.scales import (
     weight_scales,
 )
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
-from runtime.manifest import Format
+from runtime.formats import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 

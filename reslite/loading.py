@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 import runtime
 from runtime.errors import UserError
+from runtime.formats import BY_SUFFIX, Precision
 from runtime.tiling import restore_tiled
 
 if TYPE_CHECKING:
-    from runtime.manifest import Precision
     from runtime.sessions import Session
     from training.catalogue import Model
-
-ARTIFACT_SUFFIXES = frozenset({".tflite", ".onnx", ".mlpackage"})
-PRECISIONS = ("float32", "float16", "int8")
 
 
 class Restorer:
@@ -64,9 +61,10 @@ def open_model(
         UserError: If nothing fits; the message says what would.
     """
     path = Path(model)
-    if precision is not None and precision not in PRECISIONS:
-        raise UserError(f"{precision}: no such precision; choose one of {', '.join(PRECISIONS)}")
-    if path.suffix.lower() in ARTIFACT_SUFFIXES:
+    if precision is not None and precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise UserError(f"{precision}: no such precision; choose one of {known}")
+    if path.suffix.lower() in BY_SUFFIX:
         if precision is not None:
             raise UserError(f"{model}: is a file with a precision of its own; leave that out")
         session = runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtime.errors import UserError
+from runtime.formats import Format, Precision
 from runtime.records import read_record, write_record
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
 _REMEDY = "export the bundle again, with --overwrite"
-
-Format = Literal["onnx", "tflite", "coreml"]
-Precision = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)

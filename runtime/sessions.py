@@ -18,17 +18,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from runtime.errors import UserError
+from runtime.formats import BY_SUFFIX, FORMATS
 from runtime.manifest import PoolingTensors, read_manifest
 from runtime.manifest import verify as verify_sha256
 
 FloatPicture = NDArray[np.float32]
 
-# Which runtimes open which suffix; the first is the default.
-_RUNTIMES: dict[str, tuple[str, ...]] = {
-    ".tflite": ("litert",),
-    ".onnx": ("onnxruntime", "openvino"),
-    ".mlpackage": ("coreml",),
-}
 _PROBE_SIZE = (8, 8)
 
 
@@ -198,9 +193,9 @@ def _opened(path: Path, verify: bool, runtime: str | None, threads: int | None) 
     if not path.exists():
         raise UserError(f"{path}: no such file; 'reslite export' makes one")
     if engine == "coreml":
-        from runtime.engines.coreml_engine import CoreMLSession, require_macos
+        from runtime.engines.coreml_engine import CoreMLSession
 
-        require_macos(path)
+        _require_system(path)
         return CoreMLSession(path, _description_of(path, verify))
     _check_content(path)
     found = _description_of(path, verify)
@@ -215,6 +210,17 @@ def _opened(path: Path, verify: bool, runtime: str | None, threads: int | None) 
     from runtime.engines.onnxruntime_engine import OnnxSession
 
     return OnnxSession(path, found, threads or available_cores())
+
+
+def _require_system(path: Path) -> None:
+    """Refuse a file whose format cannot run on this system."""
+    kind = BY_SUFFIX[path.suffix.lower()]
+    if not kind.runs_here():
+        others = " or ".join(one.suffix for one in FORMATS.values() if one.runs_here())
+        raise UserError(
+            f"{path}: {kind.title} runs on {' and '.join(kind.systems)} only; open the {others} "
+            "artifact here"
+        )
 
 
 def available_cores() -> int:
@@ -291,12 +297,13 @@ def from_planes(tensor: NDArray[Any]) -> FloatPicture:
 
 def _runtime_for(path: Path, requested: str | None) -> str:
     suffix = path.suffix.lower()
-    fitting = _RUNTIMES.get(suffix)
-    if fitting is None:
+    kind = BY_SUFFIX.get(suffix)
+    if kind is None:
         raise UserError(
-            f"{path}: unknown suffix '{suffix}'; expected {', '.join(_RUNTIMES)} ('reslite export' "
+            f"{path}: unknown suffix '{suffix}'; expected {', '.join(BY_SUFFIX)} ('reslite export' "
             "makes them from a checkpoint)"
         )
+    fitting = kind.engines
     if requested is None:
         return fitting[0]
     if requested not in fitting:

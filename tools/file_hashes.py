@@ -19,7 +19,8 @@ from export.bundle import Source, Variant, _lowered, _write
 from export.profiles import PROFILES, Profile
 from quantize import load_scales
 from runtime.errors import UserError
-from runtime.manifest import Precision, sha256_of
+from runtime.formats import Precision
+from runtime.manifest import sha256_of
 from training.catalogue import find_model
 
 NETWORKS = ("carn-m", "mepsnet-s")

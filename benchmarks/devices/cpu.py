@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,9 @@ from benchmarks.devices.worker import HD, Settings
 from benchmarks.environment import Environment, read_environment
 from benchmarks.report.tables import text_table
 from runtime.errors import UserError
+from runtime.formats import BY_SUFFIX
 from runtime.manifest import Manifest
 from runtime.sessions import available_cores
-
-NEEDS_MACOS = "not run (needs macOS)"
 
 # The threads of a runtime spin for a moment after an inference; the next artifact waits for that.
 _SETTLE_SECONDS = 0.1
@@ -264,8 +262,8 @@ def _speedup(reference: Sequence[float] | None, times: Sequence[float]) -> Sprea
 
 def _obstacle(contender: Contender) -> str | None:
     """Return why ``contender`` cannot run on this machine, or None."""
-    needs_macos = contender.path.suffix == ".mlpackage" and platform.system() != "Darwin"
-    return NEEDS_MACOS if needs_macos else None
+    kind = BY_SUFFIX.get(contender.path.suffix)
+    return kind.not_run if kind and not kind.runs_here() else None
 
 
 def _check(

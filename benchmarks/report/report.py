@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ import jinja2
 from PIL import Image
 
 from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
-from benchmarks.devices.cpu import NEEDS_MACOS, Latency, LatencyReport, Spread
+from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
 from benchmarks.devices.worker import HD
 from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
-from runtime.manifest import Artifact, Format, Manifest, Precision
+from runtime.formats import FORMATS, Format, Precision
+from runtime.manifest import Artifact, Manifest
 from training.data.pictures import Picture
-
-FORMAT_NAMES: Mapping[Format, str] = {"tflite": "TFLite", "onnx": "ONNX", "coreml": "Core ML"}
 
 RESTORES_TILES = "restores the tiles of large pictures"
 _NOT_MEASURED = "not measured"
@@ -86,9 +84,8 @@ class Row:
         reason = latency.not_run if latency else None
         if artifact.pooling is not None:
             reason = RESTORES_TILES
-        if reason is None and artifact.format == "coreml":
-            reason = NEEDS_MACOS
-        return dataclasses.replace(row, not_run=reason or _NOT_MEASURED)
+        reason = reason or FORMATS[artifact.format].not_run or _NOT_MEASURED
+        return dataclasses.replace(row, not_run=reason)
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def points_of(manifest: Manifest, latency: LatencyReport) -> tuple[Point, ...]:
     for artifact in manifest.artifacts:
         if "float_io" in artifact.file:
             continue
-        for suffix, name in (("", FORMAT_NAMES[artifact.format]), (" (openvino)", "OpenVINO")):
+        for suffix, name in (("", FORMATS[artifact.format].title), (" (openvino)", "OpenVINO")):
             row = latency.row(artifact.file + suffix)
             if row is None or row.milliseconds is None or row.size is None:
                 continue
@@ -232,7 +229,8 @@ def to_html(report: Report) -> str:
     return environment.get_template("report.html.jinja").render(
         report=report,
         groups=[
-            (name, [r for r in report.rows if r.format == f]) for f, name in FORMAT_NAMES.items()
+            (kind.title, [r for r in report.rows if r.format == name])
+            for name, kind in FORMATS.items()
         ],
         highlights=_highlights(report),
         kinds=report.source.by_kind(),

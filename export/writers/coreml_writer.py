@@ -38,8 +38,8 @@ from export.scales import (
 from export.writers.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from runtime.formats import Precision
 from runtime.hidden_tensorflow import without_tensorflow
-from runtime.manifest import Precision
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from export.scales import (
 from export.writers.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import Precision
+from runtime.formats import Precision
 
 _OPSET = 18
 # The version that came with opset 18: a runtime refuses files of a newer one than it knows.

@@ -32,7 +32,8 @@ from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TF
 from export.writers.writing import Written
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.manifest import PoolingTensors, Precision, TensorInfo
+from runtime.formats import Precision
+from runtime.manifest import PoolingTensors, TensorInfo
 
 # Operators that copy int8 values without a look at their scales.
 _MOVES = frozenset({"Concat", "Split", "DepthToSpace"})

@@ -55,10 +55,10 @@ def command(
         session_restorer,
         ssim_name,
     )
-    from reslite.loading import ARTIFACT_SUFFIXES
     from runtime.errors import UserError
+    from runtime.formats import BY_SUFFIX
 
-    if Path(model).suffix.lower() in ARTIFACT_SUFFIXES:
+    if Path(model).suffix.lower() in BY_SUFFIX:
         import runtime
 
         with runtime.open(model, verify=not no_verify) as session:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast, get_args
 
 import click
 
-if TYPE_CHECKING:
-    from runtime.manifest import Format, Precision
-
-FORMATS = ("onnx", "tflite", "coreml")
-PRECISIONS = ("float32", "float16", "int8")
+from runtime.formats import Format, Precision
 
 
 def parse_size(
@@ -48,16 +44,16 @@ def parse_range(
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(FORMATS),
+    type=click.Choice(get_args(Format)),
     multiple=True,
     help="May be repeated [default: the profile's, else all].",
 )
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice(get_args(Precision)),
     multiple=True,
-    default=PRECISIONS,
+    default=get_args(Precision),
     show_default="all",
 )
 @click.option(
@@ -111,7 +107,7 @@ def command(
     of_profile = () if profile is None else (profile_named(profile).format,)
     if of_profile and formats and set(formats) != set(of_profile):
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
-    formats = formats or of_profile or FORMATS
+    formats = formats or of_profile or get_args(Format)
     _check_combination(formats, precisions, size, flexible, float_io, scales)
     found = find_model(model)
     scale = found.chosen_scale(scale)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast, get_args
 
 import click
 
-if TYPE_CHECKING:
-    from quantize.ptq import Method
-
-METHODS = ("cautious", "mse", "percentile", "min-max", "measured")
+from quantize.methods import Method
 
 
 @click.command(
@@ -25,7 +22,7 @@ METHODS = ("cautious", "mse", "percentile", "min-max", "measured")
 )
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(get_args(Method)),
     help="How ranges are chosen [default: cautious; at scale 1 measured].",
 )
 @click.option(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from reslite.commands.export import PRECISIONS
+from runtime.formats import Precision
 
 
 @click.command(
@@ -17,7 +18,7 @@ from reslite.commands.export import PRECISIONS
 @click.option("--scale", type=int, help="Upscaling factor of a model given by name.")
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice(get_args(Precision)),
     help="Of a model given by name [default: float32].",
 )
 @click.option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ from runtime.sessions import (
     pictures_of,
     to_planes,
 )
-
-
-def require_macos(path: Path) -> None:
-    """Refuse to open a Core ML package elsewhere.
-
-    Raises:
-        UserError: If this is not macOS.
-    """
-    if sys.platform != "darwin":
-        raise UserError(
-            f"{path}: Core ML runs on macOS and iOS only; open the .tflite or .onnx artifact here"
-        )
 
 
 class CoreMLSession(Session):

@@ -21,7 +21,8 @@ from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.scales import ScaleTable, with_requantization
 from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from runtime.errors import UserError
-from runtime.manifest import Precision, TensorInfo, sha256_of, size_of
+from runtime.formats import Precision
+from runtime.manifest import TensorInfo, sha256_of, size_of
 
 Image = NDArray[np.float32]
 Picture = Callable[[int, int], Image]

@@ -22,7 +22,8 @@ from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.scales import ScaleTable, with_requantization
 from export.writers.onnx_writer import write_onnx
 from runtime.errors import UserError
-from runtime.manifest import Precision, TensorInfo
+from runtime.formats import Precision
+from runtime.manifest import TensorInfo
 
 Image = NDArray[np.float32]
 Picture = Callable[[int, int], Image]

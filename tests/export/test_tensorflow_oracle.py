@@ -26,7 +26,7 @@ from export.lowering import lower
 from export.profiles import profile_named
 from export.scales import ScaleTable, weight_scales
 from export.writers.tflite_writer import write_tflite
-from runtime.manifest import Precision
+from runtime.formats import Precision
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 

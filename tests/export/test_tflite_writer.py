@@ -23,7 +23,7 @@ from export.rewrites.shuffles import use_transposed_convolutions
 from export.scales import Quantization, ScaleTable, with_requantization
 from export.writers.tflite_writer import write_tflite
 from runtime.errors import UserError
-from runtime.manifest import Precision
+from runtime.formats import Precision
 
 MODELS = ("carn", "carn-m")
 SIZES = ((37, 51), (8, 8), (1, 1), (1, 7))

@@ -31,7 +31,8 @@ from quantize.ptq import (
 from quantize.scale_classes import Concatenations, scale_classes
 from quantize.simulator import simulate
 from runtime.errors import UserError
-from runtime.manifest import Calibration, Format, sha256_of
+from runtime.formats import Format
+from runtime.manifest import Calibration, sha256_of
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
 from training.data.pictures import read_rgb

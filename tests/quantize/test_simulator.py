@@ -43,7 +43,8 @@ from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate, simulated
 from runtime.errors import UserError
-from runtime.manifest import Calibration, Format
+from runtime.formats import Format
+from runtime.manifest import Calibration
 from training.catalogue import find_model
 
 Integers = NDArray[np.int64]

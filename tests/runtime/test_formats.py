@@ -1,0 +1,36 @@
+"""Every format has what its record promises, and its system is known by one spelling."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import get_args
+
+import pytest
+
+from runtime.formats import BY_SUFFIX, FORMATS, Format
+
+
+def test_every_format_has_a_record_of_its_own() -> None:
+    assert tuple(FORMATS) == get_args(Format)
+    assert len(BY_SUFFIX) == len({one.title for one in FORMATS.values()}) == len(FORMATS)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in BY_SUFFIX)
+
+
+def test_every_engine_has_a_module() -> None:
+    engines = [name for one in FORMATS.values() for name in one.engines]
+    assert engines
+    assert all(find_spec(f"runtime.engines.{name}_engine") for name in engines)
+
+
+@pytest.mark.parametrize(
+    ("platform", "runs"),
+    [("linux", {"tflite", "onnx"}), ("win32", {"tflite", "onnx"}), ("darwin", set(FORMATS))],
+)
+def test_core_ml_needs_macos(
+    monkeypatch: pytest.MonkeyPatch, platform: str, runs: set[str]
+) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+
+    assert {name for name, one in FORMATS.items() if one.runs_here()} == runs
+    assert FORMATS["coreml"].not_run == "not run (needs macOS)"
+    assert FORMATS["onnx"].not_run is None
