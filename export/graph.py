@@ -11,7 +11,6 @@ they stand for; this is how one table of scales fits every lowered form of a net
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,36 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import CannotLower
+from export.operators import OPERATORS, Operator, Shape, Trait
 
 Array = NDArray[np.float32]
 Attribute = int | float | str | tuple[int, ...]
-
-OPERATORS: Mapping[str, frozenset[str]] = {
-    "Conv": frozenset({"groups"}),
-    "ConvTranspose": frozenset({"stride", "groups"}),
-    "Relu": frozenset(),
-    "LeakyRelu": frozenset({"slope"}),
-    "Clip": frozenset({"minimum", "maximum"}),
-    "Sigmoid": frozenset(),
-    "Add": frozenset(),
-    "Sub": frozenset(),
-    "Mul": frozenset(),
-    "Concat": frozenset(),
-    "Split": frozenset({"sizes"}),
-    "DepthToSpace": frozenset({"block", "mode"}),
-    "GlobalAveragePool": frozenset(),
-    "MixTemplates": frozenset({"shape"}),
-    "Requantize": frozenset(),
-}
-"""The operators and their attributes.
-
-``Conv`` and ``ConvTranspose`` take (value, weight, bias); a ConvTranspose's kernel is as large as
-its stride and its weight is input × output/groups × k × k. ``Concat`` and ``Split`` work on
-channels. ``DepthToSpace`` has mode ``CRD`` (PyTorch's) or ``DCR`` (TFLite's). ``MixTemplates``
-makes a kernel of ``shape`` from two constants, coefficients (T) and templates (T × the kernel's
-size). ``Requantize`` is the identity on real numbers: it marks where an 8-bit value changes its
-scale.
-"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +35,9 @@ class Node:
         inputs: Names of values or constants.
         outputs: Names of the values it makes.
         attributes: As ``OPERATORS`` lists them.
+
+    Raises:
+        CannotLower: If there is no such operator, or its attributes have other names or types.
     """
 
     op: str
@@ -76,11 +52,23 @@ class Node:
                 f"{self.name}: operator '{self.op}' is not supported; reslite exports "
                 f"{', '.join(sorted(OPERATORS))}"
             )
-        if set(self.attributes) != OPERATORS[self.op]:
+        expected = self.operator.attributes
+        if set(self.attributes) != set(expected):
             raise CannotLower(
                 f"{self.name}: {self.op} has attributes {sorted(self.attributes)}; expected "
-                f"{sorted(OPERATORS[self.op])}"
+                f"{sorted(expected)}"
             )
+        for attribute, kind in expected.items():
+            if not _is_of(self.attributes[attribute], kind):
+                raise CannotLower(
+                    f"{self.name}: {self.op} has {attribute}={self.attributes[attribute]!r}; "
+                    f"expected {_KINDS[kind]}"
+                )
+
+    @property
+    def operator(self) -> Operator:
+        """What its operator is."""
+        return OPERATORS[self.op]
 
     @property
     def output(self) -> str:
@@ -89,17 +77,15 @@ class Node:
         return output
 
     def integer(self, attribute: str) -> int:
-        """Return an attribute that is a whole number."""
+        """Return an attribute that is an integer."""
         value = self.attributes[attribute]
-        if not isinstance(value, int):
-            raise TypeError(f"{self.name}: {attribute}={value!r} is no whole number")
+        assert isinstance(value, int)
         return value
 
     def number(self, attribute: str) -> float:
         """Return an attribute that is a real number."""
         value = self.attributes[attribute]
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{self.name}: {attribute}={value!r} is no number")
+        assert isinstance(value, (int, float))
         return float(value)
 
     def sizes(self) -> tuple[int, ...]:
@@ -112,9 +98,22 @@ class Node:
 
     def _extents(self, attribute: str) -> tuple[int, ...]:
         value = self.attributes[attribute]
-        if not isinstance(value, tuple):
-            raise TypeError(f"{self.name}: {attribute}={value!r} is no tuple")
+        assert isinstance(value, tuple)
         return value
+
+
+_KINDS: Mapping[type, str] = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "a tuple of integers",
+}
+
+
+def _is_of(value: object, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(type(one) is int for one in value)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class Graph:
     @property
     def pools_globally(self) -> bool:
         """Whether a pixel depends on the whole picture."""
-        return any(node.op == "GlobalAveragePool" for node in self.nodes)
+        return any(node.operator.output_resolution(node.attributes, 1) == 0 for node in self.nodes)
 
     def kernel_shape(self, node: Node) -> tuple[int, ...]:
         """Return the shape of the kernel that a convolution reads, mixed from templates or not."""
@@ -191,8 +190,8 @@ class Graph:
         return mix.shape()
 
     def fused_relu(self, node: Node) -> Node | None:
-        """Return the Relu that ``node`` (Conv, Add, Sub) can apply itself, or None."""
-        if node.op not in {"Conv", "Add", "Sub"}:
+        """Return the Relu that ``node`` can apply itself, or None."""
+        if Trait.FUSES_RELU not in node.operator.traits:
             return None
         consumer = self.sole_consumer(node.output)
         return consumer if consumer is not None and consumer.op == "Relu" else None
@@ -216,19 +215,30 @@ class Graph:
         """Return how often each operator occurs."""
         return dict(sorted(Counter(node.op for node in self.nodes).items()))
 
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shape of every constant, kernel and activation.
+
+        That of an activation is 1 × C × 1 × 1, one pixel: height and width are symbolic.
+        """
+        found: dict[str, Shape] = {name: array.shape for name, array in self.constants.items()}
+        found[self.input] = (1, 3, 1, 1)
+        if self.pooling is not None:
+            found[self.pooling.pooled] = (1, self.pooling.channels, 1, 1)
+        for node in self.nodes:
+            operands = [found[name] for name in node.inputs]
+            made = node.operator.output_shapes(node.attributes, operands)
+            found.update(zip(node.outputs, made, strict=True))
+        return found
+
     def channels(self) -> dict[str, int]:
         """Return the number of channels of every activation."""
-        found = {self.input: 3}
-        if self.pooling is not None:
-            found[self.pooling.pooled] = self.pooling.channels
-        for node in self.activations():
-            for output, count in zip(node.outputs, self._output_channels(node, found), strict=True):
-                found[output] = count
-        return found
+        shapes = self.shapes()
+        made = (output for node in self.activations() for output in node.outputs)
+        return {value: shapes[value][1] for value in (*self.inputs, *made)}
 
     def activations(self) -> Iterator[Node]:
         """Go through the nodes that make activations and not kernels."""
-        return (node for node in self.nodes if node.op != "MixTemplates")
+        return (node for node in self.nodes if Trait.KERNEL not in node.operator.traits)
 
     def resolutions(self) -> dict[str, int]:
         """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
@@ -236,13 +246,8 @@ class Graph:
         if self.pooling is not None:
             found[self.pooling.pooled] = 0
         for node in self.activations():
-            resolution = max(found[name] for name in node.inputs if name in found)
-            if node.op == "DepthToSpace":
-                resolution *= node.integer("block")
-            elif node.op == "ConvTranspose":
-                resolution *= node.integer("stride")
-            elif node.op == "GlobalAveragePool":
-                resolution = 0
+            finest = max(found[name] for name in node.inputs if name in found)
+            resolution = node.operator.output_resolution(node.attributes, finest)
             found.update(dict.fromkeys(node.outputs, resolution))
         return found
 
@@ -256,20 +261,13 @@ class Graph:
 
         What is pooled over the whole picture is not counted: it is one value for all pixels.
         """
-        reach = {self.output: 0}
+        shapes, reach = self.shapes(), {self.output: 0}
         for node in reversed(self.nodes):
             needed = max(reach.get(output, 0) for output in node.outputs)
-            if node.op == "Conv":
-                needed += self.kernel_shape(node)[-1] // 2
-            elif node.op == "DepthToSpace":
-                needed = -(-needed // node.integer("block"))
-            elif node.op == "ConvTranspose":
-                needed = -(-needed // node.integer("stride"))
-            elif node.op == "GlobalAveragePool":
-                needed = 0
+            operands = [shapes[name] for name in node.inputs]
+            needed = node.operator.input_reach(node.attributes, operands, needed)
             for name in node.inputs:
-                if not self.is_constant(name):
-                    reach[name] = max(reach.get(name, 0), needed)
+                reach[name] = max(reach.get(name, 0), needed)
         return reach[self.input]
 
     def layer_multadds(self, width: int, height: int) -> list[tuple[Node, int]]:
@@ -278,37 +276,21 @@ class Graph:
         The input is the output's size divided by the scale as real numbers, as the papers count:
         a 1280×720 output of a ×3 network has an input of 426⅔ × 240.
         """
-        resolutions, scale = self.resolutions(), self.scale
+        shapes, resolutions, scale = self.shapes(), self.resolutions(), self.scale
         rows = []
-        for node in self.nodes:
-            if node.op in {"Conv", "ConvTranspose"}:
-                # A ConvTranspose meets each of its weights once per input pixel, a Conv once per
-                # pixel of its output, which is as large as its input.
-                pixels = width * height * resolutions[node.inputs[0]] ** 2 / scale**2
+        for node in self.activations():
+            operands = [shapes[name] for name in node.inputs]
+            per_pixel = node.operator.multadds(node.attributes, operands)
+            if per_pixel:
+                resolution = resolutions[node.inputs[0]]
                 # Convolutions of what was pooled run once, however large the picture is.
-                pixels = pixels if resolutions[node.inputs[0]] else 1
-                rows.append((node, round(pixels * math.prod(self.kernel_shape(node)))))
+                pixels = width * height * resolution**2 / scale**2 if resolution else 1
+                rows.append((node, round(pixels * per_pixel)))
         return rows
 
     def multadds(self, width: int, height: int) -> int:
         """Return the multiply-accumulates of all convolutions at an output of that size."""
         return sum(count for _, count in self.layer_multadds(width, height))
-
-    def _output_channels(self, node: Node, known: Mapping[str, int]) -> tuple[int, ...]:
-        first = known.get(node.inputs[0], 0)
-        match node.op:
-            case "Conv":
-                return (self.kernel_shape(node)[0],)
-            case "ConvTranspose":
-                return (self.kernel_shape(node)[1] * node.integer("groups"),)
-            case "Concat":
-                return (sum(known[name] for name in node.inputs),)
-            case "Split":
-                return node.sizes()
-            case "DepthToSpace":
-                return (first // node.integer("block") ** 2,)
-            case _:
-                return (max(known.get(name, 1) for name in node.inputs),)
 
 
 def origin(value: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from export.execution import execute
 from export.graph import Graph
+from export.operators import Trait, operators_with
 from quantize.gain_choice import gain_groups
 from quantize.sensitivity import effect_of_noise
 
@@ -25,7 +26,7 @@ _SIDE = 64
 _WORTH_EQUALIZING = 0.1  # of the noise that rounding all activations makes
 _MOST = 4
 """The greatest exponent: channels that hardly reach anywhere say hardly anything."""
-_CHANNELWISE = frozenset({"Conv", "Relu", "LeakyRelu"})
+_CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {"Conv"}
 
 
 def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[float, ...]]:

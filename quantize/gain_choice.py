@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 from export.graph import Graph, Node, origin
+from export.operators import Trait, operators_with
 from quantize.observers import Observer, Summary
 from quantize.scale_classes import connected, rectified
 
-_HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Add", "Sub", "DepthToSpace", "Split"})
+_HOMOGENEOUS = operators_with(Trait.HOMOGENEOUS)
 """Operators whose results are multiplied by what their operands are."""
 _MOST = 8
 """The greatest exponent."""

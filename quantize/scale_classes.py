@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from export.graph import Graph, Node, origin
+from export.operators import Trait, operators_with
 
 Concatenations = Literal["tied", "requantized"]
 
-_MOVING = frozenset({"DepthToSpace", "Split"})
+# Concatenations can be requantized and are looked at one by one.
+_MOVING = operators_with(Trait.MOVES) - {"Concat"}
 
 
 @dataclass(frozen=True)

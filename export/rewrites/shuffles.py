@@ -9,9 +9,10 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
+from export.operators import Trait, operators_with
 
 # Element-wise operators that commute with a permutation of channels.
-_CHANNELWISE = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Requantize"})
+_CHANNELWISE = operators_with(Trait.PER_CHANNEL)
 
 
 def convolve_before_shuffles(graph: Graph) -> Graph:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.graph import Graph, Node
+from export.operators import Trait, operators_with
 from export.scales import (
     SIGMOID,
     Quantization,
@@ -36,7 +37,7 @@ from runtime.formats import Precision
 from runtime.manifest import PoolingTensors, TensorInfo
 
 # Operators that copy int8 values without a look at their scales.
-_MOVES = frozenset({"Concat", "Split", "DepthToSpace"})
+_MOVES = operators_with(Trait.MOVES)
 _CHANNEL_AXIS = 3
 # From the graph's layout to output × k × k × input, which TFLite wants of both.
 _KERNEL_ORDER = {"Conv": (0, 2, 3, 1), "ConvTranspose": (1, 2, 3, 0)}

@@ -185,23 +185,26 @@ def test_wrong_attributes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "attributes"),
+    ("op", "attributes", "message"),
     [
-        (lambda node: node.integer("slope"), {"slope": 0.5}),
-        (lambda node: node.number("slope"), {"slope": "steep"}),
+        ("LeakyRelu", {"slope": "steep"}, "slope='steep'; expected a number"),
+        ("Split", {"sizes": 3}, "sizes=3; expected a tuple of integers"),
+        ("Split", {"sizes": (1, 2.0)}, r"sizes=\(1, 2.0\); expected a tuple of integers"),
+        ("Conv", {"groups": 1.0}, "groups=1.0; expected an integer"),
+        ("Conv", {"groups": True}, "groups=True; expected an integer"),
+        ("DepthToSpace", {"block": 2, "mode": 3}, "mode=3; expected a string"),
     ],
 )
-def test_an_attribute_of_another_kind_is_refused(
-    read: Callable[[Node], object], attributes: dict[str, Any]
+def test_an_attribute_of_another_type_is_refused(
+    op: str, attributes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(TypeError, match="slope"):
-        read(Node("LeakyRelu", "relu", ("image",), ("restored_image",), attributes))
+    with pytest.raises(CannotLower, match=f"^layer: {op} has {message}"):
+        Node(op, "layer", ("image",), ("restored_image",), attributes)
 
 
-def test_the_sizes_of_a_split_are_a_tuple() -> None:
-    node = Node("Split", "s", ("image",), ("one",), {"sizes": 3})
-    with pytest.raises(TypeError, match="sizes=3"):
-        node.sizes()
+def test_an_integer_is_a_number() -> None:
+    clip = Node("Clip", "clip", ("image",), ("x",), {"minimum": 0, "maximum": 0.5})
+    assert (clip.number("minimum"), clip.number("maximum")) == (0.0, 0.5)
 
 
 def _with_relu(op: str, *, read_twice: bool = False, is_output: bool = False) -> Graph:

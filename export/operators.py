@@ -1,0 +1,192 @@
+"""The vocabulary: what each operator of a graph is, in one place.
+
+An entry of ``OPERATORS`` holds the facts that are the same in every stage: attributes, constant
+operands, traits, channels, reach, resolution and MultAdds. What a stage makes of an operator stands
+in that stage's ``HANDLERS``, or its ``REFUSED`` says what to do instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+Shape = tuple[int, ...]
+
+Shapes = Sequence[Shape]
+"""Shapes of operands, in order: of constants and kernels their own, of activations 1 × C × 1 × 1,
+which is one pixel."""
+
+Attributes = Mapping[str, Any]
+"""Attributes by name, of the types that ``Operator.attributes`` lists."""
+
+
+class Trait(Enum):
+    """What rewrites and quantization may rely on.
+
+    A trait is a permission: an operator without it may have the property all the same.
+    """
+
+    POINTWISE = 1
+    """Each output pixel depends on its own pixel alone: no reach, and the resolution is kept."""
+    PER_CHANNEL = 2
+    """Reads one activation and commutes with a permutation of its channels, if the constants (whose
+    first axis counts channels) are permuted, too."""
+    HOMOGENEOUS = 3
+    """f(a · x) = a · f(x) for a > 0, x being all activations it reads."""
+    MOVES = 4
+    """Copies 8-bit values without looking at their scale: inputs and outputs must share it."""
+    BROADCASTS = 5
+    """Repeats operands of one channel or one pixel, and takes constants for operands."""
+    FUSES_RELU = 6
+    """Can apply a Relu that follows at once, in every format."""
+    KERNEL = 7
+    """Makes a kernel of constants and no activation."""
+
+
+def like_operands(attributes: Attributes, shapes: Shapes) -> tuple[int, ...]:
+    """Return the channels of one output that has those of the operands, or of the widest."""
+    return (max(channels_of(shape) for shape in shapes),)
+
+
+def channels_of(shape: Shape) -> int:
+    """Return the channels of an operand that is broadcast to 1 × C × H × W."""
+    return shape[-3] if len(shape) >= 3 else 1
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the vocabulary.
+
+    Attributes:
+        name: Its name in graphs.
+        attributes: Type of each attribute; ``tuple`` is one of integers.
+        operands: How many activations it reads, before its constants; None for one or more.
+        constants: Names of its constant operands, which come last.
+        traits: What rewrites and quantization may rely on.
+        channels: Channels of each output.
+        reach: From the pixels needed around each output pixel to those needed around each input
+            pixel; None only if ``POINTWISE``.
+        resolution: From the finest resolution of its operands to that of its outputs, in multiples
+            of the picture's; 0 is one value for the whole picture. None only if ``POINTWISE``.
+        multadds: Multiply-accumulates per pixel of its first operand.
+    """
+
+    name: str
+    attributes: Mapping[str, type] = field(default_factory=dict)
+    operands: int | None = 1
+    constants: tuple[str, ...] = ()
+    traits: frozenset[Trait] = frozenset()
+    channels: Callable[[Attributes, Shapes], tuple[int, ...]] = like_operands
+    reach: Callable[[Attributes, Shapes, int], int] | None = None
+    resolution: Callable[[Attributes, int], int] | None = None
+    multadds: Callable[[Attributes, Shapes], int] = lambda attributes, shapes: 0
+
+    def __post_init__(self) -> None:
+        known = self.reach is not None and self.resolution is not None
+        if not known and not self.traits & {Trait.POINTWISE, Trait.KERNEL}:
+            raise ValueError(f"{self.name}: expected reach and resolution, or POINTWISE")
+
+    def output_shapes(self, attributes: Attributes, shapes: Shapes) -> list[Shape]:
+        """Return the shape of each output, as ``Shapes`` says."""
+        if Trait.KERNEL in self.traits:
+            return [attributes["shape"]]
+        return [(1, count, 1, 1) for count in self.channels(attributes, shapes)]
+
+    def input_reach(self, attributes: Attributes, shapes: Shapes, needed: int) -> int:
+        """Return the pixels needed around each input pixel, from those around each output pixel."""
+        return needed if self.reach is None else self.reach(attributes, shapes, needed)
+
+    def output_resolution(self, attributes: Attributes, finest: int) -> int:
+        """Return the resolution of its outputs, from the finest of its operands."""
+        return finest if self.resolution is None else self.resolution(attributes, finest)
+
+
+def by_name(*operators: Operator) -> Mapping[str, Operator]:
+    """Return operators by their names."""
+    return {operator.name: operator for operator in operators}
+
+
+def _coarser(needed: int, factor: int) -> int:
+    return -(-needed // factor)
+
+
+_ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
+_BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
+
+OPERATORS: Mapping[str, Operator] = by_name(
+    # Stride 1 and zero padding that keeps the size; the kernel is output × input/groups × k × k.
+    Operator(
+        "Conv",
+        {"groups": int},
+        constants=("weight", "bias"),
+        traits=frozenset({Trait.FUSES_RELU}),
+        channels=lambda attributes, shapes: (shapes[1][0],),
+        reach=lambda attributes, shapes, needed: needed + shapes[1][-1] // 2,
+        resolution=lambda attributes, finest: finest,
+        multadds=lambda attributes, shapes: math.prod(shapes[1]),
+    ),
+    # The kernel is as large as the stride, input × output/groups × k × k.
+    Operator(
+        "ConvTranspose",
+        {"stride": int, "groups": int},
+        constants=("weight", "bias"),
+        channels=lambda attributes, shapes: (shapes[1][1] * attributes["groups"],),
+        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["stride"]),
+        resolution=lambda attributes, finest: finest * attributes["stride"],
+        multadds=lambda attributes, shapes: math.prod(shapes[1]),
+    ),
+    Operator("Relu", traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
+    Operator("LeakyRelu", {"slope": float}, traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
+    Operator("Clip", {"minimum": float, "maximum": float}, traits=_ACTIVATION),
+    Operator("Sigmoid", traits=_ACTIVATION),
+    Operator("Add", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU}),
+    Operator("Sub", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU}),
+    Operator("Mul", operands=2, traits=_BINARY),
+    # Concat and Split work on channels.
+    Operator(
+        "Concat",
+        operands=None,
+        traits=frozenset({Trait.POINTWISE, Trait.HOMOGENEOUS, Trait.MOVES}),
+        channels=lambda attributes, shapes: (sum(shape[1] for shape in shapes),),
+    ),
+    Operator(
+        "Split",
+        {"sizes": tuple},
+        traits=frozenset({Trait.POINTWISE, Trait.HOMOGENEOUS, Trait.MOVES}),
+        channels=lambda attributes, shapes: attributes["sizes"],
+    ),
+    # Mode CRD is PyTorch's order of channels, DCR that of TFLite.
+    Operator(
+        "DepthToSpace",
+        {"block": int, "mode": str},
+        traits=frozenset({Trait.HOMOGENEOUS, Trait.MOVES}),
+        channels=lambda attributes, shapes: (shapes[0][1] // attributes["block"] ** 2,),
+        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["block"]),
+        resolution=lambda attributes, finest: finest * attributes["block"],
+    ),
+    # A pooled value is one for all pixels, so that no pixels around are needed. It is homogeneous,
+    # too, but tables of scales have no gains for what is pooled.
+    Operator(
+        "GlobalAveragePool",
+        reach=lambda attributes, shapes, needed: 0,
+        resolution=lambda attributes, finest: 0,
+    ),
+    # A kernel of ``shape`` from coefficients (T) and templates (T × the kernel's size).
+    Operator(
+        "MixTemplates",
+        {"shape": tuple},
+        operands=0,
+        constants=("coefficients", "templates"),
+        traits=frozenset({Trait.KERNEL}),
+    ),
+    # The identity on real numbers: marks where an 8-bit value changes its scale.
+    Operator("Requantize", traits=_ACTIVATION),
+)
+
+
+def operators_with(*traits: Trait) -> frozenset[str]:
+    """Return the names of the operators that have all of ``traits``."""
+    return frozenset(name for name, one in OPERATORS.items() if one.traits.issuperset(traits))
