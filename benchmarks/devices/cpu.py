@@ -251,6 +251,8 @@ def _cells(row: Latency, compared: bool) -> list[str]:
     ]
     if ratio is not None:
         cells.append(f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f})")
+    elif compared:
+        cells.append("")  # An input of another size is other work.
     return cells
 
 

@@ -183,6 +183,9 @@ def test_real_processes(write_artifact: Callable[..., Artifact], tmp_path: Path)
     assert tflite.size == (16, 16)  # Its own: it takes no other.
     assert onnx.speedup == Spread(1.0, 1.0, 1.0)
     assert tflite.speedup is None  # Another input is other work.
+    cells = latency_table(report).splitlines()[-2].split()
+    assert cells[:2] == ["tiny_x2_float32.tflite", "16×16"]
+    assert not cells[-1].endswith(")"), "no ratio against other work"
     for row in report.rows:
         assert len(row.samples_ms) == 3
         assert row.milliseconds is not None
