@@ -18,9 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.graph import Graph
-
-HD = (1280, 720)
-"""Width and height of the output that published MultAdds refer to."""
+from runtime.manifest import HD
 
 
 @dataclass(frozen=True)

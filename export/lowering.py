@@ -6,7 +6,8 @@ them. Every rewrite is proven by a test that runs the graph before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from export.graph import Graph
 from export.profiles import QUANTIZED_FORM
@@ -42,13 +43,37 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
 }
 
 
+Step = partial[Graph]
+"""A rewrite with all its arguments but the graph; the name of its function is the rewrite's."""
+
+
+def steps_named(rewrites: Sequence[str]) -> list[Step]:
+    """Return the rewrites of these names."""
+    return [partial(REWRITES[name]) for name in rewrites]
+
+
+def int8_steps(table: ScaleTable) -> list[Step]:
+    """Return the rewrites that make the graph whose activations ``table`` covers, in order."""
+    steps = steps_named(QUANTIZED_FORM)
+    if table.gains:
+        steps.append(partial(with_gains, gains=table.gains))
+    if table.roundings:
+        steps.append(partial(with_roundings, roundings=table.roundings))
+    return steps
+
+
+def apply(graph: Graph, steps: Iterable[Step]) -> Graph:
+    """Apply rewrites in order."""
+    for step in steps:
+        graph = step(graph)
+    return graph
+
+
 def lower(graph: Graph, rewrites: Sequence[str]) -> Graph:
     """Apply the named rewrites in order."""
-    for name in rewrites:
-        graph = REWRITES[name](graph)
-    return graph
+    return apply(graph, steps_named(rewrites))
 
 
 def int8_form(graph: Graph, table: ScaleTable) -> Graph:
     """Lower a captured graph to the one whose activations ``table`` covers, kernels rounded."""
-    return with_roundings(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.roundings)
+    return apply(graph, int8_steps(table))

@@ -28,17 +28,18 @@ class Profile:
         name: For the command line and the manifest.
         format: The file format it reads.
         rewrites_float: Rewrites of float32 and float16 files, in order.
-        rewrites_int8: Rewrites of int8 files, in order.
+        further_int8: Rewrites of int8 files after those of ``QUANTIZED_FORM``, in order.
     """
 
     name: str
     format: Format
     rewrites_float: tuple[str, ...]
-    rewrites_int8: tuple[str, ...]
+    further_int8: tuple[str, ...] = ()
 
     def rewrites(self, precision: Precision) -> tuple[str, ...]:
-        """Return the rewrites for files of ``precision``."""
-        return self.rewrites_int8 if precision == "int8" else self.rewrites_float
+        """Return the rewrites for files of ``precision``, without those that scales add."""
+        int8 = (*QUANTIZED_FORM, *self.further_int8)
+        return int8 if precision == "int8" else self.rewrites_float
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -54,8 +55,7 @@ PROFILES: Mapping[str, Profile] = {
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
-            rewrites_int8=(
-                *QUANTIZED_FORM,
+            further_int8=(
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
@@ -71,7 +71,7 @@ PROFILES: Mapping[str, Profile] = {
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
-            rewrites_int8=(*QUANTIZED_FORM, "make_convolutions_dense", "use_dcr_shuffles"),
+            further_int8=("make_convolutions_dense", "use_dcr_shuffles"),
         ),
         Profile(
             name="ort-cpu",
@@ -81,14 +81,13 @@ PROFILES: Mapping[str, Profile] = {
                 "fold_output_shift",
                 "convolve_before_shuffles",
             ),
-            rewrites_int8=(*QUANTIZED_FORM, "convolve_before_shuffles"),
+            further_int8=("convolve_before_shuffles",),
         ),
         # Stores templates and coefficients; the runtime mixes the kernels when it opens the file.
         Profile(
             name="ort-cpu-banked",
             format="onnx",
             rewrites_float=("fold_output_shift",),
-            rewrites_int8=QUANTIZED_FORM,
         ),
         Profile(
             name="coreml-ane",
@@ -97,7 +96,6 @@ PROFILES: Mapping[str, Profile] = {
                 "fold_template_bank",
                 "fold_output_shift",
             ),
-            rewrites_int8=QUANTIZED_FORM,
         ),
         Profile(
             name="ethos-u",
@@ -109,8 +107,7 @@ PROFILES: Mapping[str, Profile] = {
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
             ),
-            rewrites_int8=(
-                *QUANTIZED_FORM,
+            further_int8=(
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
@@ -120,10 +117,9 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 DEFAULT_PROFILES: Mapping[Format, str] = {
-    "tflite": "litert-cpu",
-    "onnx": "ort-cpu",
-    "coreml": "coreml-ane",
+    profile.format: profile.name for profile in reversed(list(PROFILES.values()))
 }
+"""The first profile of each format."""
 
 
 def profile_named(name: str) -> Profile:

@@ -90,7 +90,10 @@ def cached_bundle(model: Model, scale: int) -> Path:
 
 
 def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
-    from export.bundle import Source, Variant, bundle_of, holds
+    from export.bundle import bundle_of
+    from export.bundle_manifest import holds
+    from export.sources import Source
+    from export.variants import Variant
     from quantize import load_scales
     from training.catalogue import find_model
 

@@ -29,8 +29,11 @@ from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
 from benchmarks.devices.ethos_u import estimate
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
-from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of, with_artifact
+from export.bundle import bundle_of
+from export.bundle_manifest import with_artifact
 from export.scales import ScaleTable
+from export.sources import Source
+from export.variants import DEFAULT_VARIANTS, Variant
 from quantize import load_scales
 from quantize.simulator import simulated
 from reslite.loading import cached_bundle

@@ -18,6 +18,8 @@ from runtime.records import read_record, write_record
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+HD = (1280, 720)
+"""Width and height of the restored picture that MultAdds refer to."""
 _REMEDY = "export the bundle again, with --overwrite"
 
 

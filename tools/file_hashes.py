@@ -15,12 +15,14 @@ from typing import get_args
 
 import click
 
-from export.bundle import Source, Variant, _lowered, _write
+from export.artifacts import write_artifact
+from export.lowered import lower_for
 from export.profiles import PROFILES, Profile
+from export.sources import Source
+from export.variants import Variant
 from quantize import load_scales
 from runtime.errors import UserError
 from runtime.formats import Precision
-from runtime.manifest import sha256_of
 from training.catalogue import find_model
 
 NETWORKS = ("carn-m", "mepsnet-s")
@@ -51,13 +53,12 @@ def hashes(networks: Sequence[str]) -> Iterator[str]:
             source, table = Source.of(model, scale), load_scales(name, scale)
             for variant in (one for p in PROFILES.values() for one in variants(p, source)):
                 with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / variant.file_name(name, scale)
                     try:
-                        graph, _ = _lowered(source, variant, table)
-                        _write(graph, path, variant, table)
-                        yield f"{sha256_of(path)} {path.name}"
+                        lowered = lower_for(source, variant, table)
+                        made = write_artifact(source, variant, lowered, Path(folder), table)
+                        yield f"{made.sha256} {made.file}"
                     except UserError as error:
-                        yield f"refused {path.name}: {error}"
+                        yield f"refused {variant.file_name(name, scale)}: {error}"
 
 
 def variants(profile: Profile, source: Source) -> list[Variant]:

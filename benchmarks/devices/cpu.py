@@ -23,12 +23,12 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.devices.worker import HD, Settings
+from benchmarks.devices.worker import Settings
 from benchmarks.environment import Environment, read_environment
 from benchmarks.report.tables import text_table
 from runtime.errors import UserError
 from runtime.formats import BY_SUFFIX
-from runtime.manifest import Manifest
+from runtime.manifest import HD, Manifest
 from runtime.sessions import available_cores
 
 # The threads of a runtime spin for a moment after an inference; the next artifact waits for that.

@@ -24,11 +24,8 @@ import numpy as np
 
 from runtime import sessions
 from runtime.errors import UserError
+from runtime.manifest import HD
 from runtime.sessions import Session
-
-HD = (1280, 720)
-"""Width and height of the restored picture when nothing else is asked for."""
-
 
 _OPENINGS = 4
 

@@ -21,11 +21,10 @@ from PIL import Image
 from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
 from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
-from benchmarks.devices.worker import HD
 from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
 from runtime.formats import FORMATS, Format, Precision
-from runtime.manifest import Artifact, Manifest
+from runtime.manifest import HD, Artifact, Manifest
 from training.data.pictures import Picture
 
 RESTORES_TILES = "restores the tiles of large pictures"

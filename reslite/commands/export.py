@@ -97,9 +97,11 @@ def command(
     Every file is run and compared with the network it was made from; manifest.json says what it
     is. Core ML packages are written everywhere and run on macOS only.
     """
-    from export.bundle import Source, Variant, bundle_of
+    from export.bundle import bundle_of
     from export.profiles import profile_named
     from export.scales import read_scale_table
+    from export.sources import Source
+    from export.variants import Variant
     from quantize import load_scales
     from quantize.simulator import simulated
     from training.catalogue import find_model

@@ -72,8 +72,10 @@ def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[t
 def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
     """Measure a bundle, or a new one of a network; what fails its proof is listed."""
     from benchmarks.gate import damaged, gate_pictures, snapshot, unproven
-    from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
+    from export.bundle import bundle_of
     from export.parity import ParityError, restore_with
+    from export.sources import Source
+    from export.variants import DEFAULT_VARIANTS
     from quantize import load_scales
     from quantize.simulator import simulated
     from training.catalogue import find_model, list_models

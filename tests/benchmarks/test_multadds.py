@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.multadds import HD, LayerCost, layers_of_graph, layers_of_module, total
+from benchmarks.multadds import LayerCost, layers_of_graph, layers_of_module, total
 from export.capture import capture
 from export.graph import Graph, Node
 from export.lowering import lower
+from runtime.manifest import HD
 from training.networks.carn import AtScale, Carn, CarnConfig
 
 CARN = CarnConfig()

@@ -17,7 +17,7 @@ from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node, origin
 from export.lowering import REWRITES, lower
-from export.profiles import PROFILES, QUANTIZED_FORM, profile_named
+from export.profiles import PROFILES, profile_named
 from export.rewrites.exact import carry_mean_as_channel, convolve_before_pooling, fold_output_shift
 from export.rewrites.groups import (
     block_diagonal,
@@ -355,8 +355,7 @@ def test_only_crd_shuffles_become_transposed_convolutions() -> None:
 
 def test_profiles_name_existing_rewrites() -> None:
     for profile in PROFILES.values():
-        assert {*profile.rewrites_float, *profile.rewrites_int8} <= set(REWRITES)
-        assert profile.rewrites_int8[: len(QUANTIZED_FORM)] == QUANTIZED_FORM
+        assert {*profile.rewrites_float, *profile.rewrites("int8")} <= set(REWRITES)
     assert profile_named("ort-cpu").format == "onnx"
     with pytest.raises(UserError, match="abacus: no such target profile; choose one of litert-cpu"):
         profile_named("abacus")

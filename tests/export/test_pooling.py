@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import runtime
-from export.bundle import DEFAULT_VARIANTS, Source, Variant, bundle_of
+from export.bundle import bundle_of
 from export.capture import capture
 from export.errors import CannotLower
 from export.execution import execute
@@ -24,6 +24,8 @@ from export.lowering import int8_form, lower
 from export.rewrites.exact import fold_template_bank
 from export.rewrites.pooling import cut_at_pooling
 from export.scales import SIGMOID, ScaleTable, with_corrected_biases
+from export.sources import Source
+from export.variants import DEFAULT_VARIANTS, Variant
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import Simulator, simulated

@@ -105,9 +105,8 @@ def test_each_channel_of_every_profile_is_corrected_by_its_own_shift(
     graph: Graph, table: ScaleTable, profile: Profile, crops: Crops
 ) -> None:
     corrected, image = _corrected(graph, table), as_image(crops[0])
-    further = profile.rewrites_int8[len(QUANTIZED_FORM) :]
 
-    difference = execute(lower(corrected, further), image) - execute(corrected, image)
+    difference = execute(lower(corrected, profile.further_int8), image) - execute(corrected, image)
 
     assert float(difference.abs().max()) < 1e-5
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 
 import runtime
-from export.bundle import Source, Variant, bundle_of
+from export.bundle import bundle_of
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
@@ -36,6 +36,8 @@ from export.scales import (
     weight_scales,
     with_requantization,
 )
+from export.sources import Source
+from export.variants import Variant
 from export.writers.tflite_writer import write_tflite
 from quantize import load_scales
 from quantize.arithmetic import onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
@@ -227,7 +229,7 @@ def test_every_lowered_form_computes_the_same(
     profile: str, graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
     plain = with_requantization(int8_form(graph, table), table)
-    further = PROFILES[profile].rewrites_int8[len(QUANTIZED_FORM) :]
+    further = PROFILES[profile].further_int8
     lowered = with_requantization(lower(int8_form(graph, table), further), table)
     reference = simulate(plain, table, image.double())
 

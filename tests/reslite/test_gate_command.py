@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from benchmarks import gate
-from export.bundle import DEFAULT_VARIANTS, Source, bundle_of
+from export.bundle import bundle_of
 from export.scales import Quantization
+from export.sources import Source
+from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
 from quantize.simulator import simulated
 from training.catalogue import find_model

@@ -1,0 +1,167 @@
+"""The manifest of a bundle's folder, kept true to the files: what is there, proven, and current."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import Any
+
+from export.scales import ScaleTable
+from export.sources import Source
+from runtime.errors import UserError
+from runtime.formats import FORMATS
+from runtime.manifest import Artifact, Manifest, read_manifest, sha256_of
+from training.catalogue import Model
+
+_TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "ai-edge-litert", "coremltools", "numpy")
+
+
+def empty_manifest(source: Source) -> Manifest:
+    """Return the manifest of a bundle of ``source`` that holds no files yet."""
+    return Manifest(
+        model=source.model.name,
+        scale=source.scale,
+        halo=source.graph.halo(),
+        weights_sha256=source.model.sha256,
+        training=provenance(source.model),
+        tools=tool_versions(),
+        artifacts=(),
+    )
+
+
+def provenance(model: Model) -> dict[str, Any]:
+    """Return what the manifest says of the weights: the training record and the recipe."""
+    return {**model.training, "recipe": model.recipe.model_dump(mode="json")}
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of the libraries that write the files."""
+    versions = {}
+    for name in ("reslite", *_TOOLS):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, list[str]]:
+    """Return what a folder holds of the source, and the files of it that are outdated.
+
+    Raises:
+        UserError: If the folder holds the bundle of another model or scale or, unless that is to be
+            replaced, of other weights, or a damaged manifest.
+    """
+    fresh = empty_manifest(source)
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        if not overwrite:
+            raise
+        return fresh, []
+    if manifest is None:
+        return fresh, []
+    if (manifest.model, manifest.scale) != (fresh.model, fresh.scale):
+        raise UserError(
+            f"{folder}: holds a bundle of {manifest.model} ×{manifest.scale}; choose another --out"
+        )
+    same_weights = manifest.weights_sha256 == fresh.weights_sha256
+    if not same_weights and not overwrite:
+        raise UserError(
+            f"{folder}: holds files of other weights of {manifest.model}; choose another --out or "
+            "pass --overwrite"
+        )
+    present = [one for one in manifest.artifacts if (folder / one.file).exists()]
+    if not same_weights or manifest.tools != fresh.tools:
+        return fresh, [one.file for one in present]
+    return dataclasses.replace(manifest, artifacts=tuple(present)), []
+
+
+def holds(folder: Path, file: str, table: ScaleTable | None = None) -> bool:
+    """Tell whether a bundle holds a proven file, unchanged, of today's tools and these scales.
+
+    Args:
+        folder: The bundle.
+        file: Name in it; what restores tiles in its place counts, too.
+        table: The scales of int8 files.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return False
+    if manifest is None or manifest.tools != tool_versions():
+        return False
+    artifact = manifest.artifact(file)
+    if artifact is None or not _is_whole(artifact, folder, table):
+        return False
+    return artifact.tiled_by is None or holds(folder, artifact.tiled_by, table)
+
+
+def is_current(
+    manifest: Manifest,
+    folder: Path,
+    file: str,
+    rewrites: tuple[str, ...],
+    table: ScaleTable | None,
+) -> bool:
+    """Tell whether ``folder`` already holds a file, unchanged and made by the same rewrites."""
+    artifact = manifest.artifact(file)
+    return (
+        artifact is not None
+        and artifact.rewrites == rewrites
+        and _is_whole(artifact, folder, table)
+    )
+
+
+def _is_whole(artifact: Artifact, folder: Path, table: ScaleTable | None) -> bool:
+    """Tell whether a file is there, proven, unchanged and from these scales."""
+    path = folder / artifact.file
+    scales_sha256 = table.sha256 if table and artifact.precision == "int8" else None
+    return (
+        path.exists()
+        and artifact.scales_sha256 == scales_sha256
+        and sha256_of(path) == artifact.sha256
+        and _is_proven(artifact)
+    )
+
+
+def _is_proven(artifact: Artifact) -> bool:
+    """Tell whether a file was compared with its source, or cannot run here to be compared."""
+    return artifact.measured.max_abs_diff is not None or not FORMATS[artifact.format].runs_here()
+
+
+def discard(manifest: Manifest, folder: Path, file: str) -> None:
+    """Undo an export of ``file`` that failed: write the manifest as it was before the export.
+
+    The file stays if it is still the one that ``manifest`` proved.
+    """
+    known, path = manifest.artifact(file), folder / file
+    if not path.exists():
+        return
+    if known is None or not _is_proven(known) or sha256_of(path) != known.sha256:
+        manifest = _without_artifact(manifest, file)
+        remove(path)
+    manifest.write(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the folder of a Core ML package, if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _without_artifact(manifest: Manifest, file: str) -> Manifest:
+    """Return the manifest without the entry of ``file``, if it has one."""
+    others = tuple(entry for entry in manifest.artifacts if entry.file != file)
+    return dataclasses.replace(manifest, artifacts=others)
+
+
+def with_artifact(manifest: Manifest, artifact: Artifact) -> Manifest:
+    """Return the manifest with ``artifact`` added, or replaced where its file was known."""
+    others = _without_artifact(manifest, artifact.file).artifacts
+    ordered = sorted([*others, artifact], key=lambda entry: entry.file)
+    return dataclasses.replace(manifest, artifacts=tuple(ordered))

@@ -1,0 +1,80 @@
+"""The lowered form of a variant: the graph its file holds, and the rewrites that made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from export.graph import Graph
+from export.lowering import apply, int8_steps, steps_named
+from export.rewrites.pooling import cut_at_pooling
+from export.scales import ScaleTable, with_corrected_biases, with_requantization
+from export.sources import Source
+from export.variants import Variant
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a file is written from.
+
+    Attributes:
+        graph: The graph it holds.
+        rewrites: Names of the rewrites that made ``graph``, in order, for the manifest.
+        whole: Where ``graph`` is cut to restore tiles: the same lowered graph before the cut, for
+            the reference of the file's parity. Otherwise ``graph``.
+    """
+
+    graph: Graph
+    rewrites: tuple[str, ...]
+    whole: Graph
+
+
+def lower_for(source: Source, variant: Variant, table: ScaleTable | None = None) -> Lowered:
+    """Lower a network for one of its files.
+
+    Args:
+        source: The network.
+        variant: The file.
+        table: The scales; needed for int8.
+
+    Raises:
+        UserError: If the profile is unknown or for another format, or the table is missing or of
+            other weights.
+    """
+    target = variant.target
+    cut = [partial(cut_at_pooling)] if variant.tiled else []
+    if variant.precision == "int8":
+        table = own_table(source, table)
+        corrected = partial(with_corrected_biases, table=table)
+        steps = [*int8_steps(table), corrected, *steps_named(target.further_int8)]
+        last = [partial(with_requantization, table=table)] if table.requantized else []
+    else:
+        steps, last = steps_named(target.rewrites_float), []
+    uncut = apply(source.graph, steps)
+    whole = apply(uncut, last)
+    return Lowered(
+        graph=apply(uncut, [*cut, *last]) if cut else whole,
+        rewrites=tuple(step.func.__name__ for step in (*steps, *cut, *last)),
+        whole=whole,
+    )
+
+
+def own_table(source: Source, table: ScaleTable | None) -> ScaleTable:
+    """Return ``table`` if it is one of the source's weights.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if table is None:
+        raise UserError(
+            f"{source.model.name} ×{source.scale}: int8 needs a table of scales; 'reslite "
+            "quantize' makes one"
+        )
+    if (table.weights_sha256, table.scale) != (source.model.sha256, source.scale):
+        raise UserError(
+            f"{source.model.path}: the table of scales was made for other weights or another scale "
+            f"than ×{source.scale}; 'reslite quantize' makes one for 'reslite export --scales', "
+            "'reslite ship --calibration' makes and uses it"
+        )
+    return table

@@ -1,0 +1,81 @@
+"""Variants: which files are made of a network, and what they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import get_args
+
+from export.graph import Graph
+from export.profiles import DEFAULT_PROFILES, Profile, profile_named
+from runtime.errors import UserError
+from runtime.formats import FORMATS, Format, Precision
+from training.catalogue import file_stem
+
+@dataclass(frozen=True)
+class Variant:
+    """Which file to make of a network.
+
+    Attributes:
+        format: The file format.
+        precision: The precision of its weights and activations.
+        float_io: For int8 TFLite: float32 input and output around the integer network.
+        size: Fixed height and width of the input, or None for any size.
+        profile: Target profile, or None for the format's default.
+        flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
+        tiled: Cut at the global pooling, to restore tiles in two passes (see
+            ``export.rewrites.pooling``).
+    """
+
+    format: Format
+    precision: Precision
+    float_io: bool = False
+    size: tuple[int, int] | None = None
+    profile: str | None = None
+    flexible: tuple[int, int] | None = None
+    tiled: bool = False
+
+    @property
+    def target(self) -> Profile:
+        """The target profile.
+
+        Raises:
+            UserError: If there is none of that name, or it is for another format.
+        """
+        profile = profile_named(self.profile or DEFAULT_PROFILES[self.format])
+        if profile.format != self.format:
+            raise UserError(f"profile {profile.name} is for {profile.format}, not {self.format}")
+        return profile
+
+    def companion(self, graph: Graph) -> Variant | None:
+        """Return the variant that restores tiles in this one's place, where there is to be one.
+
+        That is for networks that pool globally, unless the input is fixed at a size that the halo
+        fills: no picture can be cut into such tiles.
+        """
+        room = self.size is None or min(self.size) > 2 * graph.halo()
+        if self.tiled or not graph.pools_globally or not room:
+            return None
+        return dataclasses.replace(self, tiled=True, float_io=False)
+
+    def file_name(self, model: str, scale: int) -> str:
+        """Return the name of the file, for example ``carn_m_x4_int8.tflite``."""
+        parts = [file_stem(model, scale), self.precision]
+        default = DEFAULT_PROFILES[self.format]
+        if self.profile is not None and self.profile != default:
+            parts.append(self.profile.replace("-", "_"))
+        if self.float_io:
+            parts.append("float_io")
+        if self.tiled:
+            parts.append("tiled")
+        if self.size is not None:
+            parts.append(f"{self.size[0]}x{self.size[1]}")
+        if self.flexible is not None:
+            parts.append(f"{self.flexible[0]}to{self.flexible[1]}")
+        return "_".join(parts) + FORMATS[self.format].suffix
+
+
+DEFAULT_VARIANTS: tuple[Variant, ...] = (
+    *(Variant(kind, precision) for kind in FORMATS for precision in get_args(Precision)),
+    Variant("tflite", "int8", float_io=True),
+)
