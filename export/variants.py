@@ -12,6 +12,7 @@ from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
 from training.catalogue import file_stem
 
+
 @dataclass(frozen=True)
 class Variant:
     """Which file to make of a network.

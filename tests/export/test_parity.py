@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.bundle import Source, Variant, bundle_of
+from export.bundle import bundle_of
 from export.capture import capture
 from export.graph import Graph
 from export.parity import ParityError, Restore, check_parity
 from export.scales import ScaleTable
+from export.sources import Source
+from export.variants import Variant
 from quantize.ptq import quantize_network
 from quantize.simulator import simulated
-from runtime.manifest import Calibration, Format, Precision, read_manifest
+from runtime.formats import Format, Precision
+from runtime.manifest import Calibration, read_manifest
 from training.catalogue import Model
 from training.recipe import load_recipe
 
