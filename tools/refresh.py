@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import nn
 
 import runtime
 from benchmarks.accuracy import (
@@ -31,7 +31,6 @@ from benchmarks.accuracy import (
     network_restorer,
     pairs_in,
     psnr_loss,
-    psnr_name,
     score,
     session_restorer,
 )
@@ -39,14 +38,21 @@ from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from benchmarks.report.experts import draw, explain
-from benchmarks.report.report import RESTORES_TILES, Report
+from benchmarks.report.report import Report
 from export.parity import restore_with
 from quantize import load_scales, scales_path
 from quantize.ptq import find_scales
-from reslite.shipping import Shipment, ship
+from reslite.shipping import ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.catalogue import WEIGHTS_FOLDER, Model, find_model, history, list_models
+from tools.result_tables import (
+    artifacts_table,
+    multadds_finding,
+    read_published,
+    scores_table,
+    shdd_table,
+)
+from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder, picture_paths
 from training.degradations import bicubic, shdd
@@ -56,34 +62,28 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results.md"
 """The page that shows everything measured here."""
 
+PUBLISHED = Path(__file__).with_name("published.csv")
 TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
-GATED = {"carn-m", "mepsnet-s"}
-"""Networks that the gate holds to a baseline."""
-
-FIGURE_SCALE = 4
-SHIPPED = {"carn": 4, "carn-m": 4, "mepsnet-s": 1}
-"""Networks whose files the page shows, and at which scale."""
 
 SHDD_SEED, SHDD_PICTURES = 7, {"valid": 4, "b100/HR": 8}
 """The test split of SHDD: how many pictures of which folder, drawn with this seed."""
 
-# PSNR-Y at ×2, ×3 and ×4 of one multi-scale network: Ahn et al. 2018, Table 1.
-PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
-    "carn": {
-        "set5": (37.76, 34.29, 32.13),
-        "set14": (33.52, 30.29, 28.60),
-        "b100": (32.09, 29.06, 27.58),
-    },
-    "carn-m": {
-        "set5": (37.53, 33.99, 31.92),
-        "set14": (33.26, 30.08, 28.42),
-        "b100": (31.92, 28.91, 27.44),
-    },
-}
 
+@dataclass(frozen=True)
+class Shown:
+    """A network whose files the page shows.
 
-# RGB PSNR of MEPSNet on SHDD, whose pictures are full DIV2K's: thesis, chapter 7.
-PUBLISHED_SHDD: Mapping[Level, float] = {"easy": 34.23, "moderate": 33.47, "difficult": 32.71}
+    Attributes:
+        scale: The scale of the files.
+        gated: Whether the gate holds the network to a baseline.
+        lighter: A network of fewer MultAdds to compare the latency with, if any.
+        draw: Draws a figure from the network and its bundle, if there is one to draw.
+    """
+
+    scale: int
+    gated: bool = False
+    lighter: str | None = None
+    draw: Callable[[Model, Path], None] | None = None
 
 
 @click.command()
@@ -96,26 +96,30 @@ def refresh(runs: tuple[Path, ...]) -> None:
     data = data_folder()
     if data is None:
         raise UserError("the published scores are on Set5, Set14 and B100: set RESLITE_DATA")
-    published = set()
+    renewed = set()
     for run in runs:
         model = find_model(str(run))
         publish(model, data)
         curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
         draw_curves(curves, ROOT / "docs" / "curves" / f"{model.name}.svg")
-        published.add(model.name)
+        renewed.add(model.name)
     models = list_models()
-    measured = [model for model in models if not published or model.name in published]
+    measured = [model for model in models if not renewed or model.name in renewed]
     for model in measured:
         for scale in model.scales:
             find_scales(model, scale).write(scales_path(model.name, scale))
             click.echo(f"scales of {model.name} ×{scale}")
+    published = read_published(PUBLISHED)
+    enlarging = {model.name: model.training for model in models if 1 not in model.scales}
+    keeping = {model.name: model.training for model in models if 1 in model.scales}
+    levels = {f"shdd-{level}": level for level in shdd.CHOPS}
     sections = {
-        "scores": scores_table([model for model in models if 1 not in model.scales], data),
-        "shdd": shdd_table([model for model in models if 1 in model.scales]),
+        "scores": scores_table(enlarging, bicubic_scores(data), TEST_SETS, published),
+        "shdd": shdd_table(keeping, levels, published),
     }
     with tempfile.TemporaryDirectory() as folder:
         for model in measured:
-            if model.name in SHIPPED:
+            if model.name in SHOWN:
                 sections |= ship_again(model, Path(folder) / model.name, data)
     rewrite(RESULTS, sections)
 
@@ -126,8 +130,9 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
     Returns:
         The sections of the page that tell of it.
     """
-    scale = SHIPPED[model.name]
-    shipment = ship(
+    shown = SHOWN[model.name]
+    scale = shown.scale
+    report = ship(
         model,
         scale,
         bundle,
@@ -135,18 +140,39 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
         pairs=pairs_in(data / "set5", scale),
         pictures="Set5" if scale > 1 else "Set5, distorted",
         announce=click.echo,
-    )
-    if model.name in GATED:
+    ).report
+    if shown.gated:
         found = snapshot(bundle, restore_with(model.at_scale(scale)), gate_pictures(scale))
         found.write(baseline_path(model.name, scale))
-    sections = {f"artifacts {model.name}": artifacts_table(shipment, bundle, data)}
-    if model.name == "carn":
-        sections["multadds"] = multadds_finding(shipment.report)
-    if model.name == "carn-m":
-        draw_figure(bundle / "carn_m_x4_int8.tflite")
-    if model.name == "mepsnet-s":
-        draw_experts(model)
+    if shown.draw is not None:
+        shown.draw(model, bundle)
+    if scale > 1:
+        second, pairs = "Set14", pairs_in(data / "set14", scale)
+    else:
+        second, pairs = "SHDD moderate", shdd_pairs(data, "moderate")
+    lost = losses(model.at_scale(scale), report, bundle, pairs)
+    sections = {f"artifacts {model.name}": artifacts_table(report, ("Set5", second), lost)}
+    if shown.lighter is not None:
+        multadds = {
+            one: total(layers_of_module(find_model(one).at_scale(scale), scale)).multadds
+            for one in (model.name, shown.lighter)
+        }
+        sections["multadds"] = multadds_finding(report, shown.lighter, multadds)
     return sections
+
+
+def losses(
+    network: nn.Module, report: Report, bundle: Path, pairs: FolderPairs
+) -> dict[str, float]:
+    """Return the dB that every file of a bundle that was scored loses on further pictures."""
+    source = score(network_restorer(network), pairs, report.scale)
+    lost = {}
+    for row in report.rows:
+        if row.psnr is not None:
+            with runtime.open(bundle / row.file) as session:
+                found = score(session_restorer(session), pairs, report.scale)
+            lost[row.file] = psnr_loss(source, found)
+    return lost
 
 
 def publish(model: Model, data: Path) -> None:
@@ -203,152 +229,35 @@ def shdd_scores(model: Model, data: Path) -> dict[Level, Scores]:
     }
 
 
-def shdd_table(models: Sequence[Model]) -> str:
-    """Return RGB PSNR of every level and of every kind of region, as Markdown."""
-    lines = [
-        f"| | distorted | {' | '.join(model.name for model in models)} | thesis |",
-        f"| --- | ---: | {'---: | ' * len(models)}---: |",
-    ]
-    for level, thesis in PUBLISHED_SHDD.items():
-        name = f"shdd-{level}"
-        cells = [f"**{model.training['psnr'][name]['1']:.2f}**" for model in models]
-        before = models[0].training["distorted"][name]
-        lines.append(f"| {level} | {before:.2f} | {' | '.join(cells)} | {thesis} |")
-    for kind, (before, _) in models[0].training["kinds"].items():
-        cells = [f"{model.training['kinds'][kind][1]:.2f}" for model in models]
-        shown = "" if before is None else f"{before:.2f}"
-        lines.append(f"| {kind} regions | {shown} | {' | '.join(cells)} | |")
-    lines.append(f"| training | | {' | '.join(effort(m.training) for m in models)} | |")
-    return "\n".join(lines)
-
-
-def effort(record: Mapping[str, Any]) -> str:
-    """Return the steps and hours of a training record and of those it started from, each once."""
-    runs = history(record)
-    steps = sum(run["steps"] for run in runs)
-    hours = sum(run["hours"] for run in runs)
-    return f"{steps:,} steps, {hours:.1f} h"
-
-
-def scores_table(models: Sequence[Model], data: Path) -> str:
-    """Return PSNR-Y of every network beside the paper's and bicubic's, as Markdown."""
-    lines = [
-        "| | scale | "
-        + " | ".join(f"{title} ours / paper" for title in TEST_SETS.values())
-        + " | training |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for scale in (2, 3, 4):
-        enlarge = partial(bicubic.enlarge, scale=scale)
-        cells = [
-            f"{score(enlarge, pairs_in(data / name, scale), scale).psnr:.2f}" for name in TEST_SETS
-        ]
-        lines.append(f"| bicubic | ×{scale} | {' | '.join(cells)} | |")
-    for model in models:
-        record = model.training
-        for index, scale in enumerate(model.scales):
-            cells = [
-                f"**{record['psnr'][name][str(scale)]:.2f}** / "
-                f"{PUBLISHED[model.name][name][index]:.2f}"
-                for name in TEST_SETS
-            ]
-            lines.append(f"| {model.name} | ×{scale} | {' | '.join(cells)} | {effort(record)} |")
-    return "\n".join(lines)
-
-
-def artifacts_table(shipment: Shipment, folder: Path, data: Path) -> str:
-    """Return what ``ship`` measured of one network's files, as Markdown."""
-    report = shipment.report
-    latency = report.latency
-    assert latency is not None
-    machine = latency.environment
-    if report.scale > 1:
-        second, pairs = "Set14", list(pairs_in(data / "set14", report.scale))
-    else:
-        second, pairs = "SHDD moderate", list(shdd_pairs(data, "moderate"))
-    lines = [
-        f"{report.model} ×{report.scale}; {psnr_name(report.scale)} on {report.pictures} "
-        f"({report.source.psnr:.2f} dB in torch), "
-        f"speed against its float32 TFLite file at an input of 128×128 on {machine.cpu} "
-        f"({', '.join(machine.simd)}; {latency.threads} threads, median of {latency.rounds} "
-        "interleaved rounds).",
-        "",
-        f"| file | kB | max. difference | Set5 dB | lost on Set5 | lost on {second} | speed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    base = latency.row(f"{report.model.replace('-', '_')}_x{report.scale}_float32.tflite")
-    module = find_model(report.model).at_scale(report.scale)
-    source = score(network_restorer(module), pairs, report.scale)
-    for row in report.rows:
-        if row.not_run == RESTORES_TILES:
-            continue
-        if row.psnr is None or row.psnr_loss is None or row.latency is None or base is None:
-            lines.append(f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.not_run} | | | | |")
-            continue
-        with runtime.open(folder / row.file) as session:
-            lost = psnr_loss(source, score(session_restorer(session), pairs, report.scale))
-        timed = latency.row(row.file)
-        assert timed is not None
-        ratios = [a / b for a, b in zip(base.samples_ms, timed.samples_ms, strict=True)]
-        lines.append(
-            f"| `{row.file}` | {row.bytes / 1e3:.0f} | {row.max_abs_diff:.1e} | {row.psnr:.2f} | "
-            f"{row.psnr_loss:.3f} | {lost:.3f} | {np.median(ratios):.2f}× |"
-        )
-    return "\n".join(lines)
-
-
-def multadds_finding(report: Report) -> str:
-    """Return in words what CARN-M's fewer MultAdds buy, from one interleaved run of both."""
-    latency = report.latency
-    assert latency is not None
-
-    def gain(precision: str) -> float:
-        slow = latency.row(f"carn_x{report.scale}_{precision}.tflite")
-        fast = latency.row(f"carn_m_x{report.scale}_{precision}.tflite")
-        assert slow is not None
-        assert fast is not None
-        pairs = zip(slow.samples_ms, fast.samples_ms, strict=True)
-        return float(np.median([a / b for a, b in pairs]))
-
-    multadds = {
-        model.name: total(layers_of_module(model.at_scale(report.scale), report.scale)).multadds
-        for model in map(find_model, ("carn", "carn-m"))
+def bicubic_scores(data: Path) -> dict[int, dict[str, float]]:
+    """Return PSNR-Y of bicubic enlargement at every scale on every test set."""
+    return {
+        scale: {
+            name: score(baseline(scale), pairs_in(data / name, scale), scale).psnr
+            for name in TEST_SETS
+        }
+        for scale in (2, 3, 4)
     }
-    sentence = (
-        f"CARN-M ×{report.scale} has {multadds['carn'] / multadds['carn-m']:.1f}× fewer MultAdds "
-        f"than CARN. With TFLite on this CPU that makes it {gain('float32'):.2f}× as fast in "
-        f"float32 and {gain('int8'):.2f}× in int8"
-    )
-    npu = {row.model: row.estimate for row in report.npu}
-    if "carn" in npu and "carn-m" in npu:
-        one = npu["carn-m"]
-        ratio = npu["carn"].milliseconds / one.milliseconds
-        sentence += (
-            f"; on an {one.target.accelerator} NPU at {one.size[0]}×{one.size[1]} {ratio:.2f}× "
-            f"({one.label}, {one.target.system}, {one.target.memory})"
-        )
-    return sentence + "."
 
 
-def draw_figure(file: Path) -> None:
+def draw_before_and_after(file: Path, caption: str) -> None:
     """Draw bicubic, restored and original side by side, from a picture of scikit-image's."""
     original = _astronaut()[20:212, 130:322]
-    low = bicubic.reduce(original, FIGURE_SCALE)
     with runtime.open(file) as session:
-        restored = session_restorer(session)(low)
-    panels: dict[str, Picture] = {
-        "bicubic": bicubic.enlarge(low, FIGURE_SCALE),
-        "CARN-M x4, int8 TFLite": restored,
-        "original": original,
-    }
-    side, caption, gap = 288, 24, 8
-    figure = Image.new("RGB", (3 * side + 2 * gap, side + caption), "white")
+        low = bicubic.reduce(original, session.scale)
+        panels: dict[str, Picture] = {
+            "bicubic": bicubic.enlarge(low, session.scale),
+            caption: session_restorer(session)(low),
+            "original": original,
+        }
+    side, margin, gap = 288, 24, 8
+    figure = Image.new("RGB", (3 * side + 2 * gap, side + margin), "white")
     draw = ImageDraw.Draw(figure)
     for index, (name, pixels) in enumerate(panels.items()):
         left = index * (side + gap)
         panel = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         figure.paste(panel, (left, 0))
-        draw.text((left + side // 2, side + caption // 2), name, "black", anchor="mm", font_size=15)
+        draw.text((left + side // 2, side + margin // 2), name, "black", anchor="mm", font_size=15)
     with replacing(ROOT / "docs" / "before_after.png") as temporary:
         figure.save(temporary)
 
@@ -365,6 +274,20 @@ def _astronaut() -> Picture:
 
     picture: Picture = data.astronaut()  # type: ignore[no-untyped-call]
     return picture
+
+
+SHOWN: Mapping[str, Shown] = {
+    "carn": Shown(4, lighter="carn-m"),
+    "carn-m": Shown(
+        4,
+        gated=True,
+        draw=lambda _, bundle: draw_before_and_after(
+            bundle / "carn_m_x4_int8.tflite", "CARN-M x4, int8 TFLite"
+        ),
+    ),
+    "mepsnet-s": Shown(1, gated=True, draw=lambda model, _: draw_experts(model)),
+}
+"""The networks whose files the page shows."""
 
 
 def rewrite(path: Path, sections: Mapping[str, str]) -> None:
