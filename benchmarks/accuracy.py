@@ -23,7 +23,7 @@ from tqdm import tqdm
 from export.parity import Restore as RestoreFloat
 from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
-from runtime.sessions import FloatPicture, Session
+from runtime.session import FloatPicture, Session
 from runtime.tiling import restore_tiled
 from training.data.pictures import Picture, picture_paths, read_rgb
 from training.degradations import bicubic, shdd

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from runtime.sessions import available_cores
+from runtime.opening import available_cores
 
 # Instructions that decide how fast 8-bit and 16-bit arithmetic is, as /proc/cpuinfo names them.
 _SIMD = (

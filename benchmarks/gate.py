@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+import runtime
 from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.report.tables import text_table
 from export.parity import ParityError, Restore
-from runtime import sessions
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
 from runtime.manifest import (
@@ -33,6 +33,7 @@ from runtime.manifest import (
     size_of,
 )
 from runtime.records import read_record, write_record
+from runtime.session import Session
 from training.catalogue import file_stem
 from training.data.pictures import Picture
 
@@ -196,7 +197,7 @@ def snapshot(
         path = folder / artifact.file
         quality = None
         if FORMATS[artifact.format].runs_here():
-            with sessions.open(path, verify=False, threads=threads) as session:
+            with runtime.open(path, verify=False, threads=threads) as session:
                 quality = _quality(session, source, pairs)
         entries.append(
             Entry(
@@ -311,7 +312,7 @@ def _present(manifest: Manifest, folder: Path) -> list[Artifact]:
     return [artifact for artifact in manifest.artifacts if (folder / artifact.file).exists()]
 
 
-def _quality(session: sessions.Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
+def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
     restore = session_restorer(session)
     scores = score(restore, pairs, session.scale)
     if scores.ssim is None:
@@ -324,7 +325,7 @@ def _quality(session: sessions.Session, source: Restore, pairs: Sequence[Pair]) 
     )
 
 
-def _sampled(session: sessions.Session, picture: Picture) -> list[float]:
+def _sampled(session: Session, picture: Picture) -> list[float]:
     """Return restored values of ``picture``, evenly spread over it and its channels."""
     size = session.fixed_size or picture.shape[:2]
     image = picture[: size[0], : size[1]].astype(np.float32) / np.float32(255)

@@ -11,7 +11,7 @@ from torch import nn
 
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
-from runtime.sessions import Session
+from runtime.session import Session
 from runtime.tiling import restore_tiled
 
 Restore = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -15,7 +15,7 @@ from runtime.formats import BY_SUFFIX, Precision
 from runtime.tiling import restore_tiled
 
 if TYPE_CHECKING:
-    from runtime.sessions import Session
+    from runtime.session import Session
     from training.catalogue import Model
 
 

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtime.sessions import Session
+    from runtime.session import Session
 
 __all__ = ["open"]
 
@@ -20,7 +20,7 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
     runtime: str | None = None,
     threads: int | None = None,
 ) -> Session:
-    """Open an artifact for inference; see :func:`runtime.sessions.open`."""
-    from runtime import sessions
+    """Open an artifact for inference; see :func:`runtime.opening.open`."""
+    from runtime import opening
 
-    return sessions.open(path, verify=verify, runtime=runtime, threads=threads)
+    return opening.open(path, verify=verify, runtime=runtime, threads=threads)

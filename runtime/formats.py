@@ -25,12 +25,14 @@ class FileFormat:
         title: Its name for people.
         engines: What opens it, the usual one first; ``runtime.engines`` has a module of each.
         systems: Where it can run, the desktop's first; empty for everywhere.
+        is_folder: Whether an artifact is a folder and not a file.
     """
 
     suffix: str
     title: str
     engines: tuple[str, ...]
     systems: tuple[str, ...] = ()
+    is_folder: bool = False
 
     def runs_here(self) -> bool:
         """Tell whether this system can run the format."""
@@ -45,7 +47,7 @@ class FileFormat:
 FORMATS: Mapping[Format, FileFormat] = {
     "tflite": FileFormat(".tflite", "TFLite", ("litert",)),
     "onnx": FileFormat(".onnx", "ONNX", ("onnxruntime", "openvino")),
-    "coreml": FileFormat(".mlpackage", "Core ML", ("coreml",), ("macOS", "iOS")),
+    "coreml": FileFormat(".mlpackage", "Core ML", ("coreml",), ("macOS", "iOS"), is_folder=True),
 }
 
 BY_SUFFIX: Mapping[str, FileFormat] = {one.suffix: one for one in FORMATS.values()}

@@ -21,7 +21,7 @@ from runtime.pictures.files import (
     read_picture,
 )
 from runtime.pictures.samples import Samples, empty_padded
-from runtime.sessions import Session
+from runtime.session import Session
 from runtime.tiling import restore_tiled
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from runtime import ensemble as self_ensemble
 from runtime.errors import UserError
-from runtime.sessions import FloatPicture, Session
+from runtime.session import FloatPicture, Session
 
 _DEFAULT_TILE = 128
 # The halos of networks without enlargement are wide: larger tiles waste less. Not larger still,

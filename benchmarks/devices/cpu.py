@@ -29,7 +29,7 @@ from benchmarks.report.tables import text_table
 from runtime.errors import UserError
 from runtime.formats import BY_SUFFIX
 from runtime.manifest import HD, Manifest
-from runtime.sessions import available_cores
+from runtime.opening import available_cores
 
 # The threads of a runtime spin for a moment after an inference; the next artifact waits for that.
 _SETTLE_SECONDS = 0.1

@@ -22,10 +22,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from runtime import sessions
+import runtime
 from runtime.errors import UserError
 from runtime.manifest import HD
-from runtime.sessions import Session
+from runtime.session import Session
 
 _OPENINGS = 4
 
@@ -100,7 +100,7 @@ def _opened(settings: Settings) -> tuple[Session, float]:
     times = []
     for _ in range(_OPENINGS):
         start = time.perf_counter_ns()
-        session = sessions.open(settings.path, runtime=settings.runtime, threads=settings.threads)
+        session = runtime.open(settings.path, runtime=settings.runtime, threads=settings.threads)
         times.append((time.perf_counter_ns() - start) / 1e6)
         if len(times) < _OPENINGS:
             session.close()

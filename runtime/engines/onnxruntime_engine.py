@@ -5,100 +5,80 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from runtime.engines.engine import Engine
 from runtime.errors import UserError, first_line
-from runtime.sessions import (
-    Description,
-    FloatPicture,
-    Session,
-    check_picture_tensors,
-    from_planes,
-    pictures_of,
-    to_planes,
-)
+from runtime.manifest import TensorInfo
 
 # Element types of a picture tensor, as ONNX Runtime spells them.
-_TYPES: dict[str, type[np.floating[Any]]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-}
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
-class OnnxSession(Session):
-    """An ``.onnx`` file (NCHW; float32 or float16 tensors, quantized inside or not)."""
+def open_engine(path: Path, threads: int) -> Engine:
+    """Load an ``.onnx`` file on the CPU.
 
-    def __init__(self, path: Path, description: Description | None, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
+    Raises:
+        UserError: If it cannot be read, its tensors are no floats, or ONNX Runtime is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            "ONNX Runtime is not installed; run pip install onnxruntime, or use the .tflite"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what is fatal arrives as an exception
+    # The pattern is a second block of all tensors beside the arena: memory without gain here.
+    options.enable_mem_pattern = False
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no other base class
+        raise UserError(
+            f"{path}: ONNX Runtime cannot read it ({first_line(error)}); export it again"
+        ) from error
+    for tensor in (*session.get_inputs(), *session.get_outputs()):
+        if tensor.type not in _TYPES:
             raise UserError(
-                "ONNX Runtime is not installed; run pip install onnxruntime, or use the .tflite"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what is fatal arrives as an exception
-        # The pattern is a second block of all tensors beside the arena: memory without gain here.
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                f"{path.name}: '{tensor.name}' is {tensor.type}, expected float or float16; "
+                "export it again"
             )
-        except Exception as error:  # its exceptions share no other base class
-            raise UserError(
-                f"{path}: ONNX Runtime cannot read it ({first_line(error)}); export it again"
-            ) from error
-        inputs = pictures_of(self._session.get_inputs(), description)
-        outputs = pictures_of(self._session.get_outputs(), description)
-        fixed_size = check_picture_tensors(
-            path.name,
-            "NCHW",
-            [_extents(one.shape) for one in inputs],
-            [_extents(one.shape) for one in outputs],
-        )
-        for tensor in (inputs[0], outputs[0]):
-            if tensor.type not in _TYPES:
-                raise UserError(
-                    f"{path.name}: '{tensor.name}' is {tensor.type}, expected float or float16; "
-                    "export it again"
-                )
-        self._name, self._outputs = inputs[0].name, [outputs[0].name]
-        if description is not None and description.pooling is not None:
-            self._outputs.append(description.pooling.features.name)
-        self._type = _TYPES[inputs[0].type]
+    providers = "+".join(session.get_providers())
+    return OnnxRuntimeEngine(f"ONNX Runtime {onnxruntime.__version__} {providers}", session)
+
+
+class OnnxRuntimeEngine(Engine):
+    """An ONNX Runtime session (NCHW; float32 or float16 tensors, quantized inside or not)."""
+
+    def __init__(self, name: str, session: Any) -> None:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        super().__init__(name, tuple(map(_info, inputs)), tuple(map(_info, outputs)))
+        self._session = session
+        self._names = [one.name for one in outputs]
         self._feeds: dict[str, NDArray[Any]] = {}
-        self._restored: list[NDArray[Any]] = []
-        providers = "+".join(self._session.get_providers())
-        super().__init__(
-            f"ONNX Runtime {onnxruntime.__version__} {providers}", fixed_size, description
-        )
+        self._results: list[NDArray[Any]] = []
+
+    def feed(self, name: str, array: NDArray[Any]) -> None:
+        """Keep the values of an input for the next ``invoke``."""
+        self._feeds[name] = array
 
     def invoke(self) -> None:
-        """Run the network on the prepared picture."""
-        self._restored = self._session.run(self._outputs, self._feeds)
+        """Run the network."""
+        self._results = self._session.run(self._names, self._feeds)
 
-    def result(self) -> FloatPicture:
-        """Return the restored picture of the last ``invoke``."""
-        return from_planes(self._restored[0])
+    def fetch(self, name: str) -> NDArray[Any]:
+        """Return an output; every ``invoke`` makes new arrays."""
+        return self._results[self._names.index(name)]
 
     def close(self) -> None:
         """Release the session and its tensors."""
         self._session = None
-        self._feeds, self._restored = {}, []
-
-    def _feed(self, image: FloatPicture) -> None:
-        self._feeds = {self._name: to_planes(image, self._type)}
-
-    def _feed_pooled(self, pooled: FloatPicture) -> None:
-        assert self.pooling is not None
-        self._feeds[self.pooling.pooled.name] = to_planes(
-            pooled[np.newaxis, np.newaxis], np.float32
-        )
-
-    def _features(self) -> FloatPicture:
-        return from_planes(self._restored[1])
+        self._feeds, self._results = {}, []
 
 
-def _extents(shape: list[int | str | None]) -> list[int | None]:
-    return [extent if isinstance(extent, int) else None for extent in shape]
+def _info(tensor: Any) -> TensorInfo:
+    shape = tuple(extent if isinstance(extent, int) else None for extent in tensor.shape)
+    return TensorInfo(tensor.name, "NCHW", _TYPES[tensor.type], shape)

@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+import runtime
 from benchmarks.accuracy import (
     Pair,
     PictureScore,
@@ -26,7 +27,6 @@ from benchmarks.accuracy import (
     session_restorer,
 )
 from export.parity import restore_with
-from runtime import sessions
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
 from training.data.pictures import Picture
@@ -96,7 +96,7 @@ def test_network_and_its_file_score_alike(
     manifest_of(artifact).write(tmp_path)
     network = score(network_restorer(module), pairs, 2)
 
-    with sessions.open(tmp_path / artifact.file) as session:
+    with runtime.open(tmp_path / artifact.file) as session:
         whole = score(session_restorer(session), pairs, 2)
         tiled = score(session_restorer(session, tile=16), pairs, 2)
         difference = max_abs_diff(session, restore_with(module), [pair.low for pair in pairs])
@@ -118,7 +118,7 @@ def test_difference_of_fixed_size_artifact(
         restored[3, 4, 1] = 1 - restored[3, 4, 1].round()  # Off by half at the least.
         return restored
 
-    with sessions.open(tmp_path / artifact.file) as session:
+    with runtime.open(tmp_path / artifact.file) as session:
         pictures = [_noise(30, 30), _noise(10, 40)]
         assert max_abs_diff(session, restore_with(module), pictures) < 1e-5
         assert max_abs_diff(session, restore_with(module), [_noise(10, 10)]) < 1e-5
@@ -137,7 +137,7 @@ def test_difference_on_picture_of_exactly_the_fixed_size(
         seen.append(image)
         return restore(image)
 
-    with sessions.open(tmp_path / artifact.file) as session:
+    with runtime.open(tmp_path / artifact.file) as session:
         max_abs_diff(session, reference, [picture])
 
     # The picture itself, not the synthetic ones that stand in for those that are too small.

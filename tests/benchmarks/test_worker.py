@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import runtime
 from benchmarks.devices.worker import Settings, input_size, main
-from runtime import sessions
 from runtime.manifest import Artifact
 
 
@@ -44,10 +44,10 @@ def test_every_timed_inference_is_one_invocation(
     write_artifact: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_artifact(tmp_path, "onnx", "float32").file
-    session = sessions.open(tmp_path / file)
+    session = runtime.open(tmp_path / file)
     invoked: list[None] = []
     monkeypatch.setattr(session, "invoke", lambda: invoked.append(None))
-    monkeypatch.setattr(sessions, "open", lambda *_, **__: session)
+    monkeypatch.setattr(runtime, "open", lambda *_, **__: session)
 
     _talk(Settings("any", None, 1, None, warmup=4), requests=5)
 

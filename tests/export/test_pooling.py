@@ -161,6 +161,7 @@ def test_tiles_restore_what_the_whole_picture_does(
     tile: int,
     precision: str,
     allowed: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = picture.astype(np.float32) / 255
     with runtime.open(bundle[0] / f"tiny_mepsnet_x1_{precision}.{kind}") as session:
@@ -168,7 +169,7 @@ def test_tiles_restore_what_the_whole_picture_does(
         tiled = restore_tiled(session, image, tile)
         assert np.abs(tiled - whole).max() <= allowed
         # What the second pass is for: tiles that are taken for the whole picture are wrong.
-        session.open_tiled = None
+        monkeypatch.setattr(session, "open_tiled", None)
         assert np.abs(restore_tiled(session, image, tile) - whole).max() > 2 * allowed
 
 

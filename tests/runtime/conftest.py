@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import runtime
 from runtime.manifest import Artifact, Manifest, TensorInfo, sha256_of
-from runtime.sessions import Session
+from runtime.session import Session
 
 ONNX_HALO = 3
 TFLITE_HALO = 1

@@ -24,7 +24,7 @@ from runtime.restoration import (
     restore_folder,
     restore_picture,
 )
-from runtime.sessions import Session
+from runtime.session import Session
 
 ROOT = Path(runtime.__file__).parent.parent
 

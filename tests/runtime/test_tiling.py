@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import runtime
 from runtime.errors import UserError
-from runtime.sessions import Session
+from runtime.session import Session
 from runtime.tiling import Tile, plan_default_tiles, plan_tiles, restore_tiled
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 import runtime
 from runtime.errors import UserError
-from runtime.sessions import available_cores
+from runtime.opening import available_cores
 
 Write = Callable[..., Path]
 

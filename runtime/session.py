@@ -1,0 +1,215 @@
+"""Restoring pictures with one artifact, whatever engine runs it.
+
+A session takes a float32 picture H × W × 3 (RGB, [0, 1]) and gives back the restored one; layouts,
+half floats and 8-bit scales stay inside. ``run`` is ``prepare``, ``invoke`` and ``result`` in turn,
+so that a benchmark can time ``invoke`` alone. A session is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.engines.engine import Engine
+from runtime.errors import UserError, first_line
+from runtime.manifest import PoolingTensors, TensorInfo
+
+FloatPicture = NDArray[np.float32]
+
+_TYPES = ("float32", "float16", "int8", "uint8")
+
+
+class Session:
+    """An artifact ready to run; ``runtime.open`` makes one.
+
+    Attributes:
+        scale: Upscaling factor; 1 for networks that keep the size.
+        halo: Input pixels around a tile that its output depends on; None without a manifest.
+        fixed_size: Height and width of the only input the artifact takes; None if it takes any.
+        runtime_name: Runtime, version and device that really execute it.
+        pooling: Tensors besides the pictures of a file that restores tiles for another.
+        open_tiled: Opens the file that restores tiles in the place of this one, whose network pools
+            over the whole picture; None if this one restores tiles itself.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        engine: Engine,
+        scale: int,
+        halo: int | None = None,
+        pooling: PoolingTensors | None = None,
+        open_tiled: Callable[[], Session] | None = None,
+    ) -> None:
+        """Check that ``engine`` takes one RGB picture and gives one.
+
+        Raises:
+            UserError: If it has other inputs or outputs besides those of ``pooling``, or tensors
+                of other types; the message names ``file``.
+        """
+        self.scale, self.halo, self.pooling, self.open_tiled = scale, halo, pooling, open_tiled
+        self.runtime_name = engine.name
+        self._engine = engine
+        beside = {pooling.features.name, pooling.pooled.name} if pooling else set()
+        inputs = [one for one in engine.inputs if one.name not in beside]
+        outputs = [one for one in engine.outputs if one.name not in beside]
+        self.fixed_size = _fixed_size(file, inputs, outputs)
+        self._image, self._restored = inputs[0], outputs[0]
+        tensors = (*engine.inputs, *engine.outputs)
+        self._beside = {one.name: one for one in tensors if one.name in beside}
+        for tensor in tensors:
+            _check_type(file, tensor)
+
+    def run(self, image: FloatPicture) -> FloatPicture:
+        """Restore a picture.
+
+        Args:
+            image: H × W × 3, float32, RGB in [0, 1].
+
+        Returns:
+            scale·H × scale·W × 3, float32, not clamped.
+
+        Raises:
+            UserError: If the artifact has a fixed size and the picture another one, or if the
+                runtime cannot run it at this size.
+        """
+        self.prepare(image)
+        self.invoke()
+        return self.result()
+
+    def run_pooled(
+        self, image: FloatPicture, pooled: FloatPicture | None
+    ) -> tuple[FloatPicture, FloatPicture]:
+        """Run a file that was cut at its global pooling.
+
+        Args:
+            image: H × W × 3, a tile.
+            pooled: C, the features' average over the whole picture; None in the pass that finds
+                it.
+
+        Returns:
+            The restored tile, and its features, H × W × C.
+        """
+        assert self.pooling is not None
+        vector = self._beside[self.pooling.pooled.name]
+        features = self._beside[self.pooling.features.name]
+        values = np.zeros(vector.channels, np.float32) if pooled is None else pooled
+        self.prepare(image)
+        self._engine.feed(vector.name, _encoded(values[np.newaxis, np.newaxis], vector))
+        self.invoke()
+        return self.result(), _decoded(self._engine.fetch(features.name), features)
+
+    def prepare(self, image: FloatPicture) -> None:
+        """Convert a picture and hand it to the runtime, which adapts to its size if need be."""
+        if self.fixed_size not in (None, image.shape[:2]):
+            raise UserError(
+                f"this artifact takes pictures of {_size(self.fixed_size)} only; got "
+                f"{_size(image.shape[:2])}; restore with tiles or export it without a fixed size"
+            )
+        encoded = _encoded(image, self._image)
+        try:
+            self._engine.feed(self._image.name, encoded)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.runtime_name} cannot run this artifact at {_size(image.shape[:2])} "
+                f"({first_line(error)}); export it again, or restore in tiles of another size"
+            ) from error
+
+    def invoke(self) -> None:
+        """Run the network on the prepared picture."""
+        self._engine.invoke()
+
+    def result(self) -> FloatPicture:
+        """Return the restored picture of the last ``invoke``."""
+        return _decoded(self._engine.fetch(self._restored.name), self._restored)
+
+    def close(self) -> None:
+        """Release the runtime's memory."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _fixed_size(
+    file: str, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> tuple[int, int] | None:
+    """Return height and width of the picture if they are fixed, None if both are free.
+
+    Raises:
+        UserError: If the network does not take one RGB picture and give one.
+    """
+    for role, tensors in (("input", inputs), ("output", outputs)):
+        if len(tensors) != 1:
+            raise UserError(
+                f"{file}: {len(tensors)} {role}s found, one picture expected; export it again"
+            )
+        (tensor,) = tensors
+        shape = tensor.shape
+        is_one = len(shape) == 4 and shape[0] in (None, 1)
+        if not is_one or _picture_extents(tensor)[2] not in (None, 3):
+            found = "×".join("?" if extent is None else str(extent) for extent in shape)
+            raise UserError(
+                f"{file}: its {role} is {found}, expected one RGB picture ({tensor.layout}); "
+                "export a network for RGB pictures"
+            )
+    height, width, _ = _picture_extents(inputs[0])
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise UserError(
+            f"{file}: only one of height and width is fixed; export it with both fixed or both free"
+        )
+    return height, width
+
+
+def _picture_extents(tensor: TensorInfo) -> tuple[int | None, ...]:
+    """Return height, width and channels of a tensor of four dimensions."""
+    _, *extents = tensor.shape
+    return tuple(extents[1:] + extents[:1] if tensor.layout == "NCHW" else extents)
+
+
+def _check_type(file: str, tensor: TensorInfo) -> None:
+    if tensor.dtype not in _TYPES:
+        raise UserError(
+            f"{file}: tensor '{tensor.name}' is {tensor.dtype}, expected float32, float16, int8 or "
+            "uint8; export it again"
+        )
+    if np.dtype(tensor.dtype).kind in "iu" and tensor.scale is None:
+        raise UserError(
+            f"{file}: tensor '{tensor.name}' is {tensor.dtype} without a scale; export it again"
+        )
+
+
+def _encoded(image: FloatPicture, tensor: TensorInfo) -> NDArray[Any]:
+    """Convert a picture H × W × C to a tensor's layout and type, contiguous.
+
+    Integers: q = clip(round(x / scale) + zero point), half to even.
+    """
+    values = np.asarray(image, np.float32)
+    values = values.transpose(2, 0, 1) if tensor.layout == "NCHW" else values
+    dtype = np.dtype(tensor.dtype)
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        quantized = np.rint(values / np.float32(tensor.scale)) + np.float32(tensor.zero_point)
+        values = np.clip(quantized, limits.min, limits.max)
+    return np.ascontiguousarray(values[np.newaxis], dtype)
+
+
+def _decoded(tensor_values: NDArray[Any], tensor: TensorInfo) -> FloatPicture:
+    """Convert a tensor to a picture H × W × C; integers: x = (q − zero point) · scale."""
+    values = tensor_values[0].astype(np.float32, copy=False)
+    if tensor_values.dtype.kind != "f":
+        values = (values - np.float32(tensor.zero_point)) * np.float32(tensor.scale)
+    restored: FloatPicture = values.transpose(1, 2, 0) if tensor.layout == "NCHW" else values
+    return restored
+
+
+def _size(size: Sequence[int] | None) -> str:
+    return "×".join(map(str, size or ()))
