@@ -4,15 +4,15 @@ A graph is immutable. Rewrites are functions from graph to graph, writers walk i
 and the simulator runs it. Activations are N × C × H × W with N = 1 and symbolic height and width;
 every convolution has stride 1, a bias and zero padding that keeps the size.
 
-Values that a rewrite adds are named ``<origin>/<suffix>``, after the value of the captured graph
-they stand for; this is how one table of scales fits every lowered form of a network.
+``Graph.origins`` says which names of the captured graph the names that rewrites add stand for; this
+is how one table of scales fits every lowered form of a network. Nothing else is read from a name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -144,6 +144,10 @@ class Graph:
         pooling: The activation that is pooled over the whole picture and the pooled value, where
             the first is handed out beside the restored picture and the second is handed in beside
             the picture (see ``export.rewrites.pooling``).
+        origins: For every activation and constant that a rewrite added or changed, the name of the
+            captured graph that it stands for. Two kinds stand for their own name: an activation
+            that took the place and the name of a captured one, and a constant that a rewrite made
+            up. Names that are absent are what they were in the captured graph.
     """
 
     nodes: tuple[Node, ...]
@@ -151,6 +155,7 @@ class Graph:
     input: str = "image"
     output: str = "restored_image"
     pooling: Pooling | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def producer(self, value: str) -> Node | None:
         """Return the node that makes ``value``, or None for the input and constants."""
@@ -200,15 +205,51 @@ class Graph:
         """Tell whether ``name`` is a constant and not an activation."""
         return name in self.constants
 
-    def with_nodes(self, nodes: Iterator[Node] | list[Node], **constants: Array) -> Graph:
-        """Return a graph of other nodes, with constants added and unused ones dropped."""
+    def origin(self, name: str) -> str:
+        """Return the name of the captured graph that an activation or a constant stands for."""
+        return self.origins.get(name, name)
+
+    def is_captured(self, name: str) -> bool:
+        """Tell whether ``name`` is what it was in the captured graph: no rewrite added it."""
+        return name not in self.origins
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All activations and constants, and the kernels that are mixed from constants."""
+        made = (output for node in self.nodes for output in node.outputs)
+        return frozenset((*self.inputs, *self.constants, *made))
+
+    def with_nodes(
+        self,
+        nodes: Iterable[Node],
+        constants: Mapping[str, Array] | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> Graph:
+        """Return a graph of other nodes, with constants added and unused ones dropped.
+
+        Args:
+            nodes: Topologically ordered.
+            constants: The constants to add.
+            origins: For every name that is added or changes its meaning, the name of this graph
+                that it stands for, or its own (see ``export.rewrites.additions``).
+
+        Raises:
+            ValueError: If a name is added without an origin.
+        """
         kept = tuple(nodes)
         used = {name for node in kept for name in node.inputs}
-        merged = {**self.constants, **constants}
-        return dataclasses.replace(
+        merged = {**self.constants, **(constants or {})}
+        resolved = {name: self.origin(origin) for name, origin in (origins or {}).items()}
+        changed = dataclasses.replace(
             self,
             nodes=kept,
             constants={name: array for name, array in merged.items() if name in used},
+        )
+        if unknown := changed.names - self.names - resolved.keys():
+            raise ValueError(f"{', '.join(sorted(unknown))}: added without an origin")
+        known = {**self.origins, **resolved}
+        return dataclasses.replace(
+            changed, origins={name: known[name] for name in known if name in changed.names}
         )
 
     def operators(self) -> dict[str, int]:
@@ -291,8 +332,3 @@ class Graph:
     def multadds(self, width: int, height: int) -> int:
         """Return the multiply-accumulates of all convolutions at an output of that size."""
         return sum(count for _, count in self.layer_multadds(width, height))
-
-
-def origin(value: str) -> str:
-    """Return the value of the captured graph that ``value`` stands for."""
-    return value.partition("/")[0]

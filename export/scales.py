@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph import Array, Graph, Node, origin
+from export.graph import Array, Graph, Node
+from export.rewrites.additions import Additions
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -99,8 +100,12 @@ class ScaleTable:
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, value: str) -> Quantization:
-        """Return the quantization of ``value``, which may be named after a rewrite."""
-        found = self.activations.get(origin(value))
+        """Return the quantization of an activation by its name in the captured graph.
+
+        Raises:
+            UserError: If the table does not cover it.
+        """
+        found = self.activations.get(value)
         if found is None:
             raise UserError(
                 f"scales of {self.model} ×{self.scale} do not cover '{value}'; "
@@ -209,11 +214,11 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
             channels.
         table: The scales and corrections.
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
 
     def corrected(node: Node) -> Node:
-        shifts = table.corrections.get(node.outputs[0])
-        if shifts is None:
+        shifts = table.corrections.get(graph.origin(node.outputs[0]))
+        if shifts is None or node.op != "Conv":
             return node
         value, weight, bias = node.inputs
         channels = len(graph.constants[bias])
@@ -223,12 +228,11 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
                 f"'{node.output}', which has {channels}; run 'reslite quantize' again"
             )
         # Convolutions that share a bias are corrected each for its own input.
-        name = f"{bias}/{node.output}"
-        added[name] = graph.constants[bias] + np.array(shifts, np.float32)
+        own = graph.constants[bias] + np.array(shifts, np.float32)
+        name = added.constant(f"{bias}/{node.output}", own, bias)
         return replace(node, inputs=(value, weight, name))
 
-    nodes = [corrected(node) for node in graph.nodes]
-    return graph.with_nodes(nodes, **added)
+    return added.graph(map(corrected, graph.nodes))
 
 
 def with_requantization(graph: Graph, table: ScaleTable) -> Graph:
@@ -236,23 +240,23 @@ def with_requantization(graph: Graph, table: ScaleTable) -> Graph:
 
     A value that enters several concatenations of one scale is requantized once.
     """
-    wanted = set(table.requantized)
+    wanted, added = set(table.requantized), Additions(graph)
     nodes: list[Node] = []
     made: dict[tuple[str, Quantization], str] = {}
     for node in graph.nodes:
         if node.op != "Concat":
             nodes.append(node)
             continue
-        target = table.of(node.output)
-        inputs = []
+        joined = graph.origin(node.output)
+        target, inputs = table.of(joined), []
         for value in node.inputs:
-            if (origin(value), origin(node.output)) not in wanted:
+            if (graph.origin(value), joined) not in wanted:
                 inputs.append(value)
                 continue
             key = (value, target)
             if key not in made:
-                made[key] = f"{node.output}/from.{value}"
+                made[key] = added.activation(f"{node.output}/from.{value}", joined)
                 nodes.append(Node("Requantize", node.name, (value,), (made[key],)))
             inputs.append(made[key])
         nodes.append(Node("Concat", node.name, tuple(inputs), node.outputs))
-    return graph.with_nodes(nodes)
+    return added.graph(nodes)

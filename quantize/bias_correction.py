@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from export.execution import execute
-from export.graph import Graph, origin
+from export.graph import Graph
 from export.rewrites.roundings import with_roundings
 from export.scales import ScaleTable, with_requantization
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
@@ -40,11 +40,11 @@ def bias_corrections(
         As ``ScaleTable.corrections``.
     """
     pictures = _stacked(images[:_PICTURES])
-    # What a rewrite added is exact as it is.
+    # A kernel that a rewrite made up is exact in int8.
     corrected = {
         node.output
         for node in graph.nodes
-        if node.op in CONVOLUTIONS and node.output == origin(node.output)
+        if node.op in CONVOLUTIONS and graph.is_captured(graph.origin(node.inputs[1]))
     }
     counted: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ def bias_corrections(
         return value + shifts[name].reshape(1, -1, 1, 1)
 
     def correct_and_round(name: str, value: Tensor) -> Tensor:
-        return rounded(correct(name, value), table.of(name))
+        return rounded(correct(name, value), table.of(simulator.graph.origin(name)))
 
     rounded_graph = with_requantization(with_roundings(graph, table.roundings), table)
     simulator = Simulator(rounded_graph, table, pictures.dtype)
@@ -80,7 +80,7 @@ def bias_corrections(
         execute(simulator.graph, pictures, simulator.constants, correct_and_round, correct)
     # Six digits are far below a quantum of any bias.
     return {
-        name: tuple(float(f"{value:.6g}") for value in shift.tolist())
+        graph.origin(name): tuple(float(f"{value:.6g}") for value in shift.tolist())
         for name, shift in shifts.items()
     }
 

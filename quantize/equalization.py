@@ -35,6 +35,9 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
     Args:
         graph: Lowered for int8.
         images: Pictures, 1 × 3 × H × W in [0, 1], float64.
+
+    Returns:
+        The factors by the name of the activation in the captured graph.
     """
     effects = effect_of_noise(graph, [one[:, :, :_SIDE, :_SIDE] for one in images[:_PICTURES]])
     reaches = _reaches(graph, images)
@@ -48,7 +51,7 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
         if noise.get(value, 0.0) > least
     }
     gains = {value: factors(reaches[value], effects[value]) for value in shown}
-    return {value: gains[one] for one, members in shown.items() for value in members}
+    return {graph.origin(value): gains[one] for one, members in shown.items() for value in members}
 
 
 def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
-from export.graph import Graph, Node, origin
+from export.graph import Graph, Node
 from export.operators import Trait, operators_with
 from quantize.observers import Observer, Summary
 from quantize.scale_classes import connected, rectified
@@ -33,14 +33,15 @@ def choose_gains(
 
     Args:
         graph: Lowered for int8.
-        classes: Activations that share a scale, together.
-        summaries: Of the activations of the graph.
+        classes: Activations that share a scale, together, by their names in the captured graph.
+        summaries: As ``quantize.observers.observe`` returns them.
         observer: Chooses the range of an activation.
     """
     groups = gain_groups(graph)
-    leaders = {value: members[0] for members in groups for value in members}
+    leaders = {graph.origin(value): members[0] for members in groups for value in members}
     # A concatenation is its inputs, and what only a Relu reads may be clipped.
-    made = {node.output for node in graph.nodes if node.op == "Concat"} | set(rectified(graph))
+    joined = {graph.origin(node.output) for node in graph.nodes if node.op == "Concat"}
+    made = joined | rectified(graph).keys()
     factors = {graph.input: 1.0}
     for members in classes:
         parts: dict[str, list[Summary]] = defaultdict(list)
@@ -60,7 +61,7 @@ def choose_gains(
                 exponent = round(math.log2(measure / reach))
                 factors.setdefault(leader, 2.0 ** max(-_MOST, min(_MOST, exponent)))
     return {
-        value: factor
+        graph.origin(value): factor
         for members in groups
         for value in members
         if (factor := factors.get(members[0], 1.0)) != 1
@@ -74,8 +75,8 @@ def scaled_summaries(
     scaled = {name: one.scaled(gains.get(name, 1.0)) for name, one in summaries.items()}
     for node in graph.nodes:
         if node.op == "Concat":
-            inputs = [scaled[origin(value)] for value in node.inputs]
-            scaled[node.output] = reduce(Summary.merged, inputs)
+            inputs = [scaled[graph.origin(value)] for value in node.inputs]
+            scaled[graph.origin(node.output)] = reduce(Summary.merged, inputs)
     return scaled
 
 
@@ -94,8 +95,8 @@ def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.activations():
         values = [name for name in node.inputs if not graph.is_constant(name)]
         if node.op == "Conv":
-            # A rewrite's own copy of the picture stays what it is.
-            if node.output != origin(node.output):
+            # A rewrite's own copy of the picture, with a kernel it made up, stays what it is.
+            if not graph.is_captured(graph.origin(node.inputs[1])):
                 yield graph.input, node.output
             for constant in node.inputs[1:]:
                 other = first_reader.setdefault(constant, node)

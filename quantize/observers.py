@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import execute
-from export.graph import Graph, origin
+from export.graph import Graph
 from export.scales import Quantization
 from runtime.errors import UserError
 
@@ -151,15 +151,15 @@ def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
         crops: Pictures, N × 3 × H × W in [0, 1], one after the other.
 
     Returns:
-        A summary of every activation that an int8 file holds, by its name in the captured graph.
+        A summary of every activation that an int8 file holds, by its name in the captured graph:
+        that of all activations which stand for this one, for they share its scale.
     """
     summaries: dict[str, Summary] = {}
 
     def record(name: str, value: Tensor) -> Tensor:
-        if name == origin(name):
-            summary = Summary.of(value)
-            known = summaries.get(name)
-            summaries[name] = summary if known is None else known.merged(summary)
+        captured, summary = graph.origin(name), Summary.of(value)
+        known = summaries.get(captured)
+        summaries[captured] = summary if known is None else known.merged(summary)
         return value
 
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from export.capture import capture
 from export.execution import execute
-from export.graph import Graph, origin
+from export.graph import Graph
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
@@ -240,7 +240,7 @@ def _activations(
     graph: Graph, classes: ScaleClasses, summaries: Mapping[str, Summary], observer: Observer
 ) -> dict[str, Quantization]:
     chosen = dict.fromkeys(classes.pixels, PIXELS)
-    sigmoids = {node.output for node in graph.nodes if node.op == "Sigmoid"}
+    sigmoids = {graph.origin(node.output) for node in graph.nodes if node.op == "Sigmoid"}
     clipped = rectified(graph)
     for members in classes.classes:
         if sigmoids.issuperset(members):
@@ -260,7 +260,7 @@ def _with_room_for_biases(graph: Graph, members: Sequence[str], chosen: Range) -
     """
     low, high = min(chosen[0], 0.0), max(chosen[1], 0.0)
     for node in graph.nodes:
-        if node.op in CONVOLUTIONS and origin(node.inputs[0]) in members:
+        if node.op in CONVOLUTIONS and graph.origin(node.inputs[0]) in members:
             _, weight, bias = node.inputs
             scales = weight_scales(graph.constants[weight], output_axis(node))
             least = float(np.abs(graph.constants[bias] / scales).max()) / _LARGEST_BIAS

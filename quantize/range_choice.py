@@ -7,6 +7,7 @@ it is right about some activations and far off about others; what the output los
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -36,17 +37,18 @@ def less_harmful_ranges(
 
     Args:
         graph: Lowered for int8.
-        classes: Activations that share a scale, together.
+        classes: Activations that share a scale, together, by their names in the captured graph.
         full: The quantization of each activation that clips nothing.
         narrow: Another, finer one. It is chosen where the output, with nothing but this class
             rounded, differs less from that of the float network.
         images: Pictures, 1 × 3 × H × W in [0, 1], to measure that on.
     """
     pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
-    effect = effect_of_noise(graph, pictures)
+    effect: dict[str, float] = defaultdict(float)
+    for name, by_channel in effect_of_noise(graph, pictures).items():
+        effect[graph.origin(name)] += float(by_channel.sum())
     noise = [
-        sum(float(effect[name].sum()) * full[name].scale ** 2 / 12 for name in members)
-        for members in classes
+        sum(effect[name] * full[name].scale ** 2 / 12 for name in members) for members in classes
     ]
     least = _WORTH_MEASURING * sum(noise)
     chosen = dict(full)
@@ -58,7 +60,8 @@ def less_harmful_ranges(
             own = {name: choice[name] for name in members}
 
             def hook(name: str, value: Tensor) -> Tensor:
-                return rounded(value, own[name]) if name in own else value
+                chosen = own.get(graph.origin(name))
+                return value if chosen is None else rounded(value, chosen)
 
             found = (execute(graph, picture, hook=hook).clamp(0, 1) for picture in pictures)
             differences = (one - other for one, other in zip(found, outputs, strict=True))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from export.graph import Graph, Node, origin
+from export.graph import Graph, Node
 from export.operators import Trait, operators_with
 
 Concatenations = Literal["tied", "requantized"]
@@ -48,15 +48,17 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
             reads keeps a scale of its own; one that nothing else reads would only be rounded
             twice. Either way pixels are requantized where they meet features.
     """
-    values = list(dict.fromkeys(origin(value) for value in held_values(graph)))
-    moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(node)]
+    values = list(dict.fromkeys(map(graph.origin, held_values(graph))))
+    moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(graph, node)]
     moves += rectified(graph).items()
     pixels = _pixels(graph, connected(values, moves))
     cascades = _cascades(graph, pixels)
     untied = set(_requantized(graph, cascades, pixels, concatenations))
-    joins = [tie for group in cascades for node in group for tie in _ties(node)]
+    joins = [tie for group in cascades for node in group for tie in _ties(graph, node)]
     ties = [*moves, *(tie for tie in joins if tie not in untied)]
-    ties += [(group[0].output, node.output) for group in cascades for node in group]
+    for group in cascades:
+        first, *others = (graph.origin(node.output) for node in group)
+        ties += [(first, other) for other in others]
     together = connected(values, ties)
     pixels = _pixels(graph, together)
     return ScaleClasses(
@@ -75,20 +77,21 @@ def held_values(graph: Graph) -> list[str]:
 def rectified(graph: Graph) -> dict[str, str]:
     """Return what Relus make of activations that a file holds though nothing else reads them.
 
-    Both have the scale of the result: what is below zero may be clipped.
+    Both, by their names in the captured graph, have the scale of the result: what is below zero may
+    be clipped.
     """
     held = set(held_values(graph))
     return {
-        origin(node.inputs[0]): origin(node.output)
+        graph.origin(node.inputs[0]): graph.origin(node.output)
         for node in graph.nodes
         if node.op == "Relu" and node.inputs[0] in held and graph.sole_consumer(node.inputs[0])
     }
 
 
-def _ties(node: Node) -> Iterator[tuple[str, str]]:
+def _ties(graph: Graph, node: Node) -> Iterator[tuple[str, str]]:
     for value in node.inputs:
         for output in node.outputs:
-            yield origin(value), origin(output)
+            yield graph.origin(value), graph.origin(output)
 
 
 def _pixels(graph: Graph, classes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
@@ -104,8 +107,8 @@ def _cascades(graph: Graph, pixels: Sequence[str]) -> list[list[Node]]:
             continue
         for group in groups:
             shared = group[-1].inputs
-            alike = (node.output in pixels) == (group[-1].output in pixels)
-            if node.inputs[: len(shared)] == shared and alike:
+            ends = [graph.origin(one.output) in pixels for one in (node, group[-1])]
+            if node.inputs[: len(shared)] == shared and ends[0] == ends[1]:
                 group.append(node)
                 break
         else:
@@ -120,8 +123,9 @@ def _requantized(
     concatenations: Concatenations,
 ) -> Iterator[tuple[str, str]]:
     for group in cascades:
-        for value, output in (tie for node in group for tie in _ties(node)):
-            from_pixels, to_pixels = value in pixels, output in pixels
+        for value, concat in ((value, node) for node in group for value in node.inputs):
+            tie = graph.origin(value), graph.origin(concat.output)
+            from_pixels, to_pixels = (one in pixels for one in tie)
             readers = graph.consumers(value)
             shared = value == graph.output or any(reader not in group for reader in readers)
             if from_pixels or to_pixels:
@@ -129,7 +133,7 @@ def _requantized(
             else:
                 wanted = shared and concatenations == "requantized"
             if wanted:
-                yield value, output
+                yield tie
 
 
 def connected(

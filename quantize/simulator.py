@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from export.errors import CannotLower
 from export.execution import execute
-from export.graph import Array, Graph, Node
+from export.graph import Graph, Node
 from export.parity import Restore
+from export.rewrites.additions import Additions
 from export.scales import (
     Quantization,
     ScaleTable,
@@ -77,14 +78,17 @@ class Simulator(nn.Module):
         return execute(self.graph, image, self.constants, self._rounded, add=self._sum)
 
     def _rounded(self, name: str, value: Tensor) -> Tensor:
-        target = self.table.of(name)
+        target = self._quantization(name)
         if (source := self._requantized.get(name)) is not None:
-            value = self.arithmetic.requantize(value, self.table.of(source), target)
+            value = self.arithmetic.requantize(value, self._quantization(source), target)
         return rounded(value, target)
 
     def _sum(self, node: Node, first: Tensor, second: Tensor) -> Tensor:
-        sources = [self.table.of(name) for name in node.inputs]
+        sources = [self._quantization(name) for name in node.inputs]
         return self.arithmetic.add((first, second), sources, _target(self.graph, node, self.table))
+
+    def _quantization(self, name: str) -> Quantization:
+        return self.table.of(self.graph.origin(name))
 
 
 def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
@@ -135,23 +139,21 @@ def check_constants(graph: Graph) -> None:
 
 def _with_own_constants(graph: Graph) -> Graph:
     """Give every convolution constants of its own: what they stand for depends on its scales."""
-    constants: dict[str, Array] = {}
+    added = Additions(graph)
 
     def owning(node: Node) -> Node:
         if node.op not in CONVOLUTIONS:
             return node
         value, *shared = node.inputs
-        own = [f"{name}/{node.output}" for name in shared]
-        constants.update(zip(own, (graph.constants[name] for name in shared), strict=True))
+        own = (added.constant(f"{n}/{node.output}", graph.constants[n], n) for n in shared)
         return dataclasses.replace(node, inputs=(value, *own))
 
-    nodes = [owning(node) for node in graph.nodes]
-    return graph.with_nodes(nodes, **constants)
+    return added.graph(map(owning, graph.nodes))
 
 
 def _target(graph: Graph, node: Node, table: ScaleTable) -> Quantization:
     """Return what a file rounds the result of a node to: that of a Relu it applies itself."""
-    return table.of((graph.fused_relu(node) or node).output)
+    return table.of(graph.origin((graph.fused_relu(node) or node).output))
 
 
 def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArray[np.float64]]:
@@ -160,7 +162,8 @@ def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArr
     A sum of integers is worth its multiplier times the scale of what it is rounded to.
     """
     value, weight, bias = node.inputs
-    kernel, axis, source = graph.constants[weight], output_axis(node), table.of(value)
+    kernel, axis = graph.constants[weight], output_axis(node)
+    source = table.of(graph.origin(value))
     target = _target(graph, node, table)
     multipliers = weight_scales(kernel, axis) * np.float32(source.scale) / np.float32(target.scale)
     worth = multipliers.astype(np.float64) * target.scale

@@ -9,6 +9,7 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
+from export.rewrites.additions import Additions
 
 
 def fold_template_bank(graph: Graph) -> Graph:
@@ -19,7 +20,7 @@ def fold_template_bank(graph: Graph) -> Graph:
         coefficients, templates = (graph.constants[name].astype(np.float64) for name in node.inputs)
         kernel = (coefficients @ templates).reshape(node.shape())
         folded[output] = kernel.astype(np.float32)
-    return graph.with_nodes([n for n in graph.nodes if n.op != "MixTemplates"], **folded)
+    return graph.with_nodes((n for n in graph.nodes if n.op != "MixTemplates"), folded)
 
 
 def fold_output_shift(graph: Graph) -> Graph:
@@ -35,7 +36,7 @@ def fold_output_shift(graph: Graph) -> Graph:
         and producer.op == "Conv"
         and graph.sole_consumer(node.inputs[0]) is node
     }
-    added: dict[str, Array] = {}
+    added = Additions(graph)
 
     def rewritten() -> Iterator[Node]:
         for node in graph.nodes:
@@ -46,11 +47,11 @@ def fold_output_shift(graph: Graph) -> Graph:
                 yield node
                 continue
             value, weight, bias = node.inputs
-            name = f"{bias}+{shift.inputs[1]}"
-            added[name] = graph.constants[bias] + graph.constants[shift.inputs[1]].reshape(-1)
+            shifted = graph.constants[bias] + graph.constants[shift.inputs[1]].reshape(-1)
+            name = added.constant(f"{bias}+{shift.inputs[1]}", shifted, bias)
             yield dataclasses.replace(node, inputs=(value, weight, name), outputs=shift.outputs)
 
-    return graph.with_nodes(list(rewritten()), **added)
+    return added.graph(rewritten())
 
 
 def carry_mean_as_channel(graph: Graph) -> Graph:
@@ -82,33 +83,35 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
             "minus its mean; choose a profile without carry_mean_as_channel"
         )
     means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
-    copied = f"{graph.input}/ones"
+    added = Additions(graph)
+    copied = added.activation(f"{graph.input}/ones", graph.input)
     copy = Node(
         "Conv",
         subtraction.name,
-        (graph.input, "append_ones.weight", "append_ones.bias"),
+        (
+            graph.input,
+            added.constant("append_ones.weight", np.eye(4, 3, dtype=np.float32)[..., None, None]),
+            added.constant("append_ones.bias", np.array([0, 0, 0, 1], np.float32)),
+        ),
         (copied,),
         {"groups": 1},
     )
-    added = {
-        "append_ones.weight": np.eye(4, 3, dtype=np.float32).reshape(4, 3, 1, 1),
-        "append_ones.bias": np.array([0, 0, 0, 1], np.float32),
-    }
 
     def rewritten() -> Iterator[Node]:
         for node in graph.nodes:
             if node is subtraction:
                 yield copy
             elif node in entries:
-                weight = graph.constants[node.inputs[1]]
-                name = f"{node.inputs[1]}/ones"
-                ones = -(weight * means).sum(axis=1, keepdims=True)
-                added[name] = np.concatenate([weight, ones], axis=1)
-                yield dataclasses.replace(node, inputs=(copied, name, node.inputs[2]))
+                _, weight, bias = node.inputs
+                kernel = graph.constants[weight]
+                ones = -(kernel * means).sum(axis=1, keepdims=True)
+                wider = np.concatenate([kernel, ones], axis=1)
+                name = added.constant(f"{weight}/ones", wider, weight)
+                yield dataclasses.replace(node, inputs=(copied, name, bias))
             else:
                 yield node
 
-    return graph.with_nodes(list(rewritten()), **added)
+    return added.graph(rewritten())
 
 
 def convolve_before_pooling(graph: Graph) -> Graph:
@@ -116,16 +119,16 @@ def convolve_before_pooling(graph: Graph) -> Graph:
 
     An average that is rounded to 8 bits, and then weighed with all others of a picture, is wrong
     by as much everywhere. What is rounded for every pixel and then averaged is not: the errors of
-    thousands of pixels cancel. The two operators swap the names of their results, too, so that
-    the table of scales covers both.
+    thousands of pixels cancel. What lies between the two operators is then the convolution's
+    result for every pixel: it takes the place of the average, in tables of scales and by name.
     """
     moved: dict[str, Node] = {}
+    added = Additions(graph)
     for pool in graph.nodes:
         conv = graph.sole_consumer(pool.output) if pool.op == "GlobalAveragePool" else None
         if conv is not None and conv.op == "Conv" and graph.kernel_shape(conv)[-1] == 1:
             operands = (pool.inputs[0], *conv.inputs[1:])
-            moved[pool.output] = dataclasses.replace(conv, inputs=operands, outputs=pool.outputs)
-            moved[conv.output] = dataclasses.replace(
-                pool, inputs=pool.outputs, outputs=conv.outputs
-            )
-    return graph.with_nodes([moved.get(node.outputs[0], node) for node in graph.nodes])
+            between = (added.replacement(pool.output),)
+            moved[pool.output] = dataclasses.replace(conv, inputs=operands, outputs=between)
+            moved[conv.output] = dataclasses.replace(pool, inputs=between, outputs=conv.outputs)
+    return added.graph(moved.get(node.outputs[0], node) for node in graph.nodes)

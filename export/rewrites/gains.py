@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from export.graph import Array, Graph, Node
+from export.rewrites.additions import Additions
 from export.scales import Gain
 
 
@@ -33,17 +34,17 @@ def with_gains(graph: Graph, gains: Mapping[str, Gain]) -> Graph:
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others.
-        gains: The factors of activations or of each of their channels, 1 where none is given. Those
-            of operators other than convolutions and concatenations are the same before and after,
-            as ``quantize.gain_choice`` chooses them.
+        gains: As ``ScaleTable.gains``, 1 where none is given. Those of activations around operators
+            other than convolutions and concatenations are the same before and after, as
+            ``quantize.gain_choice`` chooses them.
     """
-    channels, added = graph.channels(), dict[str, Array]()
+    channels, added = graph.channels(), Additions(graph)
     joined = {node.output: node.inputs for node in graph.nodes if node.op == "Concat"}
 
     def factors(value: str) -> Array:
         if value in joined:
             return np.concatenate([factors(one) for one in joined[value]])
-        return np.full(channels[value], gains.get(value, 1.0), np.float32)
+        return np.full(channels[value], gains.get(graph.origin(value), 1.0), np.float32)
 
     def rewritten(node: Node) -> Node:
         if node.op != "Conv":
@@ -55,9 +56,11 @@ def with_gains(graph: Graph, gains: Mapping[str, Gain]) -> Graph:
         kernel, groups = graph.constants[weight], node.integer("groups")
         by_group = kernel.reshape(groups, -1, *kernel.shape[1:])
         divided = (by_group / before.reshape(groups, 1, -1, 1, 1)).reshape(kernel.shape)
-        operands = (value, f"{weight}/gains", f"{bias}/gains")
-        added[operands[1]] = divided * after.reshape(-1, 1, 1, 1)
-        added[operands[2]] = graph.constants[bias] * after
+        operands = (
+            value,
+            added.constant(f"{weight}/gains", divided * after.reshape(-1, 1, 1, 1), weight),
+            added.constant(f"{bias}/gains", graph.constants[bias] * after, bias),
+        )
         return dataclasses.replace(node, inputs=operands)
 
-    return graph.with_nodes([rewritten(node) for node in graph.nodes], **added)
+    return added.graph(map(rewritten, graph.nodes))

@@ -9,6 +9,7 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
+from export.rewrites.additions import Additions
 from export.rewrites.shuffles import chain_from_convolution
 
 
@@ -17,7 +18,7 @@ def make_convolutions_dense(graph: Graph) -> Graph:
 
     More MultAdds, all of them by zero, but many kernels for grouped convolutions are slower still.
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
 
     def rewritten() -> Iterator[Node]:
         for node in graph.nodes:
@@ -25,11 +26,11 @@ def make_convolutions_dense(graph: Graph) -> Graph:
                 yield node
                 continue
             value, weight, bias = node.inputs
-            name = f"{weight}/dense"
-            added[name] = block_diagonal(graph.constants[weight], node.integer("groups"))
+            dense = block_diagonal(graph.constants[weight], node.integer("groups"))
+            name = added.constant(f"{weight}/dense", dense, weight)
             yield dataclasses.replace(node, inputs=(value, name, bias), attributes={"groups": 1})
 
-    return graph.with_nodes(list(rewritten()), **added)
+    return added.graph(rewritten())
 
 
 def block_diagonal(weight: Array, groups: int) -> Array:
@@ -48,7 +49,7 @@ def split_shuffled_convolutions(graph: Graph) -> Graph:
     Channels of such a convolution may not cross its groups, so that its shuffle cannot be put in
     DCR order; each branch, an ungrouped convolution with a shuffle of its own, can.
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
     nodes = list(graph.nodes)
     for shuffle in [node for node in graph.nodes if node.op == "DepthToSpace"]:
         chain = chain_from_convolution(graph, shuffle)
@@ -61,34 +62,35 @@ def split_shuffled_convolutions(graph: Graph) -> Graph:
                 f"{conv.name}: the {groups} groups of this convolution do not hold whole channels "
                 "of the shuffle after it; make it dense"
             )
-        branches, constants = _branches(graph, chain, groups)
-        added.update(constants)
+        branches = _branches(graph, chain, groups, added)
         start = nodes.index(conv)
         nodes = [node for node in nodes if node not in chain]
         nodes[start:start] = branches
-    return graph.with_nodes(nodes, **added)
+    return added.graph(nodes)
 
 
-def _branches(
-    graph: Graph, chain: Sequence[Node], groups: int
-) -> tuple[list[Node], dict[str, Array]]:
-    """Return Split, one copy of ``chain`` per group, and Concat, with their constants."""
+def _branches(graph: Graph, chain: Sequence[Node], groups: int, added: Additions) -> list[Node]:
+    """Return Split, one copy of ``chain`` per group, and Concat; add what they read and make."""
     conv, shuffle = chain[0], chain[-1]
     source, weight, bias = conv.inputs
     kernels, biases = graph.constants[weight], graph.constants[bias]
-    pieces = tuple(f"{source}/{conv.output}.{group}" for group in range(groups))
+    pieces = tuple(
+        added.activation(f"{source}/{conv.output}.{group}", source) for group in range(groups)
+    )
     nodes = [Node("Split", conv.name, (source,), pieces, {"sizes": (kernels.shape[1],) * groups})]
-    constants: dict[str, Array] = {}
+    shuffled = []
     for group, piece in enumerate(pieces):
-        names = (f"{weight}/{group}", f"{bias}/{group}")
         rows = slice(group * kernels.shape[0] // groups, (group + 1) * kernels.shape[0] // groups)
-        constants[names[0]], constants[names[1]] = kernels[rows], biases[rows]
+        names = (
+            added.constant(f"{weight}/{group}", kernels[rows], weight),
+            added.constant(f"{bias}/{group}", biases[rows], bias),
+        )
         current = piece
         for link in chain:
             inputs = (current, *names) if link is conv else (current,)
-            current = f"{link.output}/{group}"
+            current = added.activation(f"{link.output}/{group}", link.output)
             attributes = {"groups": 1} if link is conv else link.attributes
             nodes.append(Node(link.op, link.name, inputs, (current,), attributes))
-    shuffled = tuple(f"{shuffle.output}/{group}" for group in range(groups))
-    nodes.append(Node("Concat", shuffle.name, shuffled, shuffle.outputs))
-    return nodes, constants
+        shuffled.append(current)
+    nodes.append(Node("Concat", shuffle.name, tuple(shuffled), shuffle.outputs))
+    return nodes

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph import Array, Graph, Node
+from export.rewrites.additions import Additions
 from export.scales import weight_scales
 from runtime.errors import UserError
 
@@ -64,13 +65,14 @@ def with_roundings(graph: Graph, roundings: Mapping[str, str]) -> Graph:
     Raises:
         UserError: If they do not fit the kernels of the graph.
     """
-    rounded: dict[str, Array] = {}
+    added, rounded = Additions(graph), dict[str, str]()
     for name, text in roundings.items():
         try:
             if not graph.is_constant(name):
                 raise ValueError("there is none")
             kernel = graph.constants[name]
-            rounded[f"{name}/rounded"] = rounded_kernel(kernel, as_flags(text, kernel.shape))
+            onto_integers = rounded_kernel(kernel, as_flags(text, kernel.shape))
+            rounded[name] = added.constant(f"{name}/rounded", onto_integers, name)
         except ValueError as error:
             raise UserError(
                 f"the table of scales does not fit the kernel '{name}': {error}; "
@@ -78,7 +80,6 @@ def with_roundings(graph: Graph, roundings: Mapping[str, str]) -> Graph:
             ) from error
 
     def reading(node: Node) -> Node:
-        inputs = tuple(f"{one}/rounded" if one in roundings else one for one in node.inputs)
-        return dataclasses.replace(node, inputs=inputs)
+        return dataclasses.replace(node, inputs=tuple(rounded.get(n, n) for n in node.inputs))
 
-    return graph.with_nodes([reading(node) for node in graph.nodes], **rounded)
+    return added.graph(map(reading, graph.nodes))

@@ -10,6 +10,7 @@ import numpy as np
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
 from export.operators import Trait, operators_with
+from export.rewrites.additions import Additions
 
 # Element-wise operators that commute with a permutation of channels.
 _CHANNELWISE = operators_with(Trait.PER_CHANNEL)
@@ -24,7 +25,7 @@ def convolve_before_shuffles(graph: Graph) -> Graph:
     features are never held at the higher resolution. Blocks of 3×3, with nine times the MultAdds
     and a kernel nearly half as large as the rest of CARN-M, lose on some targets and stay.
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
     channels, moved = graph.channels(), set[str]()
 
     def rewritten() -> Iterator[Node]:
@@ -33,16 +34,19 @@ def convolve_before_shuffles(graph: Graph) -> Graph:
             if conv is not None and 4 * channels[conv.output] <= channels[node.output]:
                 moved.add(conv.output)
                 weight, bias = conv.inputs[1:]
-                operands = (node.inputs[0], f"{weight}/blocks", f"{bias}/blocks")
-                added[operands[1]] = block_kernel(graph.constants[weight], 2)
-                added[operands[2]] = np.repeat(graph.constants[bias], 4)
-                blocks = f"{conv.output}/blocks"
+                kernel, shifts = graph.constants[weight], graph.constants[bias]
+                operands = (
+                    node.inputs[0],
+                    added.constant(f"{weight}/blocks", block_kernel(kernel, 2), weight),
+                    added.constant(f"{bias}/blocks", np.repeat(shifts, 4), bias),
+                )
+                blocks = added.activation(f"{conv.output}/blocks", conv.output)
                 yield dataclasses.replace(conv, inputs=operands, outputs=(blocks,))
                 yield dataclasses.replace(node, inputs=(blocks,), outputs=conv.outputs)
             elif node.outputs[0] not in moved:
                 yield node
 
-    return graph.with_nodes(list(rewritten()), **added)
+    return added.graph(rewritten())
 
 
 def block_kernel(weight: Array, block: int) -> Array:
@@ -80,26 +84,30 @@ def use_dcr_shuffles(graph: Graph) -> Graph:
     Raises:
         CannotLower: If a shuffle is fed by anything else, or by a grouped convolution.
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
     replaced: dict[str, Node] = {}
     for shuffle in graph.nodes:
         if shuffle.op != "DepthToSpace" or shuffle.attributes["mode"] == "DCR":
             continue
-        conv, block = chain_from_convolution(graph, shuffle)[0], shuffle.integer("block")
+        chain, block = chain_from_convolution(graph, shuffle), shuffle.integer("block")
+        conv = chain[0]
         if conv.integer("groups") != 1:
             raise CannotLower(
                 f"{conv.name}: a convolution in {conv.integer('groups')} groups feeds a shuffle; "
                 "make it dense or split it first"
             )
-        names = [f"{name}/dcr" for name in conv.inputs[1:]]
-        for old, new in zip(conv.inputs[1:], names, strict=True):
-            array = graph.constants[old]
-            added[new] = array[dcr_order(array.shape[0] // block**2, block)]
-        replaced[conv.output] = dataclasses.replace(conv, inputs=(conv.inputs[0], *names))
+        order = dcr_order(graph.kernel_shape(conv)[0] // block**2, block)
+        value, *constants = conv.inputs
+        permuted = (
+            added.constant(f"{name}/dcr", graph.constants[name][order], name) for name in constants
+        )
+        replaced[conv.output] = dataclasses.replace(conv, inputs=(value, *permuted))
+        for link in chain[:-1]:
+            added.replacement(link.output)
         replaced[shuffle.output] = dataclasses.replace(
             shuffle, attributes={"block": block, "mode": "DCR"}
         )
-    return graph.with_nodes([replaced.get(n.outputs[0], n) for n in graph.nodes], **added)
+    return added.graph(replaced.get(node.outputs[0], node) for node in graph.nodes)
 
 
 def dcr_order(channels: int, block: int) -> np.ndarray:
@@ -120,7 +128,7 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
 
     For NPUs without a depth-to-space operator (Arm Ethos-U).
     """
-    added: dict[str, Array] = {}
+    added = Additions(graph)
 
     def rewritten() -> Iterator[Node]:
         channels = graph.channels()
@@ -131,21 +139,19 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
             if node.attributes["mode"] != "CRD":
                 raise CannotLower(f"{node.name}: only CRD shuffles become transposed convolutions")
             block, outputs = node.integer("block"), channels[node.output]
-            names = (f"{node.output}/shuffle.weight", f"{node.output}/shuffle.bias")
             # Input channel c·r² + i·r + j writes output channel c at (i, j) of its r × r block.
-            added[names[0]] = np.einsum(
+            kernel = np.einsum(
                 "cd,ij->cidj", np.eye(outputs, dtype=np.float32), np.eye(block**2, dtype=np.float32)
             ).reshape(outputs * block**2, outputs, block, block)
-            added[names[1]] = np.zeros(outputs, np.float32)
-            yield Node(
-                "ConvTranspose",
-                node.name,
-                (node.inputs[0], *names),
-                node.outputs,
-                {"stride": block, "groups": 1},
+            operands = (
+                node.inputs[0],
+                added.constant(f"{node.output}/shuffle.weight", kernel),
+                added.constant(f"{node.output}/shuffle.bias", np.zeros(outputs, np.float32)),
             )
+            attributes = {"stride": block, "groups": 1}
+            yield Node("ConvTranspose", node.name, operands, node.outputs, attributes)
 
-    return graph.with_nodes(list(rewritten()), **added)
+    return added.graph(rewritten())
 
 
 def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:

@@ -334,7 +334,7 @@ class _ProgramWriter:
         kernel, axis, source = (
             self._graph.constants[weight],
             output_axis(node),
-            self._table.of(value),
+            self._table.of(self._graph.origin(value)),
         )
         integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
         real = integers * bias_scales(kernel, source, axis)
@@ -349,7 +349,7 @@ class _ProgramWriter:
         """Return ``variable`` rounded to the 8 bits of ``value``, in an int8 program."""
         if self._table is None:
             return variable
-        quantization = self._table.of(value)
+        quantization = self._table.of(self._graph.origin(value))
         zero = np.array(quantization.zero_point + 128, np.uint8)
         parameters = {
             "scale": self._constant(f"{value}/scale", np.array(quantization.scale, self._dtype)),

@@ -194,7 +194,8 @@ class _Builder:
 
     def _integer_operands(self, node: Node, table: ScaleTable) -> list[str]:
         value, weight, bias = node.inputs
-        kernel, axis, source = self._graph.constants[weight], output_axis(node), table.of(value)
+        kernel, axis = self._graph.constants[weight], output_axis(node)
+        source = table.of(self._graph.origin(value))
         integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
         scales = bias_scales(kernel, source, axis).astype(np.float32)
         return [
@@ -229,7 +230,7 @@ class _Builder:
         the Relu is one of integers: a Relu of real numbers ONNX Runtime computes as such, and the
         convolution before it too.
         """
-        quantization, shape = table.of(value), self._shape(value)
+        quantization, shape = table.of(self._graph.origin(value)), self._shape(value)
         operands = (
             self._constant(f"{value}/scale", np.array(quantization.scale, np.float32)),
             self._constant(f"{value}/zero", np.array(quantization.zero_point + 128, np.uint8)),

@@ -125,7 +125,7 @@ class _Translator:
         shape = self._shape(value)
         if self._table is None or self._float_io:
             return TensorInfo(value, "NHWC", "float32", shape)
-        found = self._table.of(value)
+        found = self._scale(value)
         return TensorInfo(
             value, "NHWC", "int8", shape, scale=found.scale, zero_point=found.zero_point
         )
@@ -154,7 +154,7 @@ class _Translator:
 
     def _translate(self, node: Node) -> None:
         if self._table is not None:
-            self._check_integer(node, self._table)
+            self._check_integer(node)
         match node.op:
             case "Conv":
                 self._convolution(node)
@@ -232,7 +232,7 @@ class _Translator:
         order = _KERNEL_ORDER[node.op]
         if self._table is None:
             return self._weights(weight, kernel.transpose(order)), self._weights(bias, shifts)
-        axis, source = output_axis(node), self._table.of(value)
+        axis, source = output_axis(node), self._scale(value)
         integers = quantized_weight(kernel, axis).transpose(order)
         # A bias that convolutions share still has a scale for each of their inputs.
         return (
@@ -248,7 +248,7 @@ class _Translator:
         """Clip between two constants, which must have the scale of the value they bound."""
         source, result = node.inputs[0], node.output
         value = self._tensors[source]
-        if self._table is not None and self._table.of(source) != self._table.of(result):
+        if self._table is not None and self._scale(source) != self._scale(result):
             value = self._requantized(value, self._like(result, f"{result}/requantized"))
         raised = self._like(result, f"{result}/raised")
         minimum = self._bound(result, "minimum", node.number("minimum"))
@@ -260,14 +260,14 @@ class _Translator:
     def _bound(self, value: str, name: str, bound: float) -> int:
         if self._table is None:
             return self._constant(f"{value}/{name}", np.array(bound, np.float32))
-        found = self._table.of(value)
+        found = self._scale(value)
         integer = np.clip(round(bound / found.scale) + found.zero_point, -128, 127)
         return self.file.add_constant(
             f"{value}/{name}", integer.astype(np.int8), np.array([found.scale]), found.zero_point
         )
 
     def _sigmoid(self, node: Node) -> None:
-        if self._table is None or self._table.of(node.output) == SIGMOID:
+        if self._table is None or self._scale(node.output) == SIGMOID:
             self._emit("LOGISTIC", node)
             return
         fixed = self._like(node.output, f"{node.output}/sigmoid", SIGMOID)
@@ -298,14 +298,14 @@ class _Translator:
         self.file.add_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT())
         return target
 
-    def _check_integer(self, node: Node, table: ScaleTable) -> None:
+    def _check_integer(self, node: Node) -> None:
         """Refuse what the integer form of an operator would compute wrongly."""
         if node.op not in _KERNEL_ORDER and any(map(self._graph.is_constant, node.inputs)):
             raise CannotLower(
                 f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
                 "convolution ('fold_output_shift', 'carry_mean_as_channel')"
             )
-        if node.op in _MOVES and len({table.of(v) for v in (*node.inputs, *node.outputs)}) > 1:
+        if node.op in _MOVES and len({self._scale(v) for v in (*node.inputs, *node.outputs)}) > 1:
             raise CannotLower(
                 f"{node.name}: {node.op} moves int8 values unchanged, but the table of scales "
                 f"gives {', '.join((*node.inputs, *node.outputs))} different scales; tie them or "
@@ -315,8 +315,8 @@ class _Translator:
     def _mul_version(self, node: Node) -> Version | None:
         if self._table is None:
             return None
-        first, second = (self._table.of(value).scale for value in node.inputs)
-        return GROWING_MUL if first * second >= self._table.of(node.output).scale else None
+        first, second = (self._scale(value).scale for value in node.inputs)
+        return GROWING_MUL if first * second >= self._scale(node.output).scale else None
 
     def _emit(
         self,
@@ -375,10 +375,15 @@ class _Translator:
         """Add a tensor of the shape and, unless another is given, the scale of ``value``."""
         if self._table is None:
             return self.file.add_tensor(name, np.float32, self._shape(value))
-        found = quantization or self._table.of(value)
+        found = quantization or self._scale(value)
         return self.file.add_tensor(
             name, np.int8, self._shape(value), [found.scale], found.zero_point
         )
+
+    def _scale(self, value: str) -> Quantization:
+        """Return the quantization of an activation of an int8 file."""
+        assert self._table is not None
+        return self._table.of(self._graph.origin(value))
 
     def _shape(self, value: str) -> Shape:
         resolution, channels = self._resolutions[value], self._channels[value]

@@ -6,6 +6,7 @@ per operator, and an interpreter of Core ML packages (Core ML itself runs on mac
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from export.capture import capture
 from export.execution import execute, tensors_of
-from export.graph import Graph, Node, origin
+from export.graph import Graph, Node
 from export.scales import (
     PIXELS,
     Quantization,
@@ -101,23 +102,25 @@ def _calibrated(
 ) -> ScaleTable:
     """Measure ranges and tie those that one concatenation, split or shuffle connects."""
     ranges: dict[str, tuple[float, float]] = {}
-    tied = {origin(value): origin(value) for value in graph.channels()}
+    tied = {value: value for value in map(graph.origin, graph.channels())}
 
     def leader(value: str) -> str:
         return value if tied[value] == value else leader(tied[value])
 
     def measure(name: str, value: Tensor) -> Tensor:
-        low, high = ranges.get(origin(name), (0.0, 0.0))
-        ranges[origin(name)] = (min(low, float(value.min())), max(high, float(value.max())))
+        captured = graph.origin(name)
+        low, high = ranges.get(captured, (0.0, 0.0))
+        ranges[captured] = (min(low, float(value.min())), max(high, float(value.max())))
         return value
 
     with torch.no_grad():
         execute(graph, torch.from_numpy(image), hook=measure)
     for node in graph.nodes:
         if node.op in {"Concat", "Split", "DepthToSpace"}:
-            for value in (*node.inputs, *node.outputs[1:]):
-                if (origin(value), origin(node.outputs[0])) not in requantized:
-                    tied[leader(origin(value))] = leader(origin(node.outputs[0]))
+            target, *values = map(graph.origin, (*node.outputs, *node.inputs))
+            for value in values:
+                if (value, target) not in requantized:
+                    tied[leader(value)] = leader(target)
     shared: dict[str, tuple[float, float]] = {}
     for value, (low, high) in ranges.items():
         known = shared.get(leader(value), (0.0, 0.0))
@@ -144,7 +147,7 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
         value, weight, bias = node.inputs
         kernel, axis = graph.constants[weight], output_axis(node)
         shape = [-1 if index == axis else 1 for index in range(4)]
-        scales, source = weight_scales(kernel, axis), table.of(value)
+        scales, source = weight_scales(kernel, axis), table.of(graph.origin(value))
         rounded = quantized_weight(kernel, axis) * scales.reshape(shape)
         integers = quantized_bias(graph.constants[bias], kernel, source, axis)
         real = (integers * bias_scales(kernel, source, axis)).astype(np.float32)
@@ -154,12 +157,12 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
     own = {name: tensor.numpy() for name, tensor in constants.items()}
 
     def round_to_8_bits(name: str, value: Tensor) -> Tensor:
-        quantization = table.of(name)
+        quantization = table.of(graph.origin(name))
         integers = torch.round(value / quantization.scale) + quantization.zero_point
         return (integers.clamp(-128, 127) - quantization.zero_point) * quantization.scale
 
     with torch.no_grad():
-        ready = graph.with_nodes(nodes, **own)
+        ready = dataclasses.replace(graph, nodes=tuple(nodes), constants=own)
         restored: Image = execute(ready, torch.from_numpy(image), hook=round_to_8_bits).numpy()
     return restored
 
@@ -241,10 +244,13 @@ OPERATOR_GRAPHS: Mapping[str, Graph] = {
         Node("GlobalAveragePool", "pool", ("image",), ("mean",)),
         Node("Mul", "scale", ("shifted", "mean"), ("restored_image",)),
     ),
-    "Requantize": _after_shift(
-        Node("Requantize", "requantize", ("shifted",), ("both/from.shifted",)),
-        Node("Concat", "concat", ("both/from.shifted", "image"), ("both",)),
-        Node("Relu", "relu", ("both",), ("restored_image",)),
+    "Requantize": dataclasses.replace(
+        _after_shift(
+            Node("Requantize", "requantize", ("shifted",), ("changed",)),
+            Node("Concat", "concat", ("changed", "image"), ("both",)),
+            Node("Relu", "relu", ("both",), ("restored_image",)),
+        ),
+        origins={"changed": "both"},
     ),
 }
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.errors import CannotLower
 from export.execution import execute
-from export.graph import Graph, Node, origin
+from export.graph import Graph, Node
 
 Capture = Callable[[str, int], Any]
 
@@ -231,12 +231,26 @@ def test_a_relu_is_fused_only_where_nothing_else_reads_the_sum() -> None:
 def test_with_nodes_drops_constants_that_nothing_reads() -> None:
     array = np.zeros((1, 3, 1, 1), np.float32)
     graph = Graph((Node("Add", "a", ("image", "old"), ("restored_image",)),), {"old": array})
-    changed = graph.with_nodes([Node("Add", "a", ("image", "new"), ("restored_image",))], new=array)
+    nodes = [Node("Add", "a", ("image", "new"), ("restored_image",))]
+    changed = graph.with_nodes(nodes, {"new": array}, {"new": "old"})
     assert set(changed.constants) == {"new"} and set(graph.constants) == {"old"}
 
 
-def test_a_value_added_by_rewrites_stands_for_its_origin() -> None:
-    assert origin("conv2d_3/part1/0") == "conv2d_3" == origin("conv2d_3")
+def test_what_rewrites_add_stands_for_what_was_captured() -> None:
+    array = np.zeros((1, 3, 1, 1), np.float32)
+    graph = Graph((Node("Add", "a", ("image", "k"), ("restored_image",)),), {"k": array})
+
+    def adding(constant: str) -> list[Node]:
+        return [Node("Add", "a", ("image", constant), ("restored_image",))]
+
+    once = graph.with_nodes(adding("one"), {"one": array}, {"one": "k"})
+    twice = once.with_nodes(adding("two"), {"two": array}, {"two": "one"})
+
+    assert (twice.origin("two"), twice.origin("image")) == ("k", "image")
+    assert twice.is_captured("image") and not twice.is_captured("two")
+    assert set(twice.origins) == {"two"}  # Nothing is kept of what is gone.
+    with pytest.raises(ValueError, match=r"^three: added without an origin"):
+        graph.with_nodes(adding("three"), {"three": array})
 
 
 def test_the_hook_sees_what_files_hold_and_changes_what_follows() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.execution import execute
-from export.graph import Graph, Node, origin
+from export.graph import Graph, Node
 from export.lowering import REWRITES, lower
 from export.profiles import PROFILES, profile_named
 from export.rewrites.exact import carry_mean_as_channel, convolve_before_pooling, fold_output_shift
@@ -125,7 +125,7 @@ def test_the_picture_and_its_channel_of_ones_pass_exactly() -> None:
     carried = carry_mean_as_channel(Graph((subtraction, conv), {**constants, "means": means}))
     shown: dict[str, torch.Tensor] = {}
     execute(carried, torch.rand(1, 3, 2, 2), hook=lambda n, v: shown.setdefault(n, v))
-    assert origin("image/ones") == "image"
+    assert carried.origin("image/ones") == "image"
     torch.testing.assert_close(shown["image/ones"][:, :3], shown["image"], rtol=0, atol=0)
     assert shown["image/ones"][:, 3].unique().tolist() == [1]
 
@@ -297,8 +297,8 @@ def test_a_profile_changes_no_output_of_a_network(
         with torch.no_grad():
             difference = execute(lowered, image) - execute(graph, image)
         assert difference.abs().max() <= 1e-5
-    # Every value keeps the name of the captured value it stands for: that is its scale's key.
-    assert {origin(value) for value in lowered.channels()} <= set(graph.channels())
+    # Every value stands for a captured one: that is its scale's key.
+    assert {lowered.origin(value) for value in lowered.channels()} <= set(graph.channels())
     assert (lowered.input, lowered.output, lowered.scale) == (graph.input, graph.output, 4)
 
 

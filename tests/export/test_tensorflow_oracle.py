@@ -87,7 +87,7 @@ def _restored(tf: Any, graph: Graph, image: Any, table: ScaleTable | None) -> An
     def rounded(name: str, value: Any) -> Any:
         if table is None:
             return value
-        found = table.of(name)
+        found = table.of(graph.origin(name))
         low, high = (found.scale * (end - found.zero_point) for end in (-128, 127))
         return tf.quantization.fake_quant_with_min_max_args(value, low, high)
 

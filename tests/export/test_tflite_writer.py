@@ -218,7 +218,7 @@ def after_two(*nodes: Node, channels: int = 3, **constants: Array) -> Graph:
     ]
     own = {"wa": weights(channels, 3, 3, 3, seed=3), "wb": weights(channels, 3, 1, 1, seed=4)}
     own["bias"] = weights(channels, seed=5)
-    return Graph((), {**own, **constants}).with_nodes([*two, *nodes])
+    return Graph((*two, *nodes), {**own, **constants}).with_nodes([*two, *nodes])
 
 
 def shuffle(block: int, mode: str) -> Graph:

@@ -50,7 +50,7 @@ def _values(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str,
 
     def look(name: str, value: Tensor) -> Tensor:
         remember(name, value)
-        return value if table is None else rounded(value, table.of(name))
+        return value if table is None else rounded(value, table.of(int8.graph.origin(name)))
 
     with torch.no_grad():
         if table is None:

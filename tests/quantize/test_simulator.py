@@ -83,14 +83,15 @@ def quantized_graphs(draw: st.DrawFn) -> tuple[Graph, ScaleTable]:
     nodes.append(Node("Add", "add", ("a", "b"), ("c",)))
     scales["c"] = scales["cat"] = _some_scale(random)
     # 'a' changes its scale on its way into the concatenation; 'c' has that scale already.
-    nodes.append(Node("Requantize", "cat", ("a",), ("cat/from.a",)))
-    nodes.append(Node("Concat", "cat", ("cat/from.a", "c"), ("cat",)))
+    nodes.append(Node("Requantize", "cat", ("a",), ("changed",)))
+    nodes.append(Node("Concat", "cat", ("changed", "c"), ("cat",)))
     convolve("cat", (8, 12), "d", draw(st.booleans()))
     shuffle = {"block": 2, "mode": "CRD"}
     nodes.append(Node("DepthToSpace", "shuffle", ("d",), ("e",), shuffle))
     scales["e"] = scales["d"]
     convolve("e", (3, 3), "restored_image", False)
-    return Graph(tuple(nodes), constants), ScaleTable("t", 2, "", "", scales, (), _NOTHING)
+    graph = Graph(tuple(nodes), constants, origins={"changed": "cat"})
+    return graph, ScaleTable("t", 2, "", "", scales, (), _NOTHING)
 
 
 def _convolved(integers: Integers, kernel: Integers, bias: Integers, groups: int) -> Integers:
@@ -112,12 +113,12 @@ def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Intege
     sums: dict[str, NDArray[np.floating]] = {}
 
     def quanta(value: str, target: Quantization) -> NDArray[np.float64]:
-        source = table.of(value)
+        source = table.of(graph.origin(value))
         return (held[value] - source.zero_point) * source.scale / target.scale
 
     for node in graph.nodes:
         relu = graph.fused_relu(node)
-        target = table.of(node.output if relu is None else relu.output)
+        target = table.of(graph.origin(node.output if relu is None else relu.output))
         match node.op:
             case "Conv":
                 value, weight, bias = node.inputs
