@@ -151,15 +151,17 @@ def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
         crops: Pictures, N × 3 × H × W in [0, 1], one after the other.
 
     Returns:
-        A summary of every activation that an int8 file holds, by its name in the captured graph:
-        that of all activations which stand for this one, for they share its scale.
+        A summary of every activation that an int8 file holds, by its name in the captured graph.
     """
     summaries: dict[str, Summary] = {}
+    names = graph.names
 
     def record(name: str, value: Tensor) -> Tensor:
-        captured, summary = graph.origin(name), Summary.of(value)
-        known = summaries.get(captured)
-        summaries[captured] = summary if known is None else known.merged(summary)
+        captured = graph.origin(name)
+        # What a rewrite added is observed only where the activation that it stands for is gone.
+        if name == captured or captured not in names:
+            summary, known = Summary.of(value), summaries.get(captured)
+            summaries[captured] = summary if known is None else known.merged(summary)
         return value
 
     with torch.inference_mode():
