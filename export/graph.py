@@ -216,8 +216,8 @@ class Graph:
     @property
     def names(self) -> frozenset[str]:
         """All activations and constants, and the kernels that are mixed from constants."""
-        made = (output for node in self.nodes for output in node.outputs)
-        return frozenset((*self.inputs, *self.constants, *made))
+        used = (name for node in self.nodes for name in (*node.inputs, *node.outputs))
+        return frozenset((self.input, *self.constants, *used))
 
     def with_nodes(
         self,
