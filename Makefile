@@ -26,7 +26,7 @@ refresh: .venv/dev
 # of this machine.
 lock: .venv/dev
 	$(PIP) install --upgrade --upgrade-strategy eager -e '.[dev]'
-	$(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements.lock
+	$(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements.lock
 
 clean:
 	rm -rf .venv dist build *.egg-info
