@@ -8,12 +8,14 @@ the sample. Compression, filters and interlacing stay Pillow's work.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from runtime.errors import UserError
@@ -38,12 +40,15 @@ def has_sixteen_bits(image: ImageFile) -> bool:
     return image.mode.startswith("I;16") or unpacker(image).endswith(";16B")
 
 
-def read_samples(image: ImageFile, path: Path) -> NDArray[np.uint16]:
+def read_samples(
+    image: ImageFile, path: Path, opened: Callable[[], AbstractContextManager[ImageFile]]
+) -> NDArray[np.uint16]:
     """Decode a 16-bit picture.
 
     Args:
         image: The opened picture, for which ``has_sixteen_bits`` holds.
-        path: Its file, which is decoded a second time for the low bytes.
+        path: Its file, for messages.
+        opened: Opens it once more: it is decoded a second time for the low bytes.
 
     Returns:
         H × W × C, uint16: grey, grey and alpha, RGB, or RGB and alpha.
@@ -61,19 +66,21 @@ def read_samples(image: ImageFile, path: Path) -> NDArray[np.uint16]:
         return ~grey if inverted else grey
     layout = unpacker(image)
     if layout == _GREY_ALPHA:
-        return _decoded_with(_AS_FOUR_BYTES, path).view(">u2").astype(np.uint16)
+        return _decoded_with(_AS_FOUR_BYTES, opened).view(">u2").astype(np.uint16)
     kind, _, order = layout.partition(";16")
     if kind not in ("RGB", "RGBA") or order not in _OTHER_ORDER:
         raise _unreadable(path)
     high = np.asarray(image).astype(np.uint16)
     high <<= 8
-    high |= _decoded_with(f"{kind};16{_OTHER_ORDER[order]}", path)
+    high |= _decoded_with(f"{kind};16{_OTHER_ORDER[order]}", opened)
     return high
 
 
-def _decoded_with(unpacker: str, path: Path) -> NDArray[np.uint8]:
+def _decoded_with(
+    unpacker: str, opened: Callable[[], AbstractContextManager[ImageFile]]
+) -> NDArray[np.uint8]:
     """Decode a picture with another unpacker than Pillow chose."""
-    with path.open("rb") as stream, Image.open(stream) as image:
+    with opened() as image:
         image.tile = [tile._replace(args=_renamed(tile.args, unpacker)) for tile in image.tile]
         return np.asarray(image)
 
