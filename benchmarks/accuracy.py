@@ -23,9 +23,10 @@ from tqdm import tqdm
 from export.parity import Restore as RestoreFloat
 from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
+from runtime.pictures.files import picture_paths
 from runtime.session import FloatPicture, Session
 from runtime.tiling import restore_tiled
-from training.data.pictures import Picture, picture_paths, read_rgb
+from training.data.pictures import Picture, read_rgb
 from training.degradations import bicubic, shdd
 from training.degradations.levels import Level
 from training.metrics import psnr_at, ssim_at

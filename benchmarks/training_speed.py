@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from runtime.pictures.files import picture_paths
 from training.data.batches import coming_batches, draw_batches, source_of
-from training.data.pictures import PatchSource, picture_paths
+from training.data.pictures import PatchSource
 from training.networks.interface import RestorationNetwork
 from training.networks.mepsnet import MepsnetConfig
 from training.optimization import Optimizer, matrices_of, muon_kernels

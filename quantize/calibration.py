@@ -15,7 +15,8 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
-from training.data.pictures import Picture, data_folder, picture_paths, read_rgb
+from runtime.pictures.files import picture_paths
+from training.data.pictures import Picture, data_folder, read_rgb
 from training.degradations import bicubic
 from training.degradations.shdd import distort
 

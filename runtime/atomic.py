@@ -7,6 +7,7 @@ temporary one and leaves what was there before.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -37,9 +38,9 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
         _move(temporary, destination)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"{destination}: cannot be written ({reason}); choose another folder or free some space"
-        ) from error
+        too_long = error.errno == errno.ENAMETOOLONG
+        remedy = "a shorter name" if too_long else "another folder or free some space"
+        raise UserError(f"{destination}: cannot be written ({reason}); choose {remedy}") from error
     finally:
         if temporary is not None:
             try:

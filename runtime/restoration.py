@@ -11,16 +11,19 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.atomic import replacing
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from runtime.pictures.files import (
-    PICTURE_SUFFIXES,
     PictureFile,
     check_format,
     encode_picture,
+    has_picture_suffix,
+    left_out,
     picture_format,
+    picture_paths,
     read_picture,
 )
-from runtime.pictures.samples import Samples, empty_padded
+from runtime.pictures.samples import BAND_ROWS, Samples, empty_padded
+from runtime.pictures.transparency import with_spread_colours
 from runtime.session import Session
 from runtime.tiling import restore_tiled
 
@@ -39,13 +42,15 @@ class Report:
 
     Attributes:
         finished: Files written.
-        skipped: Files that were there already and were left as they are.
+        skipped: Files that already existed and were left as they are.
         failures: For each picture that could not be restored one line that names it.
+        notes: For each file whose format could not hold all that the picture's said one line.
     """
 
     finished: tuple[Path, ...]
     skipped: tuple[Path, ...]
     failures: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def restore_picture(
@@ -60,13 +65,16 @@ def restore_picture(
 
     Args:
         session: The opened artifact.
-        picture: The picture. If grey, the result is the mean of the three restored channels.
+        picture: The picture. If it is grey or its channels are equal, so are those of the result:
+            the mean of the three that the network returns. Colours under fully transparent pixels
+            are replaced by those beside them.
         tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
         ensemble: Whether to average eight orientations (eight times slower).
         progress: Whether to draw bars of tiles if stderr is a terminal.
 
     Returns:
-        A picture ``session.scale`` times as high and wide, of the same type and colour profile.
+        A picture ``session.scale`` times as high and wide, of the same type, with the colour
+        profile and the metadata that still hold.
 
     Raises:
         UserError: If the artifact cannot restore a picture of this size.
@@ -76,18 +84,34 @@ def restore_picture(
         return restore_tiled(session, samples, tile, ensemble=ensemble, progress=progress, out=out)
 
     height, width = (session.scale * extent for extent in picture.pixels.shape[:2])
-    if picture.grey:
-        pixels = np.repeat(restored(picture.pixels[..., :1]), 3, axis=2)
+    alpha, colours = picture.alpha, picture.pixels
+    if alpha is not None:
+        colours = with_spread_colours(colours, alpha)
+    pixels: Samples = np.empty((height, width, 3), colours.dtype)
+    if colours.dtype == np.uint8:
+        pixels = empty_padded(height, width)
+    if picture.grey or _is_grey(colours):
+        restored(colours[..., :1], pixels[..., :1])
+        for channel in (1, 2):
+            pixels[..., channel] = pixels[..., 0]
     else:
-        eight_bit = picture.pixels.dtype == np.uint8
-        pixels = restored(picture.pixels, empty_padded(height, width) if eight_bit else None)
-    alpha = picture.alpha
+        restored(colours, pixels)
     # At scale 1 it stays: what damaged the colours did not damage the transparency.
     if alpha is not None and session.scale > 1:
         # A plane without structure has nothing to restore and could only gain errors.
         flat = alpha.min() == alpha.max()
         alpha = np.full((height, width, 1), alpha.flat[0]) if flat else restored(alpha)
-    return PictureFile(pixels, alpha, picture.grey, picture.icc)
+    metadata = picture.metadata.enlarged(session.scale)
+    return PictureFile(pixels, alpha, picture.grey, picture.icc, metadata)
+
+
+def _is_grey(pixels: Samples) -> bool:
+    """Tell whether the three channels are equal: a grey picture that is stored as RGB."""
+    first = pixels[..., :1]
+    return all(
+        np.array_equal(np.broadcast_to(first[band], pixels[band].shape), pixels[band])
+        for band in (slice(top, top + BAND_ROWS) for top in range(0, len(pixels), BAND_ROWS))
+    )
 
 
 def restore_file(
@@ -99,7 +123,7 @@ def restore_file(
     ensemble: bool = False,
     *,
     progress: bool = True,
-) -> None:
+) -> str | None:
     """Restore one picture file.
 
     Args:
@@ -111,13 +135,16 @@ def restore_file(
         ensemble: Whether to average eight orientations (eight times slower).
         progress: Whether to draw a bar of tiles if stderr is a terminal.
 
+    Returns:
+        A line on the metadata that the destination's format cannot hold, or None.
+
     Raises:
         UserError: If the destination exists, cannot be written or cannot hold the picture, or the
             source cannot be read. Nothing is left half written, Ctrl-C included.
     """
     source, destination = Path(source), Path(destination)
     picture_format(destination)
-    if destination.exists() and not overwrite:
+    if os.path.exists(destination) and not overwrite:  # noqa: PTH110  (see restore_all)
         raise _exists_already(destination)
     picture = read_picture(source)
     check_format(destination, picture, session.scale)
@@ -127,10 +154,12 @@ def restore_file(
             restored = restore_picture(session, picture, tile, ensemble, progress=progress)
             del picture  # an encoder may need as much memory again
             encode_picture(temporary, restored)
+            note = left_out(destination, restored)
     except MemoryError as error:
         raise UserError(
             f"{source}: not enough memory for the restored picture; cut it into smaller ones"
         ) from error
+    return note
 
 
 def restore_folder(
@@ -157,7 +186,9 @@ def restore_folder(
     )
 
 
-def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list[Job]:
+def destinations(
+    pictures: Sequence[Path], out: Path | None, scale: int, *, into_folder: bool = False
+) -> list[Job]:
     """Decide where each restored picture goes.
 
     Args:
@@ -166,6 +197,7 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
             pictures keep their names. None writes ``NAME_x4.png`` (at scale 1
             ``NAME_restored.png``) beside a file and the pictures of a folder into ``FOLDER_x4``.
         scale: Upscaling factor, for the names.
+        into_folder: Whether ``out`` is a folder whatever its name looks like.
 
     Raises:
         UserError: If a folder holds no pictures, if ``out`` cannot be the place for
@@ -173,18 +205,19 @@ def destinations(pictures: Sequence[Path], out: Path | None, scale: int) -> list
     """
     mark = f"x{scale}" if scale > 1 else "restored"
     single_file = len(pictures) == 1 and not pictures[0].is_dir()
-    if out is not None and single_file and not out.is_dir() and out.suffix:
+    into_folder = into_folder or (out is not None and out.is_dir())
+    if out is not None and single_file and not into_folder and out.suffix:
         picture_format(out)
         jobs = [Job(pictures[0], out)]
         _refuse_collisions(jobs)
         return jobs
-    if out is not None and (out.is_file() or (not out.is_dir() and _is_picture(out))):
+    if out is not None and (out.is_file() or (not into_folder and has_picture_suffix(out))):
         raise UserError(f"{out}: is a file, expected a folder for the restored pictures")
     jobs = []
     for path in pictures:
         if path.is_dir():
             folder = out or path.resolve().with_name(f"{path.resolve().name}_{mark}")
-            jobs += [Job(source, folder / source.name) for source in _pictures_in(path)]
+            jobs += [Job(source, folder / source.name) for source in picture_paths(path)]
         elif out is None:
             jobs.append(Job(path, path.with_name(f"{path.stem}_{mark}.png")))
         else:
@@ -204,7 +237,7 @@ def restore_all(
 ) -> Report:
     """Restore several pictures; one that fails is reported and the others are finished.
 
-    Pictures that are there already are skipped, so that a call that was interrupted can be
+    Pictures that already exist are skipped, so that a call that was interrupted can be
     repeated.
 
     Args:
@@ -217,19 +250,22 @@ def restore_all(
             picture of its tiles.
 
     Raises:
-        UserError: If every picture is there already.
+        UserError: If every picture already exists.
     """
-    skipped = [job.destination for job in jobs if job.destination.exists() and not overwrite]
+    # os.path asks, because Path.exists raises for names that are too long.
+    skipped = [job.destination for job in jobs if os.path.exists(job.destination)]  # noqa: PTH110
+    skipped = [] if overwrite else skipped
     if skipped and len(skipped) == len(jobs):
         raise _exists_already(*skipped)
     pending = [job for job in jobs if job.destination not in skipped]
     alone = len(pending) == 1
     finished: list[Path] = []
     failures: list[str] = []
+    notes: list[str] = []
     hidden = None if progress and not alone else True
     for job in tqdm(pending, unit="picture", disable=hidden):
         try:
-            restore_file(
+            note = restore_file(
                 session,
                 job.source,
                 job.destination,
@@ -239,33 +275,25 @@ def restore_all(
                 progress=progress and alone,
             )
             finished.append(job.destination)
+            notes += [] if note is None else [note]
         except UserError as error:
             failures.append(str(error))
-    return Report(tuple(finished), tuple(skipped), tuple(failures))
+        except Exception as error:  # whatever befalls one picture, the others are finished
+            failures.append(f"{job.source}: {type(error).__name__}: {first_line(error)}")
+    return Report(tuple(finished), tuple(skipped), tuple(failures), tuple(notes))
 
 
 def _exists_already(*paths: Path) -> UserError:
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return UserError(f"{paths[0]}{others}: there already; pass --overwrite to replace")
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    pictures = sorted(one for one in folder.iterdir() if _is_picture(one) and one.is_file())
-    if not pictures:
-        known = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise UserError(f"{folder}: holds no pictures ({known}); choose another folder")
-    return pictures
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES
+    return UserError(f"{paths[0]}{others}: already exists; pass --overwrite to replace")
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    taken: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for job in jobs:
-        destination = job.destination.resolve()
-        if destination == job.source.resolve():
+        # Path.resolve raises for symbolic links that lead to themselves.
+        destination, source = map(os.path.realpath, (job.destination, job.source))
+        if destination == source:
             raise UserError(f"{job.source}: would replace its original; choose another folder")
         if destination in taken:
             raise UserError(

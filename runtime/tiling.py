@@ -36,6 +36,8 @@ _DEFAULT_TILE = 128
 # The halos of networks without enlargement are wide: larger tiles waste less. Not larger still,
 # because LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/lab/mepsnet.md).
 _DEFAULT_TILE_AT_SCALE_1 = 160
+# Networks overshoot white by a tenth or two.
+_LARGEST_VALUE = 8.0
 # Pixels of a picture without a halo, where tiling is impossible and memory grows with the picture.
 _LARGEST_UNTILED = 2_000_000
 
@@ -150,8 +152,8 @@ def restore_tiled(
         scale·H × scale·W × channels in the same type, clamped; integers are rounded half to even.
 
     Raises:
-        UserError: If the picture is too large for an artifact whose halo is unknown, or a tile
-            size does not fit the artifact.
+        UserError: If the picture is too large for an artifact whose halo is unknown, a tile size
+            does not fit the artifact, or the network returns values that are no picture's.
     """
     height, width, channels = image.shape
     white = _white(image)
@@ -178,12 +180,32 @@ def restore_tiled(
             window = _as_input(_window(image, one), white, session.fixed_size)
             restored = self_ensemble.restore(run, window) if ensemble else run(window, 0)
             kept = restored[one.rows.kept_of_window(scale), one.columns.kept_of_window(scale)]
+            _check_values(kept)
             if channels == 1:
                 kept = kept.mean(axis=2, keepdims=True)
             kept = np.clip(kept, 0, 1) * np.float32(white)
             integer = np.issubdtype(image.dtype, np.integer)
             out[one.rows.kept(scale), one.columns.kept(scale)] = np.rint(kept) if integer else kept
     return out
+
+
+def _check_values(restored: FloatPicture) -> None:
+    """Refuse what no restored picture holds, before clamping hides it.
+
+    Raises:
+        UserError: If values are not finite, or far beyond [0, 1].
+    """
+    largest = float(np.abs(restored).max())
+    if not math.isfinite(largest):
+        raise UserError(
+            "the network returned values that are not finite; its weights are damaged, or its "
+            "arithmetic overflows: export it again, or as float32"
+        )
+    if largest > _LARGEST_VALUE:
+        raise UserError(
+            f"the network returned values up to {largest:.0f}, expected [0, 1]; export it so that "
+            "it takes and returns pictures in [0, 1] and not, for example, in [0, 255]"
+        )
 
 
 _Run = Callable[[FloatPicture, int], FloatPicture]

@@ -45,6 +45,7 @@ from quantize.ptq import find_scales
 from reslite.shipping import ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from runtime.pictures.files import picture_paths
 from tools.result_tables import (
     artifacts_table,
     multadds_finding,
@@ -54,7 +55,7 @@ from tools.result_tables import (
 )
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
-from training.data.pictures import Picture, data_folder, picture_paths
+from training.data.pictures import Picture, data_folder
 from training.degradations import bicubic, shdd
 from training.degradations.levels import Level
 

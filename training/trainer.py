@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from runtime.errors import UserError
 from runtime.hidden_tensorflow import without_tensorflow
+from runtime.pictures.files import picture_paths
 from training.checkpoint import save_tensors
 from training.data.batches import coming_batches, source_of
-from training.data.pictures import picture_paths, read_all
+from training.data.pictures import read_all
 from training.interruption import interruptions_held_back
 from training.recipe import Recipe
 from training.run import Run

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from runtime.formats import Precision
+
+_PIPE = "-"
 
 
 @click.command(
@@ -24,9 +31,9 @@ from runtime.formats import Precision
 @click.option(
     "--out",
     "-o",
-    type=click.Path(path_type=Path),
-    help="A picture file for one picture, else a folder [default: PICTURE_x4.png or _restored.png "
-    "beside it, FOLDER_x4/ for a folder].",
+    help="A picture file for one picture, else a folder; a name that ends in / is a folder's, - is "
+    "the standard output, as PNG [default: PICTURE_x4.png or _restored.png beside it, FOLDER_x4/ "
+    "for a folder].",
 )
 @click.option(
     "--tile", type=click.IntRange(min=8), help="Side of the tiles in pixels [default: about 128]."
@@ -41,7 +48,7 @@ def command(
     model: str,
     scale: int | None,
     precision: str | None,
-    out: Path | None,
+    out: str | None,
     tile: int | None,
     ensemble: bool,
     runtime_name: str | None,
@@ -49,18 +56,58 @@ def command(
     overwrite: bool,
     no_verify: bool,
 ) -> int:
-    """Restore PICTURES: files, or folders of them. Large ones are restored in tiles."""
+    """Restore PICTURES: files, or folders of them. Large ones are restored in tiles.
+
+    A picture called - is read from the standard input.
+    """
     from reslite.loading import open_model
     from runtime.restoration import destinations, restore_all
 
-    with open_model(model, scale, precision, not no_verify, runtime_name, threads) as session:
-        jobs = destinations(pictures, out, session.scale)
+    to_folder = out is not None and out.endswith(("/", os.sep))
+    with (
+        _pipes(pictures, out) as (sources, destination),
+        open_model(model, scale, precision, not no_verify, runtime_name, threads) as session,
+    ):
+        jobs = destinations(sources, destination, session.scale, into_folder=to_folder)
         report = restore_all(session, jobs, overwrite=overwrite, tile=tile, ensemble=ensemble)
-    for failure in report.failures:
-        click.echo(f"reslite: {failure}", err=True)
-    for path in report.finished:
-        click.echo(f"{path}")
+    for line in (*report.notes, *report.failures):
+        click.echo(f"reslite: {line}", err=True)
+    if out != _PIPE:
+        for path in report.finished:
+            click.echo(f"{path}")
     if len(jobs) > 1:
         counts = (len(report.finished), len(report.skipped), len(report.failures))
-        click.echo("{} restored, {} there already, {} failed".format(*counts))
+        click.echo("{} restored, {} already exist, {} failed".format(*counts))
     return 2 if report.failures else 0
+
+
+@contextmanager
+def _pipes(
+    pictures: tuple[Path, ...], out: str | None
+) -> Iterator[tuple[tuple[Path, ...], Path | None]]:
+    """Put files in the places of the standard input and output.
+
+    Yields:
+        The pictures and the destination, as files and folders.
+    """
+    from_pipe, to_pipe = Path(_PIPE) in pictures, out == _PIPE
+    destination = None if out is None else Path(out)
+    if not from_pipe and not to_pipe:
+        yield pictures, destination
+        return
+    if len(pictures) > 1:
+        raise click.UsageError("- stands for one picture: name no other beside it")
+    if to_pipe and sys.stdout.isatty():
+        raise click.UsageError("-o - writes a PNG to the standard output: redirect it to a file")
+    if from_pipe and out is None:
+        raise click.UsageError("a picture from the standard input needs --out: a file, or -")
+    with tempfile.TemporaryDirectory() as folder:
+        if from_pipe:
+            pictures = (Path(folder) / "standard input",)
+            pictures[0].write_bytes(sys.stdin.buffer.read())
+        if to_pipe:
+            destination = Path(folder) / "restored.png"
+        yield pictures, destination
+        if to_pipe and destination is not None and destination.exists():
+            sys.stdout.buffer.write(destination.read_bytes())
+            sys.stdout.buffer.flush()

@@ -217,7 +217,7 @@ def test_restore_finishes_the_good_pictures_and_names_the_bad(
     outcome = cli("restore", tmp_path, "--model", model, "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "cut.png" in outcome.err
-    assert "1 restored, 0 there already, 1 failed" in outcome.out
+    assert "1 restored, 0 already exist, 1 failed" in outcome.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 import runtime
 from runtime.errors import UserError
-from runtime.pictures.files import PictureFile, read_picture
+from runtime.pictures.files import PictureFile, read_picture, write_picture
+from runtime.pictures.metadata import Metadata
 from runtime.restoration import (
     Job,
     destinations,
@@ -53,7 +54,7 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
 def test_colours_and_alpha_are_restored_apart(
     onnx_session: Session, dtype: type, tile: int | None
 ) -> None:
-    pixels, alpha = _noise(21, 18, 3, dtype), _noise(21, 18, 1, dtype)
+    pixels, alpha = _noise(21, 18, 3, dtype), np.maximum(_noise(21, 18, 1, dtype), 1)
 
     restored = restore_picture(onnx_session, PictureFile(pixels, alpha, icc=b"icc"), tile)
 
@@ -70,6 +71,49 @@ def test_grey_stays_grey(onnx_session: Session) -> None:
 
     assert restored.grey
     assert _close(restored.pixels, _expected(onnx_session, grey).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_that_is_stored_as_rgb_stays_grey(onnx_session: Session, dtype: type) -> None:
+    grey = _noise(9, 8, 1, dtype)
+
+    restored = restore_picture(onnx_session, PictureFile(grey.repeat(3, axis=2)))
+
+    assert not restored.grey
+    assert _close(restored.pixels, _expected(onnx_session, grey).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_under_transparent_pixels_do_not_show(
+    onnx_session: Session, dtype: type, hidden: int
+) -> None:
+    white = np.iinfo(dtype).max
+    alpha = np.zeros((20, 20, 1), dtype)
+    alpha[4:16, 4:16] = white
+    colour = np.full((20, 20, 3), (200, 60, 40)).astype(dtype) * dtype(white // 255)
+    pixels = np.where(alpha > 0, colour, hidden * (white // 255)).astype(dtype)
+
+    restored, expected = (
+        restore_picture(onnx_session, PictureFile(one, alpha)) for one in (pixels, colour)
+    )
+
+    visible = restored.alpha[..., 0] > 0
+    difference = np.abs(restored.pixels.astype(int) - expected.pixels.astype(int))
+    assert difference[visible].max() <= 2 * (white // 255)
+
+
+def test_metadata_and_density_follow(tmp_path: Path, onnx_session: Session) -> None:
+    said = Metadata(density=(1000.0, 500.0), texts=(("Author", "me"),))
+    write_picture(tmp_path / "a.png", PictureFile(_noise(8, 8, 3), metadata=said))
+    jobs = [Job(tmp_path / "a.png", tmp_path / name) for name in ("b.png", "b.webp")]
+
+    report = restore_all(onnx_session, jobs)
+
+    assert read_picture(tmp_path / "b.png").metadata == said.enlarged(2)
+    assert report.notes == (
+        f"{tmp_path / 'b.webp'}: WEBP cannot hold pixel density, 1 texts; left out",
+    )
 
 
 def test_uniform_alpha_stays_uniform(onnx_session: Session) -> None:
@@ -193,6 +237,45 @@ def test_one_bad_file_is_reported_and_the_others_are_finished(
     assert report.failures[0].startswith(f"{folder / 'b.png'}: ")
     assert report.skipped == ()
     assert capsys.readouterr().err == ""  # no bar where there is no terminal
+
+
+def test_whatever_befalls_one_picture_the_others_are_finished(
+    tmp_path: Path, onnx_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "fine.png", PictureFile(_noise(8, 8, 3)))
+    long = tmp_path / f"{'x' * 250}.png"
+    write_picture(tmp_path / "y.png", PictureFile(_noise(8, 9, 3)))
+    (tmp_path / "y.png").rename(long)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    write_picture(tmp_path / "odd.png", PictureFile(_noise(5, 8, 3)))
+    run = onnx_session.run
+
+    def refusing(image: np.ndarray) -> np.ndarray:
+        if len(image) == 5:
+            raise RuntimeError("Non-zero status code\nand more")
+        return run(image)
+
+    monkeypatch.setattr(onnx_session, "run", refusing)
+    pictures = [long, tmp_path / "loop.png", tmp_path / "odd.png", tmp_path / "fine.png"]
+
+    report = restore_all(onnx_session, destinations(pictures, None, 2))
+
+    assert report.finished == (tmp_path / "fine_x2.png",)
+    for failure, expected in zip(
+        report.failures,
+        ("choose a shorter name", "Too many levels of symbolic links", "Non-zero status code"),
+        strict=True,
+    ):
+        assert expected in failure
+        assert "\n" not in failure
+    assert str(pictures[2]) in report.failures[2]
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path, onnx_session: Session) -> None:
+    write_picture(tmp_path / "in" / "a.png", PictureFile(_noise(8, 8, 3)))
+    (tmp_path / "in" / "._a.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    report = restore_folder(onnx_session, tmp_path / "in", tmp_path / "out")
+    assert report.finished == (tmp_path / "out" / "a.png",)
 
 
 def test_a_repeated_call_finishes_what_is_missing(folder: Path, onnx_session: Session) -> None:

@@ -209,6 +209,25 @@ def test_out_receives_the_result(onnx_session: Session) -> None:
     np.testing.assert_array_equal(out, restore_tiled(onnx_session, image))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "not finite"), (-np.inf, "not finite"), (231.0, "up to 231, expected")],
+)
+def test_values_that_are_no_pictures_are_refused(
+    onnx_session: Session, monkeypatch: pytest.MonkeyPatch, value: float, message: str
+) -> None:
+    run = onnx_session.run
+
+    def damaged(image: np.ndarray) -> np.ndarray:
+        restored = run(image)
+        restored[-1, -1, -1] = value
+        return restored
+
+    monkeypatch.setattr(onnx_session, "run", damaged)
+    with pytest.raises(UserError, match=message):
+        restore_tiled(onnx_session, np.zeros((9, 9, 3), np.uint8))
+
+
 @pytest.mark.parametrize("tile", [8, 128])
 def test_ensemble_in_tiles_equals_ensemble_of_the_whole(onnx_session: Session, tile: int) -> None:
     image = _picture(23, 31, np.uint16)

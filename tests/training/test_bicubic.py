@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.data.pictures import picture_paths, read_rgb
+from runtime.pictures.files import picture_paths
+from training.data.pictures import read_rgb
 from training.degradations import bicubic
 
 _NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from skimage import color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from runtime.pictures.files import picture_paths
 from training import metrics
-from training.data.pictures import picture_paths, read_rgb
+from training.data.pictures import read_rgb
 from training.degradations import bicubic
 
 # Bicubic ×4, PSNR-Y as every paper prints it (Ahn et al. 2018, Table 1). The Set14 that is handed

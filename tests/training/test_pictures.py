@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from runtime.errors import UserError
+from runtime.pictures.files import picture_paths
 from training.data.batches import Batch
-from training.data.pictures import PatchSource, data_folder, picture_paths, read_rgb
+from training.data.pictures import PatchSource, data_folder, read_rgb
 
 
 def test_the_data_folder_is_named_by_the_environment(

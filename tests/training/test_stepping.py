@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from runtime.errors import UserError
+from runtime.pictures.files import picture_paths
 from training.data.batches import Batch, draw_batches, drawn_ahead, source_of
-from training.data.pictures import picture_paths
 from training.recipe import load_recipe
 from training.run import Run
 from training.stepping import GraphedSteps, revive, train_step

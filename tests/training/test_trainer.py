@@ -17,11 +17,12 @@ from PIL import Image
 
 from benchmarks.report.curves import read_curves
 from runtime.errors import UserError
+from runtime.pictures.files import picture_paths
 from training import trainer
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.data.batches import Batch, draw_batches
-from training.data.pictures import PatchSource, picture_paths, read_all
+from training.data.pictures import PatchSource, read_all
 from training.optimization import Optimizer
 from training.recipe import Recipe, load_recipe
 from training.run import Run

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError
-from runtime.pictures.files import PICTURE_SUFFIXES, read_picture
+from runtime.pictures.files import read_picture
 from training.degradations import bicubic
 
 Picture = NDArray[np.uint8]
@@ -35,20 +35,6 @@ def data_folder() -> Path | None:
     if not folder.is_dir():
         raise UserError(f"RESLITE_DATA={named}: no such folder; unset it or correct the path")
     return folder.resolve()
-
-
-def picture_paths(folder: Path) -> list[Path]:
-    """Return the picture files directly in ``folder``, sorted by name.
-
-    Raises:
-        UserError: If the folder does not exist or holds no picture.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected a folder of pictures")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        raise UserError(f"{folder}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return paths
 
 
 def read_rgb(path: Path) -> Picture:

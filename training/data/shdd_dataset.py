@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.data.pictures import Picture, picture_paths, read_rgb
+from runtime.pictures.files import picture_paths
+from training.data.pictures import Picture, read_rgb
 from training.degradations.levels import Level
 from training.degradations.shdd import Explanation, distort, read_explanation
 
