@@ -7,8 +7,10 @@ from functools import partial
 
 from export.graph import Graph
 from export.lowering import apply, int8_steps, steps_named
+from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.pooling import cut_at_pooling
-from export.scales import ScaleTable, with_corrected_biases, with_requantization
+from export.rewrites.requantization import with_requantization
+from export.scales import ScaleTable
 from export.sources import Source
 from export.variants import Variant
 from runtime.errors import UserError

@@ -1,9 +1,8 @@
-"""The one table of scales, and the integers every int8 file holds.
+"""The one table of scales, and its file.
 
-Quantization is decided once, by ``quantize``; the simulator and the three writers all take their
-numbers from here, so that they cannot disagree. Weights are symmetric int8 in [−127, 127] with one
-scale per output channel, activations 8-bit with one scale and zero point per tensor, biases int32
-with the scale of the weights times that of the input.
+Quantization is decided once, by ``quantize``; the simulator and the writers all take their numbers
+from here and from ``export.integers``, so that they cannot disagree. Activations are 8-bit with one
+scale and zero point per tensor.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from export.graph import Array, Graph, Node
-from export.rewrites.additions import Additions
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -158,105 +154,3 @@ def read_scale_table(path: Path) -> ScaleTable:
         raise UserError(f"{path}: no such table of scales; run 'reslite quantize' first") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a table of scales ({error}); make it anew") from error
-
-
-def output_axis(node: Node) -> int:
-    """Return the axis of a kernel that counts output channels."""
-    return 1 if node.op == "ConvTranspose" else 0
-
-
-# A channel whose weights are this much smaller than the largest of its kernel says next to nothing;
-# a scale as small as its weights would leave no int32 that holds its bias.
-_SMALLEST_CHANNEL = 1e-4
-
-
-def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
-    """Return one scale per output channel, so that the largest weight becomes ±127.
-
-    Channels with hardly any weights beside the others', or none, take a larger scale, so that their
-    biases fit.
-    """
-    others = tuple(index for index in range(kernel.ndim) if index != axis)
-    largest = np.abs(kernel).max(axis=others)
-    # Below that, scales would not be normal float32 numbers any more.
-    most = largest.max() if largest.max() > 1e-30 else 1.0
-    chosen = np.where(largest > 0, np.maximum(largest, _SMALLEST_CHANNEL * most), most)
-    scales: NDArray[np.float32] = (chosen / 127).astype(np.float32)
-    return scales
-
-
-def quantized_weight(kernel: Array, axis: int = 0) -> NDArray[np.int8]:
-    """Return the int8 kernel that belongs to ``weight_scales``."""
-    shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
-    scaled: Array = kernel / weight_scales(kernel, axis).reshape(shape)
-    return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
-
-
-def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[np.float64]:
-    """Return the scales of a bias: those of the weights times that of the input."""
-    return weight_scales(kernel, axis).astype(np.float64) * source.scale
-
-
-def quantized_bias(
-    bias: Array, kernel: Array, source: Quantization, axis: int = 0
-) -> NDArray[np.int32]:
-    """Return the int32 bias, saturated where it fits no 32 bits."""
-    limit = 2.0**31 - 1
-    rounded = np.rint(bias / bias_scales(kernel, source, axis))
-    return np.clip(rounded, -limit, limit).astype(np.int32)
-
-
-def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
-    """Add the corrections of ``table`` to the biases of convolutions.
-
-    Args:
-        graph: Of ``export.lowering.int8_form``, before all other rewrites: some change the order of
-            channels.
-        table: The scales and corrections.
-    """
-    added = Additions(graph)
-
-    def corrected(node: Node) -> Node:
-        shifts = table.corrections.get(graph.origin(node.outputs[0]))
-        if shifts is None or node.op != "Conv":
-            return node
-        value, weight, bias = node.inputs
-        channels = len(graph.constants[bias])
-        if len(shifts) != channels:
-            raise UserError(
-                f"scales of {table.model} ×{table.scale} correct {len(shifts)} channels of "
-                f"'{node.output}', which has {channels}; run 'reslite quantize' again"
-            )
-        # Convolutions that share a bias are corrected each for its own input.
-        own = graph.constants[bias] + np.array(shifts, np.float32)
-        name = added.constant(f"{bias}/{node.output}", own, bias)
-        return replace(node, inputs=(value, weight, name))
-
-    return added.graph(map(corrected, graph.nodes))
-
-
-def with_requantization(graph: Graph, table: ScaleTable) -> Graph:
-    """Insert the ``Requantize`` nodes that ``table`` asks for.
-
-    A value that enters several concatenations of one scale is requantized once.
-    """
-    wanted, added = set(table.requantized), Additions(graph)
-    nodes: list[Node] = []
-    made: dict[tuple[str, Quantization], str] = {}
-    for node in graph.nodes:
-        if node.op != "Concat":
-            nodes.append(node)
-            continue
-        joined = graph.origin(node.output)
-        target, inputs = table.of(joined), []
-        for value in node.inputs:
-            if (graph.origin(value), joined) not in wanted:
-                inputs.append(value)
-                continue
-            key = (value, target)
-            if key not in made:
-                made[key] = added.activation(f"{node.output}/from.{value}", joined)
-                nodes.append(Node("Requantize", node.name, (value,), (made[key],)))
-            inputs.append(made[key])
-        nodes.append(Node("Concat", node.name, tuple(inputs), node.outputs))
-    return added.graph(nodes)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from export.execution import execute
 from export.graph import Graph
+from export.rewrites.requantization import with_requantization
 from export.rewrites.roundings import with_roundings
-from export.scales import ScaleTable, with_requantization
+from export.scales import ScaleTable
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
 
 # More, or larger ones, change nothing: a channel has thousands of values in each.

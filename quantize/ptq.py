@@ -16,18 +16,12 @@ from tqdm import tqdm
 from export.capture import capture
 from export.execution import execute
 from export.graph import Graph
+from export.integers import output_axis, weight_scales
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
-from export.scales import (
-    PIXELS,
-    SIGMOID,
-    Quantization,
-    ScaleTable,
-    output_axis,
-    weight_scales,
-    with_requantization,
-)
+from export.rewrites.requantization import with_requantization
+from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import (

@@ -1,6 +1,6 @@
 """The quantized graph in torch: what every int8 file must compute, to the integer.
 
-Weights, biases and activations hold exactly the integers of ``export.scales``, written as real
+Weights, biases and activations hold exactly the integers of ``export.integers``, written as real
 numbers; a convolution of those is the integer convolution times its multipliers. Runtimes hold
 those in float32 and multiply in float32, and so does the simulator: a sum that lies on a tie is
 rounded as they round it. One that goes the other way can change a tenth of the outputs. This is the
@@ -20,16 +20,10 @@ from torch import Tensor, nn
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
+from export.integers import output_axis, quantized_bias, quantized_weight, weight_scales
 from export.parity import Restore
 from export.rewrites.additions import Additions
-from export.scales import (
-    Quantization,
-    ScaleTable,
-    output_axis,
-    quantized_bias,
-    quantized_weight,
-    weight_scales,
-)
+from export.scales import Quantization, ScaleTable
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from runtime.formats import Format
 
@@ -41,7 +35,7 @@ class Simulator(nn.Module):
 
     Args:
         graph: Lowered for int8, with the ``Requantize`` nodes that
-            ``export.scales.with_requantization`` adds.
+            ``export.rewrites.requantization`` adds.
         table: The scales.
         dtype: Of pictures and arithmetic; in float64 it is exact for networks of any width.
         arithmetic: What a runtime makes of sums and of changes of scale.
@@ -127,7 +121,7 @@ def check_constants(graph: Graph) -> None:
 
     Raises:
         CannotLower: If a node other than a convolution reads a constant: the table of scales
-            covers activations, and ``export.scales`` weights and biases, nothing else.
+            covers activations, and ``export.integers`` weights and biases, nothing else.
     """
     for node in graph.nodes:
         if node.op not in CONVOLUTIONS and any(graph.is_constant(name) for name in node.inputs):

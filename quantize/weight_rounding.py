@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from export.execution import execute
 from export.graph import Array, Graph, Node
+from export.integers import weight_scales
 from export.rewrites.roundings import Flags, as_text, in_quanta
-from export.scales import weight_scales
 from quantize.sensitivity import sensitivities
 
 _PICTURES = 16

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph import Array, Graph, Node
+from export.integers import weight_scales
 from export.rewrites.additions import Additions
-from export.scales import weight_scales
 from runtime.errors import UserError
 
 Flags = NDArray[np.bool_]

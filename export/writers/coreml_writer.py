@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.graph import Graph, Node
-from export.scales import (
-    ScaleTable,
+from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
     quantized_weight,
     weight_scales,
 )
+from export.scales import ScaleTable
 from export.writers.writing import Written, planar_pooling, planar_tensor
 from runtime.atomic import replacing
 from runtime.errors import UserError

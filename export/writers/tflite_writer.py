@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.graph import Graph, Node
-from export.operators import Trait, operators_with
-from export.scales import (
-    SIGMOID,
-    Quantization,
-    ScaleTable,
+from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
     quantized_weight,
     weight_scales,
 )
+from export.operators import Trait, operators_with
+from export.scales import SIGMOID, Quantization, ScaleTable
 from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
 from export.writers.writing import Written
 from runtime.atomic import replacing

@@ -17,7 +17,8 @@ from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import profile_named
-from export.scales import PIXELS, Quantization, ScaleTable, with_requantization
+from export.rewrites.requantization import with_requantization
+from export.scales import PIXELS, Quantization, ScaleTable
 from export.writers.onnx_writer import write_onnx
 from export.writers.tflite_writer import write_tflite
 from export.writers.writing import Written

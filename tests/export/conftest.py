@@ -24,16 +24,14 @@ from torch.nn import functional as F
 from export.capture import capture
 from export.execution import execute, tensors_of
 from export.graph import Graph, Node
-from export.scales import (
-    PIXELS,
-    Quantization,
-    ScaleTable,
+from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
     quantized_weight,
     weight_scales,
 )
+from export.scales import PIXELS, Quantization, ScaleTable
 from runtime.manifest import Calibration
 from training.networks.carn import AtScale, Carn, CarnConfig
 

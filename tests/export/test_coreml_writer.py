@@ -18,7 +18,8 @@ from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
-from export.scales import ScaleTable, with_requantization
+from export.rewrites.requantization import with_requantization
+from export.scales import ScaleTable
 from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from runtime.errors import UserError
 from runtime.formats import Precision

@@ -21,9 +21,10 @@ from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import int8_form, lower
+from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.exact import fold_template_bank
 from export.rewrites.pooling import cut_at_pooling
-from export.scales import SIGMOID, ScaleTable, with_corrected_biases
+from export.scales import SIGMOID, ScaleTable
 from export.sources import Source
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize.calibration import calibration_record

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from export.graph import Array, Graph, Node
+from export.integers import quantized_weight, weight_scales
 from export.rewrites.roundings import (
     Flags,
     as_flags,
@@ -17,7 +18,6 @@ from export.rewrites.roundings import (
     rounded_kernel,
     with_roundings,
 )
-from export.scales import quantized_weight, weight_scales
 from runtime.errors import UserError
 
 _kernels = arrays(

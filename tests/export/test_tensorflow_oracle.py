@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from export.execution import execute
 from export.graph import Graph, Node
+from export.integers import weight_scales
 from export.lowering import lower
 from export.profiles import profile_named
-from export.scales import ScaleTable, weight_scales
+from export.scales import ScaleTable
 from export.writers.tflite_writer import write_tflite
 from runtime.formats import Precision
 

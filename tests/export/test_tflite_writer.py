@@ -19,8 +19,9 @@ from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import profile_named
+from export.rewrites.requantization import with_requantization
 from export.rewrites.shuffles import use_transposed_convolutions
-from export.scales import Quantization, ScaleTable, with_requantization
+from export.scales import Quantization, ScaleTable
 from export.writers.tflite_writer import write_tflite
 from runtime.errors import UserError
 from runtime.formats import Precision

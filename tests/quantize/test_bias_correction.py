@@ -16,8 +16,10 @@ from export.execution import execute
 from export.graph import Graph
 from export.lowering import int8_form, lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile
+from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.gains import with_gains
-from export.scales import ScaleTable, with_corrected_biases, with_requantization
+from export.rewrites.requantization import with_requantization
+from export.scales import ScaleTable
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops
 from quantize.ptq import as_image

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from export.capture import capture
 from export.graph import Graph, Node
+from export.integers import quantized_bias
 from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
-from export.scales import PIXELS, Quantization, ScaleTable, quantized_bias, with_requantization
+from export.rewrites.requantization import with_requantization
+from export.scales import PIXELS, Quantization, ScaleTable
 from quantize import load_scales, ptq, scales_path
 from quantize.arithmetic import ARITHMETIC, Arithmetic
 from quantize.calibration import calibration_crops, calibration_pictures, calibration_record

@@ -23,19 +23,12 @@ from export.bundle import bundle_of
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
+from export.integers import quantized_bias, quantized_weight, weight_scales
 from export.lowering import int8_form, lower
 from export.parity import Restore, parity_pictures
 from export.profiles import PROFILES, QUANTIZED_FORM
-from export.scales import (
-    PIXELS,
-    Quantization,
-    ScaleTable,
-    quantized_bias,
-    quantized_weight,
-    read_scale_table,
-    weight_scales,
-    with_requantization,
-)
+from export.rewrites.requantization import with_requantization
+from export.scales import PIXELS, Quantization, ScaleTable, read_scale_table
 from export.sources import Source
 from export.variants import Variant
 from export.writers.tflite_writer import write_tflite

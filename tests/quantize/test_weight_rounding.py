@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from export.execution import execute
 from export.graph import Array, Graph
+from export.integers import quantized_weight, weight_scales
 from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.gains import with_gains
+from export.rewrites.requantization import with_requantization
 from export.rewrites.roundings import as_flags, in_quanta, rounded_kernel
-from export.scales import (
-    ScaleTable,
-    quantized_weight,
-    weight_scales,
-    with_corrected_biases,
-    with_requantization,
-)
+from export.scales import ScaleTable
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops
 from quantize.ptq import as_image
