@@ -23,7 +23,7 @@ from export.scales import ScaleTable
 from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from runtime.errors import UserError
 from runtime.formats import Precision
-from runtime.manifest import TensorInfo, sha256_of, size_of
+from runtime.manifest import TensorInfo, size_of
 
 Image = NDArray[np.float32]
 Picture = Callable[[int, int], Image]
@@ -245,17 +245,11 @@ def test_int8_programs_round_where_the_simulation_does(
     assert written.operators["quantize"] == written.operators["dequantize"] == len(shown)
 
 
-def test_equal_graphs_make_equal_packages(
-    tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
-) -> None:
-    graph = _lowered(captured("carn-m", 4).graph, "int8")
-    table = calibrated(graph, picture(2, 2))
-    for name in ("one", "two"):
-        write_coreml(graph, tmp_path / f"{name}.mlpackage", "int8", table)
-    assert sha256_of(tmp_path / "one.mlpackage") == sha256_of(tmp_path / "two.mlpackage")
-    manifest = json.loads((tmp_path / "one.mlpackage" / "Manifest.json").read_text())
+def test_the_package_names_its_program(tmp_path: Path, small_graph: Graph) -> None:
+    write_coreml(small_graph, tmp_path / "a.mlpackage", "float32")
+    manifest = json.loads((tmp_path / "a.mlpackage" / "Manifest.json").read_text())
     root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
-    assert (tmp_path / "one.mlpackage" / "Data" / root["path"]).is_file()
+    assert (tmp_path / "a.mlpackage" / "Data" / root["path"]).is_file()
 
 
 def test_a_package_replaces_the_one_before(tmp_path: Path, small_graph: Graph) -> None:

@@ -255,17 +255,8 @@ def test_a_fixed_size_is_the_only_one(tmp_path: Path, captured: Capture, picture
         _run(path, picture(6, 10))
 
 
-def test_equal_graphs_make_equal_files(
-    tmp_path: Path,
-    captured: Capture,
-    picture: Picture,
-    calibrated: Calibrate,
-    files: dict[str, Path],
-) -> None:
-    graph = _lowered(captured("carn-m", 4).graph, "int8")
-    again = tmp_path / "again.onnx"
-    written = write_onnx(graph, again, "int8", calibrated(graph, picture(8, 8)))
-    assert again.read_bytes() == files["int8"].read_bytes()
+def test_sizes_are_free_unless_fixed(tmp_path: Path, small_graph: Graph) -> None:
+    written = write_onnx(small_graph, tmp_path / "network.onnx", "float32")
     assert written.input.shape == written.output.shape == (1, 3, None, None)
 
 

@@ -156,17 +156,6 @@ def test_recursive_weights_are_stored_once(
     assert weights < path.stat().st_size < weights + 110_000
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_equal_graphs_give_equal_bytes(
-    tmp_path: Path, captured: Fixture, picture: Fixture, calibrated: Fixture, precision: Precision
-) -> None:
-    graph = lowered(captured("carn-m", 4).graph, precision)
-    table = calibrated(graph, picture(4, 4))
-    for name in ("first", "second"):
-        write_tflite(graph, tmp_path / name, precision, table, float_io=True)
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_npu_files_have_a_fixed_shape_and_no_shuffles(
