@@ -609,17 +609,20 @@ def test_formats_are_checked_for_the_enlarged_picture() -> None:
         check_format(Path("a.tif"), wide, scale=2)
 
 
-def test_writing_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.png"
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+def test_writing_replaces_whole_files_only(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource")  # Windows has none
+    path = tmp_path / name
     write_picture(path, PictureFile(_noise(4, 4, 3)))
     before = path.read_bytes()
 
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("runtime.pictures.png._write_chunk", full_disk)
-    with pytest.raises(UserError, match="No space left on device"):
-        write_picture(path, PictureFile(_noise(5, 5, 3)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            write_picture(path, PictureFile(_noise(64, 64, 3)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
