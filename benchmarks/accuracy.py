@@ -1,10 +1,7 @@
-"""PSNR and SSIM of a network or an artifact on pictures, by the protocol of the literature.
+"""PSNR and SSIM of a network or an artifact on pictures, as its task says (``training.tasks``).
 
-Super-resolution: the low-resolution pictures are MATLAB's bicubic reduction of the high-resolution
-ones unless they come with them; scores are taken on Y after cutting a border of ``scale`` pixels.
-At scale 1 pictures are distorted region by region (``training.degradations.shdd``) unless they come
-so, scores are taken on RGB without a crop (``training.metrics``), and each kind of region is scored
-too.
+Pictures that come alone are degraded here, always in the same way; others come with their degraded
+forms. Where a degradation differs from region to region, each kind of region is scored, too.
 """
 
 from __future__ import annotations
@@ -27,55 +24,55 @@ from runtime.pictures.files import picture_paths
 from runtime.session import FloatPicture, Session
 from runtime.tiling import restore_tiled
 from training.data.pictures import Picture, read_rgb
-from training.degradations import bicubic, shdd
-from training.degradations.levels import Level
-from training.metrics import psnr_at, ssim_at
+from training.degradations.bicubic import crop_to_multiple
+from training.degradations.degradation import Region, version_random
+from training.degradations.shdd import read_explanation
+from training.tasks import TASKS, EvaluationSet, Task
 
 Restore = Callable[[Picture], Picture]
 """From a low-resolution picture, H × W × 3 uint8, to the restored one, scale·H × scale·W × 3."""
 
-DISTORTION_SEED = 2020
-"""Of the distortions that pictures are scored with: they are always the same."""
+DEGRADATION_SEED = 2020
+"""Of the degradations that pictures are scored with: they are always the same."""
 
 _SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its reduction.
+    """A picture and its degraded form.
 
     Attributes:
         name: File name, for the rows of a result.
         low: h × w × 3, uint8.
         high: scale·h × scale·w × 3, uint8.
-        regions: What befell the picture where, at scale 1.
+        task: What leads back from ``low`` to ``high``, and how a result is scored.
+        regions: What befell the picture where, for degradations that differ from region to region.
     """
 
     name: str
     low: Picture
     high: Picture
-    regions: tuple[shdd.Region, ...] = ()
+    task: Task
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor."""
+        return int(self.high.shape[0] // self.low.shape[0])
 
     @classmethod
-    def damaged(cls, name: str, picture: Picture, scale: int, level: Level) -> Pair:
-        """Return a picture and its reduction, or at scale 1 its distortion."""
-        return (
-            cls.reduced(name, picture, scale) if scale > 1 else cls.distorted(name, picture, level)
-        )
+    def degraded(cls, name: str, picture: Picture, task: Task, scale: int) -> Pair:
+        """Return a picture, cut to a multiple of ``scale``, and its degraded form.
 
-    @classmethod
-    def distorted(cls, name: str, picture: Picture, level: Level) -> Pair:
-        """Return a picture and its distortion, which the name and the level decide."""
-        found = shdd.distort(picture, level, DISTORTION_SEED, Path(name).stem, 0)
-        return cls(name, found.pixels, picture, found.regions)
-
-    @classmethod
-    def reduced(cls, name: str, picture: Picture, scale: int) -> Pair:
-        """Return a picture, cut to a multiple of ``scale``, and its bicubic reduction."""
-        high = bicubic.crop_to_multiple(picture, scale)
+        Nothing but the name and the task decide what is random in it.
+        """
+        high = crop_to_multiple(picture, scale)
         if 0 in high.shape:
             raise UserError(f"{name}: {_size(picture)} is too small to be reduced {scale} times")
-        return cls(name, bicubic.reduce(high, scale), high)
+        random = version_random(DEGRADATION_SEED, Path(name).stem, 0)
+        found = task.degradation.degrade(high, scale, random)
+        return cls(name, found.pixels, high, task, found.regions)
 
 
 class Pairs(Sized, Protocol):
@@ -91,80 +88,100 @@ class FolderPairs:
     """The pairs of a folder, read when they are needed.
 
     Attributes:
-        high: Paths of the high-resolution pictures.
-        low: Paths of their damaged forms, or None to damage them here.
+        paths: Of every picture, and of its degraded form; None to degrade it here.
+        task: What befell them.
         scale: Upscaling factor.
-        level: Of the distortions at scale 1.
     """
 
-    high: tuple[Path, ...]
-    low: tuple[Path, ...] | None
+    paths: tuple[tuple[Path, Path | None], ...]
+    task: Task
     scale: int
-    level: Level = "moderate"
+
+    @property
+    def come_degraded(self) -> bool:
+        """Whether degraded forms lie beside the pictures."""
+        return any(low is not None for _, low in self.paths)
 
     def __len__(self) -> int:
-        return len(self.high)
+        return len(self.paths)
 
     def __iter__(self) -> Iterator[Pair]:
-        for index, path in enumerate(self.high):
-            if self.low is None:
-                yield Pair.damaged(path.name, read_rgb(path), self.scale, self.level)
+        for high, low in self.paths:
+            if low is None:
+                yield Pair.degraded(high.name, read_rgb(high), self.task, self.scale)
             else:
-                yield self._given(path, self.low[index])
+                yield self._given(high, low)
 
     def _given(self, high: Path, low: Path) -> Pair:
         large, small = read_rgb(high), read_rgb(low)
-        large = bicubic.crop_to_multiple(large, self.scale)
+        large = crop_to_multiple(large, self.scale)
         expected = (small.shape[0] * self.scale, small.shape[1] * self.scale)
         if large.shape[:2] != expected:
             raise UserError(
                 f"{low}: {_size(small)} is not {high.name} ({_size(large)}) reduced {self.scale} "
                 "times; put matching pictures into the two folders"
             )
-        explained = low.with_suffix(".json")
-        regions = shdd.read_explanation(explained).regions if explained.is_file() else ()
-        return Pair(low.name if self.scale == 1 else high.name, small, large, regions)
+        degradation, explanation = self.task.degradation, low.with_suffix(".json")
+        explained = bool(degradation.kinds) and explanation.is_file()
+        regions = read_explanation(explanation).regions if explained else ()
+        name = low.name if degradation.versions > 1 else high.name
+        return Pair(name, small, large, self.task, regions)
 
 
-def pairs_in(folder: Path, scale: int, level: Level = "moderate") -> FolderPairs:
+def pairs_in(folder: Path, task: Task, scale: int) -> FolderPairs:
     """Find the pictures to score on.
 
     Args:
-        folder: High-resolution pictures, or a folder ``HR`` of them with their reductions beside
-            it in ``LRx<scale>`` or ``LR`` (names equal, or with ``x<scale>`` at the end). At scale
-            1 ``LR`` holds distorted pictures, several of each (names equal, or with the number of
-            the version at the end: ``bird_03``), as 'reslite make-dataset' writes them.
+        folder: High-resolution pictures, or a folder ``HR`` of them with their degraded forms
+            beside it in ``LRx<scale>`` or ``LR`` (names equal, or with ``x<scale>`` at the end).
+            Where a degradation is random, ``LR`` may hold several versions of each (names equal, or
+            with the number of the version at the end: ``bird_03``), as 'reslite make-dataset'
+            writes them.
+        task: What befell them, or is to befall those that come alone.
         scale: Upscaling factor.
-        level: How pictures that come alone are distorted at scale 1.
 
     Raises:
-        UserError: If there are no pictures, or one has no reduction.
+        UserError: If there are no pictures, or one has no counterpart.
     """
     nested = folder / "HR"
     high = picture_paths(nested if nested.is_dir() else folder)
     reductions = (folder / f"LRx{scale}", folder / "LR")
     lower = next((one for one in reductions if nested.is_dir() and one.is_dir()), None)
     if lower is None:
-        return FolderPairs(tuple(high), None, scale, level)
-    if scale == 1:
-        return _versions(high, picture_paths(lower))
+        return FolderPairs(tuple((path, None) for path in high), task, scale)
+    if task.degradation.versions > 1:
+        return FolderPairs(_versions(high, picture_paths(lower), scale), task, scale)
     by_stem = {path.stem.removesuffix(f"x{scale}"): path for path in picture_paths(lower)}
     missing = next((path for path in high if path.stem not in by_stem), None)
     if missing is not None:
         raise UserError(f"{lower}: holds no reduction of {missing.name}; add it or remove {lower}")
-    return FolderPairs(tuple(high), tuple(by_stem[path.stem] for path in high), scale)
+    return FolderPairs(tuple((path, by_stem[path.stem]) for path in high), task, scale)
 
 
-def _versions(originals: Sequence[Path], distorted: Sequence[Path]) -> FolderPairs:
-    """Pair every distorted picture with its original."""
+def evaluation_pairs(chosen: EvaluationSet, data: Path, scale: int) -> FolderPairs:
+    """Return the pairs of a set of evaluation pictures, whose folders lie below ``data``."""
+    random = np.random.default_rng(chosen.seed)
+    found: list[tuple[Path, Path | None]] = []
+    for name, count in chosen.folders.items():
+        paths = picture_paths(data / name)
+        order = sorted(random.permutation(len(paths))[:count])
+        found += [(paths[index], None) for index in order]
+    return FolderPairs(tuple(found), TASKS[chosen.degradation.name], scale)
+
+
+def _versions(
+    originals: Sequence[Path], degraded: Sequence[Path], scale: int
+) -> tuple[tuple[Path, Path | None], ...]:
+    """Pair every degraded picture with its original."""
     by_stem = {path.stem: path for path in originals}
-    high = []
-    for path in distorted:
-        stem = path.stem if path.stem in by_stem else re.sub(r"_\d+$", "", path.stem)
+    found = []
+    for path in degraded:
+        stem = path.stem.removesuffix(f"x{scale}")
+        stem = stem if stem in by_stem else re.sub(r"_\d+$", "", stem)
         if stem not in by_stem:
             raise UserError(f"{path}: its original is missing; put it into {originals[0].parent}")
-        high.append(by_stem[stem])
-    return FolderPairs(tuple(high), tuple(distorted), 1)
+        found.append((by_stem[stem], path))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -174,11 +191,11 @@ class RegionScore:
     Attributes:
         kind: What befell it.
         samples: How many: pixels times channels.
-        before: As it was distorted.
+        before: As it was degraded.
         after: As it was restored.
     """
 
-    kind: shdd.Kind
+    kind: str
     samples: int
     before: float
     after: float
@@ -190,9 +207,9 @@ class PictureScore:
 
     Attributes:
         name: Its file name.
-        psnr: PSNR in dB (see ``psnr_at``); inf if the restored picture is equal.
+        psnr: PSNR in dB, as the task scores it; inf if the restored picture is equal.
         ssim: SSIM; None if the picture is smaller than SSIM's window of 11 × 11.
-        regions: Of its regions, at scale 1.
+        regions: Of its regions, where there are some.
     """
 
     name: str
@@ -210,24 +227,26 @@ class Scores:
             is infinite; inf if all are.
         ssim: Mean SSIM over the pictures that have one; None if none has.
         rows: One for each picture.
+        kinds: Kinds of regions, in the order of tables.
     """
 
     psnr: float
     ssim: float | None
     rows: tuple[PictureScore, ...]
+    kinds: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> int:
         """How many pictures were scored."""
         return len(self.rows)
 
-    def by_kind(self) -> dict[shdd.Kind, tuple[float, float]]:
+    def by_kind(self) -> dict[str, tuple[float, float]]:
         """Return the PSNR in dB before and after restoration of every kind of region.
 
         It is that of the mean squared error over all samples of the kind; inf where that is 0.
         """
-        found: dict[shdd.Kind, tuple[float, float]] = {}
-        for kind in shdd.STRENGTHS:
+        found: dict[str, tuple[float, float]] = {}
+        for kind in self.kinds:
             regions = [one for row in self.rows for one in row.regions if one.kind == kind]
             samples = sum(one.samples for one in regions)
             if samples:
@@ -236,24 +255,25 @@ class Scores:
         return found
 
 
-def score(restore: Restore, pairs: Pairs, scale: int, progress: bool = False) -> Scores:
-    """Score a restorer.
+def score(restore: Restore, pairs: Pairs, progress: bool = False) -> Scores:
+    """Score a restorer as the task of the pairs says.
 
     Args:
         restore: From low to high resolution: ``session_restorer``, ``network_restorer``, or
             ``baseline``.
-        pairs: The pictures.
-        scale: Upscaling factor; it decides the protocol.
+        pairs: The pictures, all of one task.
         progress: Whether to show a progress bar (never when stderr is no terminal).
 
     Raises:
         UserError: If a picture has nothing left without its border, or a result is of another
             size than its picture.
     """
-    rows = []
+    rows: list[PictureScore] = []
+    kinds: tuple[str, ...] = ()
     bar = tqdm(pairs, total=len(pairs), unit="picture", leave=False, disable=_hidden(progress))
     for pair in bar:
-        rows.append(_score_one(restore(pair.low), pair, scale))
+        rows.append(_score_one(restore(pair.low), pair))
+        kinds = pair.task.degradation.kinds
     if not rows:
         raise UserError("no pictures to score; name a folder that holds some")
     unequal = [row.psnr for row in rows if math.isfinite(row.psnr)]
@@ -262,27 +282,13 @@ def score(restore: Restore, pairs: Pairs, scale: int, progress: bool = False) ->
         psnr=float(np.mean(unequal)) if unequal else math.inf,
         ssim=float(np.mean(similarities)) if similarities else None,
         rows=tuple(rows),
+        kinds=kinds,
     )
 
 
-def baseline(scale: int) -> Restore:
-    """Return what needs no network: bicubic enlargement; at scale 1 the picture as it is."""
-    return lambda picture: bicubic.enlarge(picture, scale) if scale > 1 else picture
-
-
-def baseline_name(scale: int) -> str:
-    """Return what tables call the baseline."""
-    return "bicubic" if scale > 1 else "distorted"
-
-
-def psnr_name(scale: int) -> str:
-    """Return what tables call the PSNR of a scale's protocol."""
-    return "PSNR-Y" if scale > 1 else "PSNR"
-
-
-def ssim_name(scale: int) -> str:
-    """Return what tables call the SSIM of a scale's protocol."""
-    return "SSIM-Y" if scale > 1 else "SSIM"
+def baseline(task: Task, scale: int) -> Restore:
+    """Return the restorer that needs no network."""
+    return lambda picture: task.baseline(picture, scale)
 
 
 def finite(value: float | None) -> float | None:
@@ -342,20 +348,22 @@ def max_abs_diff(
     return largest_difference(restore, reference, inputs or parity_pictures(size))
 
 
-def _score_one(restored: Picture, pair: Pair, scale: int) -> PictureScore:
+def _score_one(restored: Picture, pair: Pair) -> PictureScore:
+    scale, scoring = pair.scale, pair.task.scoring
     if restored.shape != pair.high.shape:
         raise UserError(
             f"{pair.name}: restored to {_size(restored)}, expected {_size(pair.high)}; is this an "
             f"artifact for ×{scale}?"
         )
-    inner = min(pair.high.shape[:2]) - (2 * scale if scale > 1 else 0)
+    border = scoring.border(scale)
+    inner = min(pair.high.shape[:2]) - 2 * border
     if inner < 1:
         raise UserError(
-            f"{pair.name}: {_size(pair.high)} has nothing left without the border of {scale} "
-            f"pixels; remove it, scored pictures need at least {2 * scale + 1} pixels a side"
+            f"{pair.name}: {_size(pair.high)} has nothing left without the border of {border} "
+            f"pixels; remove it, scored pictures need at least {2 * border + 1} pixels a side"
         )
-    similarity = ssim_at(scale, restored, pair.high) if inner >= _SSIM_WINDOW else None
-    quality = psnr_at(scale, restored, pair.high)
+    similarity = scoring.ssim(restored, pair.high, scale) if inner >= _SSIM_WINDOW else None
+    quality = scoring.psnr(restored, pair.high, scale)
     return PictureScore(pair.name, quality, similarity, tuple(_region_scores(restored, pair)))
 
 

@@ -36,6 +36,7 @@ from runtime.records import read_record, write_record
 from runtime.session import Session
 from training.catalogue import file_stem
 from training.data.pictures import Picture
+from training.tasks import Task
 
 BASELINES = Path(__file__).parent / "baselines"
 """One file for each gated model and scale."""
@@ -157,8 +158,8 @@ def read_snapshot(path: Path) -> Snapshot:
         raise UserError(f"{path}: no baseline; make one with '{UPDATE_COMMAND}'") from error
 
 
-def gate_pictures(scale: int) -> list[Pair]:
-    """Return the gate's pictures: crops of those that ship with scikit-image, damaged.
+def gate_pictures(task: Task, scale: int) -> list[Pair]:
+    """Return the gate's pictures: crops of those that ship with scikit-image, degraded.
 
     Raises:
         UserError: If scikit-image is not installed.
@@ -173,7 +174,7 @@ def gate_pictures(scale: int) -> list[Pair]:
     for name, left, top in _CROPS:
         picture: Picture = getattr(data, name)()
         crop = picture[top : top + _CROP, left : left + _CROP]
-        pairs.append(Pair.damaged(f"{name} {left},{top}", crop, scale, "moderate"))
+        pairs.append(Pair.degraded(f"{name} {left},{top}", crop, task, scale))
     return pairs
 
 
@@ -314,7 +315,7 @@ def _present(manifest: Manifest, folder: Path) -> list[Artifact]:
 
 def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
     restore = session_restorer(session)
-    scores = score(restore, pairs, session.scale)
+    scores = score(restore, pairs)
     if scores.ssim is None:
         raise UserError("the gate's pictures are too small for SSIM; use larger ones")
     return Quality(

@@ -17,21 +17,14 @@ from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
 from runtime.pictures.files import picture_paths
 from training.data.pictures import Picture, data_folder, read_rgb
-from training.degradations import bicubic
-from training.degradations.shdd import distort
+from training.degradations.degradation import version_random
+from training.tasks import Task
 
 COUNT = 48
 """Crops, and at most as many pictures."""
 
-CROP = 48
-"""Side of a low-resolution crop in pixels: wider than CARN's receptive field."""
-
-CROP_AT_SCALE_1 = 96
-"""Side of a crop that is distorted region by region: wider than the receptive field of mepsnet-s,
-and room for several distortions, so that what is pooled over it is pooled over a mixture."""
-
 _SMALLEST_CROP = 8
-_DISTORTION_SEED = 48
+_DEGRADATION_SEED = 48
 
 _SCIKIT_IMAGE = (
     "astronaut.png",
@@ -89,19 +82,20 @@ def scikit_image_pictures() -> list[Path]:
 
 def calibration_crops(
     paths: Sequence[Path],
+    task: Task,
     scale: int,
     count: int = COUNT,
     size: int | None = None,
     seed: int = 0,
 ) -> list[Picture]:
-    """Cut crops from pictures in turn and damage them: bicubic reduction, at scale 1 distortion.
+    """Cut crops from pictures in turn and degrade them.
 
     Args:
         paths: High-resolution pictures.
+        task: What the network undoes.
         scale: Reduction factor.
         count: How many crops.
-        size: Their side in low-resolution pixels, smaller where a picture is; None for ``CROP``,
-            or ``CROP_AT_SCALE_1``.
+        size: Their side in low-resolution pixels, smaller where a picture is; None for the task's.
         seed: The same seed cuts the same crops.
 
     Returns:
@@ -111,13 +105,13 @@ def calibration_crops(
         UserError: If a picture is too small.
     """
     random = np.random.default_rng(seed)
-    size = size or (CROP if scale > 1 else CROP_AT_SCALE_1)
+    size = size or task.calibration_crop
     crops: list[Picture | None] = [None] * count
     # Picture by picture, so that each is decoded once and one is in memory at a time.
     for first, path in enumerate(paths[:count]):
         picture = read_rgb(path)
         for index in range(first, count, len(paths)):
-            crops[index] = _random_crop(random, picture, path, scale, size)
+            crops[index] = _random_crop(random, picture, path, task, scale, size)
     return [crop for crop in crops if crop is not None]
 
 
@@ -130,7 +124,7 @@ def calibration_record(paths: Sequence[Path]) -> Calibration:
 
 
 def _random_crop(
-    random: np.random.Generator, picture: Picture, path: Path, scale: int, size: int
+    random: np.random.Generator, picture: Picture, path: Path, task: Task, scale: int, size: int
 ) -> Picture:
     height, width = (min(size, side // scale) for side in picture.shape[:2])
     if min(height, width) < _SMALLEST_CROP:
@@ -142,7 +136,7 @@ def _random_crop(
     top = int(random.integers(picture.shape[0] - height * scale + 1))
     left = int(random.integers(picture.shape[1] - width * scale + 1))
     window = picture[top : top + height * scale, left : left + width * scale]
-    if scale == 1:
-        version = int(random.integers(1 << 16))
-        return distort(window, "moderate", _DISTORTION_SEED, path.stem, version).pixels
-    return bicubic.reduce(window, scale)
+    degradation = task.degradation
+    version = int(random.integers(1 << 16)) if degradation.versions > 1 else 0
+    drawn = version_random(_DEGRADATION_SEED, path.stem, version)
+    return degradation.degrade(window, scale, drawn).pixels

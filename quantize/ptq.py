@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -69,21 +69,19 @@ def find_scales(
         model: The trained network.
         scale: Its upscaling factor.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
-        method: As in ``quantize_network``; None for what lost least when it was tried: ``cautious``
-            for super-resolution, ``measured`` for networks that keep the size, some of whose values
-            far out carry the picture itself (docs/lab/quantization.md).
+        method: As in ``quantize_network``; None for the ``range_method`` of the model's task.
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
     paths = calibration_pictures(folder)
     return quantize_network(
         capture(model.at_scale(scale)),
-        calibration_crops(paths, scale),
+        calibration_crops(paths, model.task, scale),
         model=model.name,
         scale=scale,
         weights_sha256=model.sha256,
         calibration=calibration_record(paths),
-        method=method or ("cautious" if scale > 1 else "measured"),
+        method=method or cast(Method, model.task.range_method),
         concatenations=concatenations,
         progress=progress,
     )

@@ -41,7 +41,6 @@ from runtime.atomic import replacing
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, file_stem, list_models
-from training.metrics import psnr_at
 
 Announce = Callable[[str], None]
 
@@ -98,7 +97,7 @@ def ship(
     bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
     manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
-    reference = score(network_restorer(source.module), pairs, scale)
+    reference = score(network_restorer(source.module), pairs)
     manifest = _scored(manifest, out, pairs, reference)
     others = peers_of(model, scale)
     tables = [(model, table), *((other, load_scales(other.name, scale)) for other in others)]
@@ -111,10 +110,11 @@ def ship(
     bundle.write(out)
     report = Report(
         model=model.name,
+        task=model.task,
         scale=scale,
         pictures=pictures,
         source=reference,
-        baseline=score(baseline(scale), pairs, scale),
+        baseline=score(baseline(model.task, scale), pairs),
         rows=rows_of(manifest, latency),
         latency=latency,
         points=tuple(
@@ -165,7 +165,7 @@ def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -
         measured = artifact.measured
         if measured.max_abs_diff is not None and artifact.pooling is None:
             with runtime.open(folder / artifact.file) as session:
-                scores = score(session_restorer(session), pairs, manifest.scale)
+                scores = score(session_restorer(session), pairs)
             measured = dataclasses.replace(
                 measured,
                 psnr=scores.psnr,
@@ -230,7 +230,7 @@ def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, 
     examples = []
     with runtime.open(folder / name) as session:
         for pair in chosen:
-            before = baseline(manifest.scale)(pair.low)
+            before = pair.task.baseline(pair.low, pair.scale)
             restored = restore_tiled(session, pair.low)
             examples.append(
                 Example(
@@ -239,8 +239,8 @@ def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, 
                     restored=restored,
                     file=name,
                     original=pair.high,
-                    psnr_before=psnr_at(manifest.scale, before, pair.high),
-                    psnr_restored=psnr_at(manifest.scale, restored, pair.high),
+                    psnr_before=pair.task.scoring.psnr(before, pair.high, pair.scale),
+                    psnr_restored=pair.task.scoring.psnr(restored, pair.high, pair.scale),
                 )
             )
     return tuple(examples)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numpy as np
 from PIL import Image, ImageDraw
 from torch import nn
 
@@ -27,6 +26,7 @@ from benchmarks.accuracy import (
     Pair,
     Scores,
     baseline,
+    evaluation_pairs,
     finite,
     network_restorer,
     pairs_in,
@@ -45,7 +45,6 @@ from quantize.ptq import find_scales
 from reslite.shipping import ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.pictures.files import picture_paths
 from tools.result_tables import (
     artifacts_table,
     multadds_finding,
@@ -56,18 +55,14 @@ from tools.result_tables import (
 from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder
-from training.degradations import bicubic, shdd
-from training.degradations.levels import Level
+from training.degradations import bicubic
+from training.tasks import SHDD, SUPER_RESOLUTION, EvaluationSet
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results.md"
 """The page that shows everything measured here."""
 
 PUBLISHED = Path(__file__).with_name("published.csv")
-TEST_SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
-
-SHDD_SEED, SHDD_PICTURES = 7, {"valid": 4, "b100/HR": 8}
-"""The test split of SHDD: how many pictures of which folder, drawn with this seed."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +106,12 @@ def refresh(runs: tuple[Path, ...]) -> None:
             find_scales(model, scale).write(scales_path(model.name, scale))
             click.echo(f"scales of {model.name} ×{scale}")
     published = read_published(PUBLISHED)
-    enlarging = {model.name: model.training for model in models if 1 not in model.scales}
-    keeping = {model.name: model.training for model in models if 1 in model.scales}
-    levels = {f"shdd-{level}": level for level in shdd.CHOPS}
+    enlarging = {one.name: one.training for one in models if one.task == SUPER_RESOLUTION}
+    keeping = {one.name: one.training for one in models if one.task in SHDD.values()}
+    titles = {one.name: one.title for one in SUPER_RESOLUTION.evaluation}
+    levels = {task.name: level for level, task in SHDD.items()}
     sections = {
-        "scores": scores_table(enlarging, bicubic_scores(data), TEST_SETS, published),
+        "scores": scores_table(enlarging, bicubic_scores(data), titles, published),
         "shdd": shdd_table(keeping, levels, published),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -131,28 +127,27 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
     Returns:
         The sections of the page that tell of it.
     """
-    shown = SHOWN[model.name]
+    shown, task = SHOWN[model.name], model.task
     scale = shown.scale
     report = ship(
         model,
         scale,
         bundle,
         table=load_scales(model.name, scale),
-        pairs=pairs_in(data / "set5", scale),
-        pictures="Set5" if scale > 1 else "Set5, distorted",
+        pairs=pairs_in(data / "set5", task, scale),
+        pictures="Set5" if task.degradation.reduces else f"Set5, {task.baseline_name}",
         announce=click.echo,
     ).report
     if shown.gated:
-        found = snapshot(bundle, restore_with(model.at_scale(scale)), gate_pictures(scale))
+        found = snapshot(bundle, restore_with(model.at_scale(scale)), gate_pictures(task, scale))
         found.write(baseline_path(model.name, scale))
     if shown.draw is not None:
         shown.draw(model, bundle)
-    if scale > 1:
-        second, pairs = "Set14", pairs_in(data / "set14", scale)
-    else:
-        second, pairs = "SHDD moderate", shdd_pairs(data, "moderate")
+    sets = task.evaluation  # the second one is of the very task, or the one after Set5
+    second = next((one for one in sets if one.name == task.name), sets[1])
+    pairs = evaluation_pairs(second, data, scale)
     lost = losses(model.at_scale(scale), report, bundle, pairs)
-    sections = {f"artifacts {model.name}": artifacts_table(report, ("Set5", second), lost)}
+    sections = {f"artifacts {model.name}": artifacts_table(report, ("Set5", second.title), lost)}
     if shown.lighter is not None:
         multadds = {
             one: total(layers_of_module(find_model(one).at_scale(scale), scale)).multadds
@@ -166,12 +161,12 @@ def losses(
     network: nn.Module, report: Report, bundle: Path, pairs: FolderPairs
 ) -> dict[str, float]:
     """Return the dB that every file of a bundle that was scored loses on further pictures."""
-    source = score(network_restorer(network), pairs, report.scale)
+    source = score(network_restorer(network), pairs)
     lost = {}
     for row in report.rows:
         if row.psnr is not None:
             with runtime.open(bundle / row.file) as session:
-                found = score(session_restorer(session), pairs, report.scale)
+                found = score(session_restorer(session), pairs)
             lost[row.file] = psnr_loss(source, found)
     return lost
 
@@ -179,19 +174,19 @@ def losses(
 def publish(model: Model, data: Path) -> None:
     """Take finished weights over into the package, with their scores in the metadata."""
     tensors, metadata = load_tensors(model.path)
-    record = dict(model.training)
-    if model.scales == (1,):
-        scores = {f"shdd-{level}": {1: one} for level, one in shdd_scores(model, data).items()}
+    record, task = dict(model.training), model.task
+    scores = {one.name: test_scores(model, one, data) for one in task.evaluation}
+    if task.degradation.kinds:
+        (scale,) = model.scales
         record["kinds"] = {
             kind: [None if finite(one) is None else round(one, 2) for one in pair]
-            for kind, pair in scores["shdd-moderate"][1].by_kind().items()
+            for kind, pair in scores[task.name][scale].by_kind().items()
         }
-        record["distorted"] = {
-            f"shdd-{level}": round(score(baseline(1), shdd_pairs(data, level), 1).psnr, 4)
-            for level in shdd.CHOPS
+        before = {
+            one.name: score(baseline(task, scale), evaluation_pairs(one, data, scale))
+            for one in task.evaluation
         }
-    else:
-        scores = {name: test_scores(model, data / name) for name in TEST_SETS}
+        record["distorted"] = {name: round(one.psnr, 4) for name, one in before.items()}
     for quantity, digits in (("psnr", 4), ("ssim", 4)):
         record[quantity] = {
             name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
@@ -202,31 +197,15 @@ def publish(model: Model, data: Path) -> None:
     click.echo(f"{path}: {record['psnr']}")
 
 
-def test_scores(model: Model, folder: Path) -> dict[int, Scores]:
-    """Score a super-resolution network on one test set at each of its scales."""
+def test_scores(model: Model, chosen: EvaluationSet, data: Path) -> dict[int, Scores]:
+    """Score a network on a set of evaluation pictures at each of its scales."""
     return {
         scale: score(
-            network_restorer(model.at_scale(scale)), pairs_in(folder, scale), scale, progress=True
+            network_restorer(model.at_scale(scale)),
+            evaluation_pairs(chosen, data, scale),
+            progress=True,
         )
         for scale in model.scales
-    }
-
-
-def shdd_pairs(data: Path, level: Level) -> FolderPairs:
-    """Return the test split of SHDD at a level."""
-    random = np.random.default_rng(SHDD_SEED)
-    chosen: list[Path] = []
-    for name, count in SHDD_PICTURES.items():
-        paths = picture_paths(data / name)
-        chosen += [paths[index] for index in sorted(random.permutation(len(paths))[:count])]
-    return FolderPairs(tuple(chosen), None, 1, level)
-
-
-def shdd_scores(model: Model, data: Path) -> dict[Level, Scores]:
-    """Score a network that keeps the size on the test split of SHDD, at each level."""
-    restore = network_restorer(model.at_scale(1))
-    return {
-        level: score(restore, shdd_pairs(data, level), 1, progress=True) for level in shdd.CHOPS
     }
 
 
@@ -234,8 +213,10 @@ def bicubic_scores(data: Path) -> dict[int, dict[str, float]]:
     """Return PSNR-Y of bicubic enlargement at every scale on every test set."""
     return {
         scale: {
-            name: score(baseline(scale), pairs_in(data / name, scale), scale).psnr
-            for name in TEST_SETS
+            one.name: score(
+                baseline(SUPER_RESOLUTION, scale), evaluation_pairs(one, data, scale)
+            ).psnr
+            for one in SUPER_RESOLUTION.evaluation
         }
         for scale in (2, 3, 4)
     }
@@ -265,7 +246,7 @@ def draw_before_and_after(file: Path, caption: str) -> None:
 
 def draw_experts(model: Model) -> None:
     """Draw what the experts look at in a distorted picture of scikit-image's."""
-    distorted = Pair.distorted("astronaut", _astronaut()[:256, 90:410], "moderate").low
+    distorted = Pair.degraded("astronaut", _astronaut()[:256, 90:410], model.task, 1).low
     explained = explain(model.network(), model.name, distorted)
     draw(explained, ROOT / "docs" / "experts.png")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import psnr_name
 from benchmarks.devices.cpu import LatencyReport
 from benchmarks.report.report import RESTORES_TILES, Report
 from training.catalogue import file_stem, history
@@ -105,7 +104,7 @@ def artifacts_table(
     header = ["file", "kB", "max. difference", f"{first} dB", f"lost on {first}"]
     header += [f"lost on {second}", "speed"]
     lines = [
-        f"{report.model} ×{report.scale}; {psnr_name(report.scale)} on {report.pictures} "
+        f"{report.model} ×{report.scale}; {report.task.scoring.psnr_title} on {report.pictures} "
         f"({report.source.psnr:.2f} dB in torch), speed against `{reference.name}` at an input of "
         f"{reference.size[0]}×{reference.size[1]} on {machine.cpu} ({', '.join(machine.simd)}; "
         f"{latency.threads} threads, median of {latency.rounds} interleaved rounds).",

@@ -21,6 +21,7 @@ from training.checkpoint import load_tensors
 from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe, nearest, parse_recipe
+from training.tasks import Task
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -45,6 +46,11 @@ class Model:
     def scales(self) -> tuple[int, ...]:
         """Upscaling factors the network was trained for."""
         return self.recipe.network.scales
+
+    @property
+    def task(self) -> Task:
+        """What the network undoes, and how it is scored."""
+        return self.recipe.task
 
     @property
     def sha256(self) -> str:

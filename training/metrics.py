@@ -1,10 +1,14 @@
-"""PSNR and SSIM as the super-resolution literature computes them.
+"""PSNR and SSIM, and the protocols by which the literature takes them.
 
-Both are taken on Y of ITU-R BT.601 (studio range), rounded to 8 bits as MATLAB's ``rgb2ycbcr``
-does, after cutting a border of ``scale`` pixels; denoising-like tasks compare RGB without a crop.
+Super-resolution: on Y of ITU-R BT.601 (studio range), rounded to 8 bits as MATLAB's ``rgb2ycbcr``
+does, without a border of ``scale`` pixels. Restoration at the same size: on RGB, nothing cut.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,32 +22,43 @@ def luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.floor(picture.astype(np.float64) @ _LUMA + 16.0 + 0.5)
 
 
-def psnr_at(scale: int, restored: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-    """Return the PSNR in dB by the protocol of a scale.
+@dataclass(frozen=True)
+class Scoring:
+    """How restored pictures are compared with their originals.
 
-    Above 1, super-resolution: of Y, without ``scale`` pixels at each edge. At 1, denoising-like
-    tasks: of RGB, nothing cut.
+    Attributes:
+        psnr_title: What tables call the PSNR.
+        ssim_title: What tables call the SSIM.
+        planes: Turns an H × W × 3 uint8 picture into the planes that are compared, H × W × C.
+        cuts_border: Leave ``scale`` pixels at each edge out.
     """
-    if scale == 1:
-        return psnr(restored, reference)
-    return psnr_y(restored, reference, border=scale)
+
+    psnr_title: str
+    ssim_title: str
+    planes: Callable[[NDArray[np.uint8]], NDArray[Any]]
+    cuts_border: bool
+
+    def border(self, scale: int) -> int:
+        """Return how many pixels at each edge are left out."""
+        return scale if self.cuts_border else 0
+
+    def psnr(self, restored: NDArray[np.uint8], original: NDArray[np.uint8], scale: int) -> float:
+        """Return the PSNR in dB of all compared planes together (inf if they are equal)."""
+        return psnr(self._compared(restored, scale), self._compared(original, scale))
+
+    def ssim(self, restored: NDArray[np.uint8], original: NDArray[np.uint8], scale: int) -> float:
+        """Return the SSIM, the mean of the compared planes'."""
+        ours, theirs = self._compared(restored, scale), self._compared(original, scale)
+        planes = range(theirs.shape[2])
+        return float(np.mean([ssim(ours[..., one], theirs[..., one]) for one in planes]))
+
+    def _compared(self, picture: NDArray[np.uint8], scale: int) -> NDArray[Any]:
+        planes, border = self.planes(picture), self.border(scale)
+        return planes[border : planes.shape[0] - border, border : planes.shape[1] - border]
 
 
-def ssim_at(scale: int, restored: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-    """Return the SSIM by the protocol of a scale (see ``psnr_at``); of RGB, the channels' mean."""
-    if scale == 1:
-        return float(np.mean([ssim(restored[..., c], reference[..., c]) for c in range(3)]))
-    return ssim_y(restored, reference, border=scale)
-
-
-def psnr_y(restored: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
-    """Return the PSNR of Y in dB, without ``border`` pixels at each edge (inf if equal)."""
-    return psnr(_cut(luma(restored), border), _cut(luma(reference), border))
-
-
-def ssim_y(restored: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
-    """Return the SSIM of Y, without ``border`` pixels at each edge."""
-    return ssim(_cut(luma(restored), border), _cut(luma(reference), border))
+LUMA = Scoring("PSNR-Y", "SSIM-Y", lambda picture: luma(picture)[..., None], cuts_border=True)
+RGB = Scoring("PSNR", "SSIM", lambda picture: picture, cuts_border=False)
 
 
 def psnr(restored: NDArray[np.generic], reference: NDArray[np.generic]) -> float:
@@ -87,10 +102,6 @@ def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
             start=np.zeros((rows, plane.shape[1])),
         ).T
     return plane
-
-
-def _cut(plane: NDArray[np.float64], border: int) -> NDArray[np.float64]:
-    return plane[border : plane.shape[0] - border, border : plane.shape[1] - border]
 
 
 def _check_shapes(restored: NDArray[np.generic], reference: NDArray[np.generic]) -> None:

@@ -22,16 +22,10 @@ from pydantic import (
 )
 
 from runtime.errors import UserError
-from training.degradations.levels import Level
-from training.degradations.shdd import CHOPS
 from training.networks.families import CONFIGS, NetworkConfig, family_of
+from training.tasks import SUPER_RESOLUTION, TASKS, Task
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-Degradation = Literal["bicubic", "shdd-easy", "shdd-moderate", "shdd-difficult"]
-"""What the network undoes: bicubic reduction, or distortions that differ from region to region."""
-
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -92,7 +86,7 @@ class Recipe(_Strict):
     network: NetworkConfig
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimizer: OptimizerOptions
-    degradation: Degradation = "bicubic"
+    degradation: str = Field(default=SUPER_RESOLUTION.name, description="see training.tasks")
     scale_weights: dict[int, NonNegativeFloat] = Field(default_factory=dict)
     all_scales: bool = Field(
         default=False, description="take patches of every scale in each step, not of one at random"
@@ -146,17 +140,32 @@ class Recipe(_Strict):
     def _one_start_is_a_list_of_one(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value or ()
 
-    @model_validator(mode="after")
-    def _degradation_fits_the_scales(self) -> Recipe:
-        if (self.degradation == "bicubic") != (1 not in self.network.scales):
+    @field_validator("degradation")
+    @classmethod
+    def _degradation_is_known(cls, name: str) -> str:
+        if name not in TASKS:
             raise ValueError(
-                f"degradation '{self.degradation}' does not go with scales {self.network.scales}: "
-                "bicubic reduces, shdd-… keeps the size"
+                f"expected one of {', '.join(TASKS)} (found '{name}'){nearest(name, list(TASKS))}"
             )
-        if self.degradation == "bicubic" and self.identity_weight != 1:
-            raise ValueError("identity_weight goes with degradations shdd-… only")
-        if self.degradation != "bicubic" and (self.sizes != (1,) or self.any_phase):
-            raise ValueError("sizes and any_phase go with bicubic reduction only")
+        return name
+
+    @model_validator(mode="after")
+    def _degradation_fits_the_other_keys(self) -> Recipe:
+        name, degradation = self.degradation, self.task.degradation
+        if any((scale > 1) != degradation.reduces for scale in self.network.scales):
+            does = "reduces pictures" if degradation.reduces else "keeps their size"
+            raise ValueError(
+                f"degradation '{name}' does not go with scales {self.network.scales}: it {does}"
+            )
+        if degradation.reduces and self.identity_weight != 1:
+            raise ValueError(
+                f"identity_weight goes with degradations that keep the size, not with '{name}'"
+            )
+        if degradation.of_windows is None and (self.sizes != (1,) or self.any_phase):
+            raise ValueError(
+                f"sizes and any_phase go with degradations of patches, not with '{name}', which "
+                "degrades whole pictures"
+            )
         if self.revive_at and family_of(self.network) != "carn":
             raise ValueError("revive_at goes with networks of the family carn only")
         return self
@@ -183,10 +192,9 @@ class Recipe(_Strict):
         return self._weight(scale) / sum(map(self._weight, self.network.scales))
 
     @property
-    def shdd_level(self) -> Level | None:
-        """How often pictures are chopped and distorted, or None if they are reduced."""
-        level = self.degradation.removeprefix("shdd-")
-        return next((one for one in CHOPS if one == level), None)
+    def task(self) -> Task:
+        """What the network undoes, and how it is scored."""
+        return TASKS[self.degradation]
 
     @property
     def steps(self) -> int:
@@ -282,8 +290,9 @@ def _complaints(error: ValidationError) -> Iterator[str]:
                 f"network.family: expected one of {', '.join(known)} (found '{found}')"
                 f"{nearest(found, known)}"
             )
-        elif item["type"] == "value_error" and not where:  # Of keys that do not go together.
-            yield str(item["ctx"]["error"])
+        elif item["type"] == "value_error":
+            message = str(item["ctx"]["error"])
+            yield f"{where}: {message}" if where else message  # keys that do not go together
         else:
             yield f"{where}: {item['msg']} (found {item['input']!r})"
 

@@ -144,7 +144,7 @@ def _log_validation(
 ) -> None:
     network = run.averaged_network()
     for scale, pairs in validation.items():
-        score = validate(network, pairs, scale)
+        score = validate(network, pairs, run.recipe.task, scale)
         log.add_scalar(f"psnr/x{scale}", score, run.step)
         bar.write(f"step {run.step}: x{scale} {score:.3f} dB")
     log.add_scalar("seconds", run.seconds, run.step)

@@ -8,30 +8,33 @@ import numpy as np
 import torch
 
 from training.data.pictures import Picture
-from training.degradations import bicubic, shdd
-from training.metrics import psnr_at
+from training.degradations.bicubic import crop_to_multiple
+from training.degradations.degradation import version_random
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe
+from training.tasks import Task
 
-_CROP = 160  # of distorted pictures: restoring them whole would cost as much as many steps
+_CROP = (
+    160  # at the size of the original, where restoring whole pictures costs as much as many steps
+)
 _SEED = 900
 
 HeldOut = Sequence[tuple[Picture, Picture]]
-"""Damaged pictures and their originals."""
+"""Degraded pictures and their originals."""
 
 
 def held_out(recipe: Recipe, pictures: Sequence[Picture], scale: int) -> HeldOut:
-    """Damage held-out pictures as the recipe says: always in the same way."""
-    level = recipe.shdd_level
-    if level is None:
-        originals = [bicubic.crop_to_multiple(picture, scale) for picture in pictures]
-        return [(bicubic.reduce(original, scale), original) for original in originals]
+    """Degrade held-out pictures as the recipe says: always in the same way."""
+    degradation = recipe.task.degradation
     pairs = []
     for index, picture in enumerate(pictures):
-        distorted = shdd.distort(picture, level, _SEED, index, 0).pixels
-        top, left = (max(0, (side - _CROP) // 2) for side in picture.shape[:2])
-        window = np.s_[top : top + _CROP, left : left + _CROP]
-        pairs.append((distorted[window], picture[window]))
+        original = crop_to_multiple(picture, scale)
+        low = degradation.degrade(original, scale, version_random(_SEED, index, 0)).pixels
+        if not degradation.reduces:
+            top, left = (max(0, (side - _CROP) // 2) for side in picture.shape[:2])
+            window = np.s_[top : top + _CROP, left : left + _CROP]
+            low, original = low[window], original[window]
+        pairs.append((low, original))
     return pairs
 
 
@@ -45,8 +48,7 @@ def restore(network: RestorationNetwork, picture: Picture, scale: int) -> Pictur
     return pixels
 
 
-def validate(network: RestorationNetwork, pairs: HeldOut, scale: int) -> float:
-    """Return the mean PSNR in dB (see ``psnr_at``) of the restored pictures."""
-    return float(
-        np.mean([psnr_at(scale, restore(network, low, scale), high) for low, high in pairs])
-    )
+def validate(network: RestorationNetwork, pairs: HeldOut, task: Task, scale: int) -> float:
+    """Return the mean PSNR in dB of the restored pictures, as the task scores them."""
+    scores = [task.scoring.psnr(restore(network, low, scale), high, scale) for low, high in pairs]
+    return float(np.mean(scores))

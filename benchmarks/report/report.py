@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from benchmarks.accuracy import Scores, baseline_name, finite, psnr_name, ssim_name
+from benchmarks.accuracy import Scores, finite
 from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
 from benchmarks.report.scatter import Point, scatter_svg
@@ -26,6 +26,7 @@ from runtime.atomic import replacing
 from runtime.formats import FORMATS, Format, Precision
 from runtime.manifest import HD, Artifact, Manifest
 from training.data.pictures import Picture
+from training.tasks import Task
 
 RESTORES_TILES = "restores the tiles of large pictures"
 _NOT_MEASURED = "not measured"
@@ -93,7 +94,7 @@ class Example:
 
     Attributes:
         name: Its caption.
-        before: Without a network: enlarged by bicubic interpolation; distorted at scale 1.
+        before: What needs no network: the baseline of the task.
         restored: Enlarged by an artifact.
         file: That artifact.
         original: The high-resolution original, where there is one.
@@ -124,6 +125,7 @@ class Report:
 
     Attributes:
         model: Model name.
+        task: What it undoes, and how it is scored.
         scale: Upscaling factor.
         pictures: Name of the pictures the scores are taken on, for example ``Set5``.
         source: Scores of the source network in torch.
@@ -137,6 +139,7 @@ class Report:
     """
 
     model: str
+    task: Task
     scale: int
     pictures: str
     source: Scores
@@ -190,7 +193,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "scale": report.scale,
         "pictures": {"name": report.pictures, "count": report.source.pictures},
         "source": _scores(report.source),
-        "baseline": {"name": baseline_name(report.scale), **_scores(report.baseline)},
+        "baseline": {"name": report.task.baseline_name, **_scores(report.baseline)},
         "kinds": {
             kind: {"before": finite(before), "after": finite(after)}
             for kind, (before, after) in report.source.by_kind().items()
@@ -213,8 +216,9 @@ def to_html(report: Report) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["count"] = _count
-    environment.globals["before"] = baseline_name(report.scale)
-    environment.globals["quality"] = (psnr_name(report.scale), ssim_name(report.scale))
+    environment.globals["before"] = report.task.baseline_name
+    scoring = report.task.scoring
+    environment.globals["quality"] = (scoring.psnr_title, scoring.ssim_title)
     npu_points = tuple(
         Point(
             model=row.model,
@@ -265,8 +269,8 @@ def _highlights(report: Report) -> list[_Highlight]:
         _Highlight(
             f"Accuracy on {report.pictures}",
             f"{report.source.psnr:.2f}",
-            f"dB {psnr_name(report.scale)}",
-            f"{report.source.psnr - report.baseline.psnr:+.2f} dB to {baseline_name(report.scale)}",
+            f"dB {report.task.scoring.psnr_title}",
+            f"{report.source.psnr - report.baseline.psnr:+.2f} dB to {report.task.baseline_name}",
         )
     ]
     losses = [row.psnr_loss for row in report.rows if row.psnr_loss is not None]

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from benchmarks.accuracy import FolderPairs
     from training.degradations.levels import Level
+    from training.tasks import Task
 
 
 @click.command("evaluate", epilog="Example: reslite evaluate carn-m --scale 4 --data set5/ --json")
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     "--level",
     type=click.Choice(("easy", "moderate", "difficult")),
     help="Of distortions, for networks that keep the size [default: moderate].",
+)
+@click.option(
+    "--task",
+    "task_name",
+    help="What the network undoes, as recipes name it [default: what it was trained for].",
 )
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
 @click.option(
@@ -33,6 +39,7 @@ def command(
     model: str,
     scale: int | None,
     level: str | None,
+    task_name: str | None,
     data: Path,
     tile: int | None,
     no_verify: bool,
@@ -44,29 +51,28 @@ def command(
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
     For networks that keep the size the pictures are distorted region by region, or come distorted
     in LR beside HR ('reslite make-dataset'); scores are taken on RGB.
+
+    The manifest beside an exported file tells what its network undoes. Without one, --task does;
+    without both, a file that enlarges is taken for bicubic super-resolution and one that keeps the
+    size for restoration of distorted regions.
     """
-    from benchmarks.accuracy import (
-        baseline,
-        baseline_name,
-        finite,
-        network_restorer,
-        psnr_name,
-        score,
-        session_restorer,
-        ssim_name,
-    )
+    from benchmarks.accuracy import baseline, finite, network_restorer, score, session_restorer
     from runtime.errors import UserError
     from runtime.formats import BY_SUFFIX
 
     if Path(model).suffix.lower() in BY_SUFFIX:
         import runtime
+        from runtime.manifest import read_manifest
+        from training.tasks import task_of_manifest
 
         with runtime.open(model, verify=not no_verify) as session:
             if scale not in (None, session.scale):
                 raise UserError(f"{model}: restores ×{session.scale}, not ×{scale}")
             scale = session.scale
-            pairs = _pairs(data, scale, level)
-            scores = score(session_restorer(session, tile), pairs, scale, progress=True)
+            trained_for = task_of_manifest(read_manifest(Path(model).parent), scale)
+            task = _task(trained_for, task_name, level)
+            pairs = _pairs(data, task, scale, level)
+            scores = score(session_restorer(session, tile), pairs, progress=True)
     else:
         from training.catalogue import find_model
 
@@ -74,15 +80,16 @@ def command(
             raise UserError("--tile and --no-verify are for exported files; leave them out")
         found = find_model(model)
         scale = found.chosen_scale(scale)
-        pairs = _pairs(data, scale, level)
-        scores = score(network_restorer(found.at_scale(scale)), pairs, scale, progress=True)
-    before = score(baseline(scale), pairs, scale)
+        task = _task(found.task, task_name, level)
+        pairs = _pairs(data, task, scale, level)
+        scores = score(network_restorer(found.at_scale(scale)), pairs, progress=True)
+    before = score(baseline(task, scale), pairs)
     if as_json:
         result = {
             "psnr": finite(scores.psnr),
             "ssim": scores.ssim,
             "pictures": scores.pictures,
-            baseline_name(scale): {"psnr": finite(before.psnr), "ssim": before.ssim},
+            task.baseline_name: {"psnr": finite(before.psnr), "ssim": before.ssim},
             "kinds": {
                 kind: {"before": finite(worse), "after": finite(better)}
                 for kind, (worse, better) in scores.by_kind().items()
@@ -90,25 +97,37 @@ def command(
         }
         click.echo(json.dumps(result))
         return
-    click.echo(f"{'picture':<28} {psnr_name(scale):>9}  {ssim_name(scale)}")
+    click.echo(f"{'picture':<28} {task.scoring.psnr_title:>9}  {task.scoring.ssim_title}")
     for row in scores.rows:
         similarity = "" if row.ssim is None else f"{row.ssim:.4f}"
         click.echo(f"{row.name:<28} {row.psnr:6.2f} dB  {similarity}")
     mean = "" if scores.ssim is None else f"{scores.ssim:.4f}"
     click.echo(f"{f'mean of {scores.pictures}':<28} {scores.psnr:6.2f} dB  {mean}")
-    click.echo(f"{baseline_name(scale):<28} {before.psnr:6.2f} dB")
+    click.echo(f"{task.baseline_name:<28} {before.psnr:6.2f} dB")
     for kind, (worse, better) in scores.by_kind().items():
         click.echo(f"{f'{kind} regions':<28} {better:6.2f} dB  from {worse:.2f}")
 
 
-def _pairs(data: Path, scale: int, level: str | None) -> FolderPairs:
+def _task(trained_for: Task, name: str | None, level: str | None) -> Task:
+    from runtime.errors import UserError
+    from training.tasks import SHDD, task_named
+
+    task = task_named(name) if name is not None else trained_for
+    if level is None:
+        return task
+    if task not in SHDD.values():
+        raise UserError(f"--level {level}: pictures of '{task.name}' have no levels: leave it out")
+    return SHDD[cast("Level", level)]
+
+
+def _pairs(data: Path, task: Task, scale: int, level: str | None) -> FolderPairs:
     from benchmarks.accuracy import pairs_in
     from runtime.errors import UserError
 
-    pairs = pairs_in(data, scale, cast("Level", level or "moderate"))
-    if level is not None and (scale > 1 or pairs.low is not None):
+    pairs = pairs_in(data, task, scale)
+    if level is not None and pairs.come_degraded:
         raise UserError(
             f"--level {level}: says how pictures that come alone are distorted; {data} holds "
-            "damaged ones beside them, or the network enlarges: leave it out"
+            "distorted ones beside them: leave it out"
         )
     return pairs

@@ -35,6 +35,7 @@ def command(
     from runtime.errors import UserError
     from training.catalogue import find_model
     from training.data.pictures import read_rgb
+    from training.tasks import SHDD
 
     if picture.is_dir():
         raise UserError(f"{picture}: is a folder, expected a picture file")
@@ -45,6 +46,6 @@ def command(
         raise UserError(f"{out}: there already; pass --overwrite to replace")
     found, pixels = find_model(model), read_rgb(picture)
     if distort is not None:
-        pixels = Pair.distorted(picture.name, pixels, cast("Level", distort)).low
+        pixels = Pair.degraded(picture.name, pixels, SHDD[cast("Level", distort)], 1).low
     draw(explain(found.network(), found.name, pixels), out)
     click.echo(f"{out}")

@@ -85,7 +85,8 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
             f"{model}: has no baseline; the gate checks networks that ship with reslite"
         )
     source = Source.of(find_model(model), scale)
-    measured = partial(snapshot, source=restore_with(source.module), pairs=gate_pictures(scale))
+    pairs = gate_pictures(source.model.task, scale)
+    measured = partial(snapshot, source=restore_with(source.module), pairs=pairs)
     if bundle is not None:
         return measured(bundle), damaged(bundle)
     with tempfile.TemporaryDirectory() as folder:

@@ -74,7 +74,7 @@ def command(
         scale,
         out,
         table=table,
-        pairs=pairs_in(data, scale) if data else gate_pictures(scale),
+        pairs=pairs_in(data, found.task, scale) if data else gate_pictures(found.task, scale),
         pictures=data.name if data else GATE_PICTURES,
         overwrite=overwrite,
         rounds=rounds,
@@ -90,10 +90,10 @@ def command(
 
 
 def _table(report: Report) -> str:
-    from benchmarks.accuracy import baseline_name, psnr_name, ssim_name
     from benchmarks.report.tables import text_table
 
-    quality = (psnr_name(report.scale), "loss dB", ssim_name(report.scale))
+    scoring = report.task.scoring
+    quality = (scoring.psnr_title, "loss dB", scoring.ssim_title)
     header = ("file", "kB", "difference", *quality, "median ms")
     rows = []
     for row in report.rows:
@@ -114,7 +114,7 @@ def _table(report: Report) -> str:
     return "\n".join(
         [
             text_table(header, rows),
-            f"{baseline_name(report.scale)} {report.baseline.psnr:.2f} dB, network in torch "
+            f"{report.task.baseline_name} {report.baseline.psnr:.2f} dB, network in torch "
             f"{report.source.psnr:.2f} dB on {report.source.pictures} {report.pictures}",
             *notes,
         ]

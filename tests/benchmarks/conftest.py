@@ -32,6 +32,7 @@ from runtime.manifest import (
     size_of,
 )
 from training.networks.carn import AtScale, Carn, CarnConfig
+from training.tasks import SUPER_RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def manifest_of(tiny: Tiny) -> Callable[..., Manifest]:
 def pairs(astronaut: np.ndarray) -> list[Pair]:
     """Two small crops and their halves."""
     crops = {"face": astronaut[60:124, 200:264], "flag": astronaut[300:348, 20:84]}
-    return [Pair.reduced(name, crop, 2) for name, crop in crops.items()]
+    return [Pair.degraded(name, crop, SUPER_RESOLUTION, 2) for name, crop in crops.items()]
 
 
 def _table_of(graph: Graph) -> ScaleTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmarks.accuracy import (
     Pair,
     PictureScore,
     Scores,
+    baseline,
+    evaluation_pairs,
     max_abs_diff,
     network_restorer,
     pairs_in,
@@ -31,6 +34,7 @@ from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
 from training.data.pictures import Picture
 from training.degradations import bicubic
+from training.tasks import SHDD, SUPER_RESOLUTION
 
 
 def _enlarge(picture: Picture) -> Picture:
@@ -49,7 +53,7 @@ def _save(folder: Path, **pictures: Picture) -> Path:
 
 
 def test_scores_are_those_of_scikit_image(pairs: list[Pair]) -> None:
-    scores = score(_enlarge, pairs, 2)
+    scores = score(_enlarge, pairs)
 
     for row, pair in zip(scores.rows, pairs, strict=True):
         ours, theirs = (
@@ -73,14 +77,15 @@ def test_scores_are_those_of_scikit_image(pairs: list[Pair]) -> None:
 
 # Bicubic's published figure; Set5 brings its own reductions.
 def test_bicubic_scores_what_the_papers_say(standard_data: Path) -> None:
-    pairs = pairs_in(standard_data / "set5", 4)
+    pairs = pairs_in(standard_data / "set5", SUPER_RESOLUTION, 4)
 
-    scores = score(lambda picture: bicubic.enlarge(picture, 4), pairs, 4)
+    scores = score(lambda picture: bicubic.enlarge(picture, 4), pairs)
 
     assert round(scores.psnr, 2) == 28.42
-    assert pairs.low is not None
+    assert pairs.come_degraded
     # Reducing them here gives the same pictures.
-    again = score(lambda p: bicubic.enlarge(p, 4), pairs_in(standard_data / "set5/HR", 4), 4)
+    (set5, *_) = SUPER_RESOLUTION.evaluation
+    again = score(baseline(SUPER_RESOLUTION, 4), evaluation_pairs(set5, standard_data, 4))
     assert again == scores
 
 
@@ -94,11 +99,11 @@ def test_network_and_its_file_score_alike(
     module = tiny.module  # type: ignore[attr-defined]
     artifact = write_artifact(tmp_path, "onnx", "float32")
     manifest_of(artifact).write(tmp_path)
-    network = score(network_restorer(module), pairs, 2)
+    network = score(network_restorer(module), pairs)
 
     with runtime.open(tmp_path / artifact.file) as session:
-        whole = score(session_restorer(session), pairs, 2)
-        tiled = score(session_restorer(session, tile=16), pairs, 2)
+        whole = score(session_restorer(session), pairs)
+        tiled = score(session_restorer(session, tile=16), pairs)
         difference = max_abs_diff(session, restore_with(module), [pair.low for pair in pairs])
         synthetic = max_abs_diff(session, restore_with(module))
 
@@ -159,7 +164,7 @@ def test_folder_of_high_resolution_pictures_is_reduced(tmp_path: Path) -> None:
     picture = _noise(25, 31)
     folder = _save(tmp_path, a=picture)
 
-    pairs = pairs_in(folder, 3)
+    pairs = pairs_in(folder, SUPER_RESOLUTION, 3)
     (pair,) = pairs
 
     assert len(pairs) == 1
@@ -175,7 +180,7 @@ def test_given_reductions_are_used(lower: str, suffix: str, tmp_path: Path) -> N
     given = {"a": _noise(12, 15, 1), "b": _noise(12, 12, 2)}
     _save(tmp_path / lower, **{name + suffix: picture for name, picture in given.items()})
 
-    found = {pair.name: pair for pair in pairs_in(tmp_path, 2)}
+    found = {pair.name: pair for pair in pairs_in(tmp_path, SUPER_RESOLUTION, 2)}
 
     assert set(found) == {"a.png", "b.png"}
     assert np.array_equal(found["a.png"].low, given["a"])
@@ -186,7 +191,7 @@ def test_reductions_by_another_factor_are_not_used(tmp_path: Path) -> None:
     _save(tmp_path / "HR", a=_noise(24, 24))
     _save(tmp_path / "LRx2", a=_noise(12, 12))
 
-    (pair,) = pairs_in(tmp_path, 4)
+    (pair,) = pairs_in(tmp_path, SUPER_RESOLUTION, 4)
 
     assert pair.low.shape == (6, 6, 3)
 
@@ -196,7 +201,7 @@ def test_missing_reduction_is_named(tmp_path: Path) -> None:
     _save(tmp_path / "LR", a=_noise(12, 12))
 
     with pytest.raises(UserError, match=r"LR: holds no reduction of b\.png"):
-        pairs_in(tmp_path, 2)
+        pairs_in(tmp_path, SUPER_RESOLUTION, 2)
 
 
 def test_reduction_of_another_size_is_named(tmp_path: Path) -> None:
@@ -204,7 +209,7 @@ def test_reduction_of_another_size_is_named(tmp_path: Path) -> None:
     _save(tmp_path / "LR", a=_noise(11, 12))
 
     with pytest.raises(UserError, match=r"a\.png: 12×11 is not a\.png \(24×24\) reduced 2 times"):
-        list(pairs_in(tmp_path, 2))
+        list(pairs_in(tmp_path, SUPER_RESOLUTION, 2))
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -214,53 +219,55 @@ def test_folder_without_pictures_is_named(empty: bool, tmp_path: Path) -> None:
         folder.mkdir()
 
     with pytest.raises(UserError, match="folder"):
-        pairs_in(folder, 2)
+        pairs_in(folder, SUPER_RESOLUTION, 2)
 
 
 def test_pictures_smaller_than_ssims_window_have_psnr_only(pairs: list[Pair]) -> None:
-    small = Pair.reduced("small", _noise(14, 40), 2)  # 10 rows are left without the border.
+    # 10 rows are left without the border.
+    small = Pair.degraded("small", _noise(14, 40), SUPER_RESOLUTION, 2)
 
-    scores = score(_enlarge, [small, pairs[0]], 2)
-    alone = score(_enlarge, [small], 2)
+    scores = score(_enlarge, [small, pairs[0]])
+    alone = score(_enlarge, [small])
 
     assert scores.rows[0].ssim is None
     assert math.isfinite(scores.rows[0].psnr)
     assert scores.ssim == scores.rows[1].ssim
     assert alone.ssim is None
     # One row more and there is a window.
-    assert score(_enlarge, [Pair.reduced("", _noise(16, 40), 2)], 2).ssim is not None
+    one_more = Pair.degraded("", _noise(16, 40), SUPER_RESOLUTION, 2)
+    assert score(_enlarge, [one_more]).ssim is not None
 
 
 def test_picture_of_exactly_ssims_window_has_both() -> None:
-    pair = Pair.distorted("a", _noise(11, 11), "easy")  # Scale 1 cuts no border.
+    pair = Pair.degraded("a", _noise(11, 11), SHDD["easy"], 1)  # RGB is scored without a border.
 
-    assert score(lambda picture: picture, [pair], 1).ssim is not None
+    assert score(lambda picture: picture, [pair]).ssim is not None
 
 
 def test_picture_with_nothing_inside_its_border_is_refused() -> None:
     with pytest.raises(UserError, match=r"tiny: 4×40 has nothing left .* at least 5 pixels"):
-        score(_enlarge, [Pair.reduced("tiny", _noise(40, 4), 2)], 2)
+        score(_enlarge, [Pair.degraded("tiny", _noise(40, 4), SUPER_RESOLUTION, 2)])
 
 
 def test_picture_too_small_to_reduce_is_refused() -> None:
     with pytest.raises(UserError, match="dot: 1×1 is too small to be reduced 2 times"):
-        Pair.reduced("dot", _noise(1, 1), 2)
+        Pair.degraded("dot", _noise(1, 1), SUPER_RESOLUTION, 2)
 
 
 def test_restorer_of_another_scale_is_refused(pairs: list[Pair]) -> None:
     with pytest.raises(UserError, match=r"restored to 96×96, expected 64×64; .* ×2"):
-        score(lambda picture: bicubic.enlarge(picture, 3), pairs, 2)
+        score(lambda picture: bicubic.enlarge(picture, 3), pairs)
 
 
 def test_no_pictures_are_refused() -> None:
     with pytest.raises(UserError, match="no pictures"):
-        score(_enlarge, [], 2)
+        score(_enlarge, [])
 
 
 def test_perfect_restoration(pairs: list[Pair]) -> None:
     originals = iter(pair.high for pair in pairs)
 
-    scores = score(lambda _: next(originals), pairs, 2)
+    scores = score(lambda _: next(originals), pairs)
 
     assert scores.psnr == math.inf
     assert scores.ssim == pytest.approx(1)
@@ -269,11 +276,10 @@ def test_perfect_restoration(pairs: list[Pair]) -> None:
 
 def test_a_picture_that_is_its_original_leaves_the_mean_of_the_others(pairs: list[Pair]) -> None:
     first, *others = pairs
-    kept = Pair(first.name, first.high, first.high)
+    kept = dataclasses.replace(first, low=first.high, task=SHDD["easy"])
+    inverted = (dataclasses.replace(one, low=255 - one.high, task=SHDD["easy"]) for one in others)
 
-    scores = score(
-        lambda picture: picture, [kept, *(Pair(o.name, 255 - o.high, o.high) for o in others)], 1
-    )
+    scores = score(lambda picture: picture, [kept, *inverted])
 
     assert scores.rows[0].psnr == math.inf
     assert scores.psnr == pytest.approx(np.mean([row.psnr for row in scores.rows[1:]]))

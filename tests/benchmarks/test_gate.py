@@ -30,6 +30,7 @@ from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
 from training.degradations import bicubic
+from training.tasks import SUPER_RESOLUTION
 
 
 @pytest.fixture(scope="module")
@@ -333,9 +334,9 @@ def test_folder_without_a_manifest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_pictures_are_real_and_large_enough(scale: int) -> None:
-    pairs = gate_pictures(scale)
+    pairs = gate_pictures(SUPER_RESOLUTION, scale)
 
-    scores = score(lambda picture: bicubic.enlarge(picture, scale), pairs, scale)
+    scores = score(lambda picture: bicubic.enlarge(picture, scale), pairs)
 
     assert len({pair.name for pair in pairs}) == 4
     assert all(pair.high.shape == (192, 192, 3) for pair in pairs)
@@ -354,7 +355,7 @@ def test_missing_pictures_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(builtins, "__import__", without_skimage)
 
     with pytest.raises(UserError, match=r"pip install 'reslite\[demo\]'"):
-        gate_pictures(4)
+        gate_pictures(SUPER_RESOLUTION, 4)
 
 
 def test_written_baseline_is_plain_json(found: Snapshot, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from benchmarks.report.report import (
 from benchmarks.report.scatter import Point
 from runtime.formats import Format, Precision
 from runtime.manifest import Artifact, Manifest, Measured, TensorInfo
+from training.tasks import SUPER_RESOLUTION
 
 MULTADDS = 32_480_870_400
 TENSOR = TensorInfo("image", "NHWC", "float32", (1, None, None, 3))
@@ -135,6 +136,7 @@ def report() -> Report:
     """A report with one of everything."""
     return Report(
         model="carn-m",
+        task=SUPER_RESOLUTION,
         scale=4,
         pictures="Set5",
         source=SCORES,

@@ -20,6 +20,7 @@ from quantize.ptq import quantize_network
 from quantize.scale_classes import Concatenations
 from runtime.manifest import Calibration
 from training.networks.carn import AtScale, Carn, CarnConfig
+from training.tasks import SUPER_RESOLUTION
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +53,7 @@ def photographs() -> list[Path]:
 @pytest.fixture(scope="session")
 def crops(photographs: list[Path]) -> list[NDArray[np.uint8]]:
     """Eight low-resolution crops of 16 × 16 for ×2."""
-    return calibration_crops(photographs, 2, count=8, size=16)
+    return calibration_crops(photographs, SUPER_RESOLUTION, 2, count=8, size=16)
 
 
 @pytest.fixture(scope="session")

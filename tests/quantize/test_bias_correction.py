@@ -26,6 +26,7 @@ from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, rounded, simulate
 from runtime.errors import UserError
+from training.tasks import SUPER_RESOLUTION
 
 Crops = list[NDArray[np.uint8]]
 
@@ -88,7 +89,7 @@ def test_every_channel_keeps_its_mean_where_a_relu_lets_it_through(
 def test_corrections_help_on_pictures_they_were_not_measured_on(
     graph: Graph, table: ScaleTable, photographs: list[Path]
 ) -> None:
-    others = calibration_crops(photographs[8:], 2, count=6, size=40, seed=5)
+    others = calibration_crops(photographs[8:], SUPER_RESOLUTION, 2, count=6, size=40, seed=5)
     plain = with_requantization(int8_form(graph, table), table)
     corrected = with_requantization(_corrected(graph, table), table)
 

@@ -19,12 +19,13 @@ from quantize.calibration import (
 from runtime.errors import UserError
 from training.data.pictures import read_rgb
 from training.degradations import bicubic
+from training.tasks import SUPER_RESOLUTION
 
 
 def test_crops_are_reductions_of_windows_of_the_pictures(noise_folder: Path) -> None:
     paths = calibration_pictures(noise_folder)
 
-    crops = calibration_crops(paths, 2, count=4, size=12)
+    crops = calibration_crops(paths, SUPER_RESOLUTION, 2, count=4, size=12)
 
     assert [crop.shape for crop in crops] == [(12, 12, 3)] * 4
     assert all(crop.dtype == np.uint8 for crop in crops)
@@ -40,14 +41,16 @@ def test_crops_are_reductions_of_windows_of_the_pictures(noise_folder: Path) -> 
 
 def test_the_seed_decides_the_crops(noise_folder: Path) -> None:
     paths = calibration_pictures(noise_folder)
-    first, again, other = (calibration_crops(paths, 2, 5, 8, seed) for seed in (1, 1, 2))
+    first, again, other = (
+        calibration_crops(paths, SUPER_RESOLUTION, 2, 5, 8, seed) for seed in (1, 1, 2)
+    )
 
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_a_small_picture_gives_a_small_crop(noise_folder: Path) -> None:
-    (crop,) = calibration_crops(calibration_pictures(noise_folder, 1), 4, count=1)
+    (crop,) = calibration_crops(calibration_pictures(noise_folder, 1), SUPER_RESOLUTION, 4, count=1)
 
     assert crop.shape == (10, 12, 3)
 
@@ -56,7 +59,7 @@ def test_a_tiny_picture_is_refused_by_name(tmp_path: Path) -> None:
     Image.new("RGB", (15, 40)).save(tmp_path / "tiny.png")
 
     with pytest.raises(UserError, match=r"tiny\.png: 15×40 .* at least 16×16"):
-        calibration_crops([tmp_path / "tiny.png"], 2)
+        calibration_crops([tmp_path / "tiny.png"], SUPER_RESOLUTION, 2)
 
 
 def test_as_many_pictures_as_crops_are_chosen_by_seed(noise_folder: Path) -> None:
@@ -101,7 +104,7 @@ def test_pictures_inside_scikit_image_serve_without_data(monkeypatch: pytest.Mon
     names = {path.name for path in calibration_pictures()}
 
     assert {"astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"} <= names
-    assert len(calibration_crops(scikit_image_pictures(), 4)) == 48
+    assert len(calibration_crops(scikit_image_pictures(), SUPER_RESOLUTION, 4)) == 48
 
 
 def test_without_any_pictures_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ from training.degradations import bicubic
 from training.metrics import psnr, psnr_y
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.recipe import load_recipe
+from training.tasks import SUPER_RESOLUTION
 
 Crops = list[NDArray[np.uint8]]
 
@@ -66,7 +67,7 @@ def _quantize(
 
 def test_a_table_does_not_depend_on_the_number_of_threads(photographs: list[Path]) -> None:
     graph, threads = capture(find_model("carn-m").at_scale(4)), torch.get_num_threads()
-    crops = calibration_crops(photographs, 4, count=4)
+    crops = calibration_crops(photographs, SUPER_RESOLUTION, 4, count=4)
     try:
         tables = []
         for count in (1, 2):
@@ -280,7 +281,7 @@ def test_int8_costs_little_on_photographs(
     # Calibrated and judged on different photographs.
     table = quantize_network(
         graph,
-        calibration_crops(photographs[2:], 2, count=16, size=24),
+        calibration_crops(photographs[2:], SUPER_RESOLUTION, 2, count=16, size=24),
         model="small",
         scale=2,
         weights_sha256="",

@@ -30,6 +30,7 @@ from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import simulate
 from quantize.weight_rounding import input_covariances, rounded_up, rounding_noise
+from training.tasks import SUPER_RESOLUTION
 
 Crops = list[NDArray[np.uint8]]
 
@@ -167,7 +168,7 @@ def test_noise_is_what_rounding_a_kernel_makes(
 def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
     graph: Graph, table: ScaleTable, crops: Crops, photographs: list[Path]
 ) -> None:
-    others = calibration_crops(photographs[8:], 2, count=6, size=40, seed=5)
+    others = calibration_crops(photographs[8:], SUPER_RESOLUTION, 2, count=6, size=40, seed=5)
     exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
     to_nearest = dataclasses.replace(table, roundings={}, corrections={})
     images = [as_image(crop).double() for crop in crops]

@@ -47,6 +47,14 @@ def test_help_imports_nothing_heavy() -> None:
         (["export", "karn", "--scale", "4"], "did you mean 'carn'"),
         (["export", "carn-m", "--scale", "4", "--profile", "x"], "no such target profile"),
         (["evaluate", "carn-m", "--data", "."], "name the upscaling factor with --scale"),
+        (
+            ["evaluate", "carn-m", "--scale", "4", "--data", ".", "--level", "easy"],
+            "--level easy: pictures of 'bicubic' have no levels",
+        ),
+        (
+            ["evaluate", "carn-m", "--scale", "4", "--data", ".", "--task", "fog"],
+            "fog: no such task; expected one of bicubic, shdd-easy",
+        ),
         (["explain", "mepsnet-s", "."], "is a folder, expected a picture file"),
         (["quantize", "carn-m", "--scale", "4", "--out", "/dev/null/a.json"], "cannot be written"),
         (["train", "carnival", "--data", "."], "no such recipe"),

@@ -20,6 +20,7 @@ from tools.result_tables import (
     scores_table,
     shdd_table,
 )
+from training.tasks import SUPER_RESOLUTION
 
 NOT_RUN = "not run (needs macOS)"
 TEST_SETS = {"first": "First", "second": "Second"}
@@ -134,6 +135,7 @@ def report() -> Report:
     machine = Environment("Processor", ("one", "two"), 1, 1, 1, "", "", {}, None, 0.0)
     return Report(
         model="heavy",
+        task=SUPER_RESOLUTION,
         scale=2,
         pictures="First",
         source=Scores(33.125, 0.95, ()),

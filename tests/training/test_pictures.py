@@ -12,6 +12,8 @@ from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch
 from training.data.pictures import PatchSource, data_folder, read_rgb
+from training.data.versions import patch_source
+from training.degradations import bicubic
 
 
 def test_the_data_folder_is_named_by_the_environment(
@@ -48,7 +50,7 @@ def test_grey_is_spread_over_three_channels(tmp_path: Path) -> None:
 
 def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
     pictures = [np.full((32, 32, 3), colours, np.uint8) for colours in ((10, 20, 30), (1, 2, 3))]
-    source = PatchSource(pictures[:1], pictures[1:], permute_colours=True)
+    source = PatchSource(pictures[:1], {1: pictures[1:]}, permute_colours=True)
     originals, distorted = source.windows(np.random.default_rng(0), 1, 8, 40)
     orders = {tuple(window[0, 0]) for window in originals}
     assert len(orders) == 6
@@ -58,7 +60,7 @@ def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
 
 def test_large_pictures_are_drawn_from_more_often_by_area_only() -> None:
     pictures = [np.full((side, 32, 3), value, np.uint8) for value, side in ((1, 32), (2, 96))]
-    source = PatchSource.to_be_reduced(pictures, (2,))
+    source = patch_source(pictures, bicubic.DEGRADATION, (2,), seed=0)
 
     def drawn_from_the_large(source: PatchSource) -> float:
         (windows,) = source.windows(np.random.default_rng(0), 2, 8, 2000)
@@ -72,11 +74,11 @@ def test_large_pictures_are_drawn_from_more_often_by_area_only() -> None:
 def test_patches_are_cut_at_any_pixel_if_asked(scale: int) -> None:
     numbers = np.arange(70, dtype=np.uint8)
     picture = np.stack([*np.meshgrid(numbers, numbers), np.zeros((70, 70), np.uint8)], axis=2)
-    source = PatchSource.to_be_reduced([picture], (2, 3, 4))
+    source = patch_source([picture], bicubic.DEGRADATION, (2, 3, 4), seed=0)
 
     def places(source: PatchSource) -> set[int]:
         (windows,) = source.windows(np.random.default_rng(0), scale, 8, 500)
-        high = Batch(scale, (torch.from_numpy(windows),)).high
+        high = Batch(scale, bicubic.DEGRADATION, (torch.from_numpy(windows),)).high
         return set(high[..., :2].amin(dim=(1, 2)).flatten().tolist())
 
     assert places(source) == set(range(0, 70 - 8 * scale + 1, scale))

@@ -12,16 +12,15 @@ from scipy import ndimage
 from runtime.errors import UserError
 from training.data.pictures import Picture
 from training.data.shdd_dataset import write_dataset
+from training.data.versions import DegradedVersions, patch_source
+from training.degradations.degradation import Region, version_random
 from training.degradations.levels import Level
 from training.degradations.shdd import (
     CHOPS,
+    DEGRADATIONS,
     STRENGTHS,
     VERSIONS,
-    Kind,
-    Region,
-    ShddVersions,
     distort,
-    patch_source,
     pink_noise,
     plan_regions,
     read_explanation,
@@ -53,11 +52,11 @@ def test_regions_cover_a_picture_of_any_size_exactly_once(
         assert min(min(r.height, r.width) for r in regions) >= 2
 
 
-def _regions_of(kind: Kind) -> list[tuple[Picture, Picture, Region]]:
+def _regions_of(kind: str) -> list[tuple[Picture, Picture, Region]]:
     """Regions of one kind: distorted, original and the region."""
     picture, found = _picture(300, 400), []
     for version in range(30):
-        distorted = distort(picture, "moderate", 0, "a", version)
+        distorted = distort(picture, "moderate", version_random(0, "a", version))
         found += [
             (distorted.pixels[one.window()], picture[one.window()], one)
             for one in distorted.regions
@@ -70,7 +69,7 @@ def _regions_of(kind: Kind) -> list[tuple[Picture, Picture, Region]]:
 def test_noise_has_its_variance() -> None:
     grey = np.full((200, 200, 3), 128, np.uint8)
     for version in range(20):
-        distorted = distort(grey, "easy", 1, 0, version)
+        distorted = distort(grey, "easy", version_random(1, 0, version))
         for region in distorted.regions:
             if region.kind == "noise" and region.height * region.width > 2000:
                 values = distorted.pixels[region.window()] / 255 - 128 / 255
@@ -115,22 +114,24 @@ def test_pink_noise_falls_as_one_over_f() -> None:
 
 def test_equal_arguments_give_equal_pixels_and_others_do_not() -> None:
     picture = _picture()
-    first = distort(picture, "moderate", 3, "bird", 5)
-    again = distort(picture, "moderate", 3, "bird", 5)
+    first = distort(picture, "moderate", version_random(3, "bird", 5))
+    again = distort(picture, "moderate", version_random(3, "bird", 5))
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert first.regions == again.regions
     for other in ((4, "bird", 5), (3, "bird", 6), (3, "butterfly", 5)):
-        assert not np.array_equal(distort(picture, "moderate", *other).pixels, first.pixels)
+        assert not np.array_equal(
+            distort(picture, "moderate", version_random(*other)).pixels, first.pixels
+        )
 
 
 def test_training_patches_are_windows_of_the_versions_and_their_originals() -> None:
     pictures = [_picture(), _picture(90, 70)]
-    source = patch_source(pictures, "easy", seed=2)
-    versions = source.distorted
-    assert isinstance(versions, ShddVersions)
+    source = patch_source(pictures, DEGRADATIONS["easy"], (1,), seed=2)
+    versions = source.degraded[1]
+    assert isinstance(versions, DegradedVersions)
     assert len(versions) == len(source.originals) == 2 * VERSIONS
     np.testing.assert_array_equal(
-        versions[VERSIONS + 3], distort(pictures[1], "easy", 2, 1, 3).pixels
+        versions[VERSIONS + 3], distort(pictures[1], "easy", version_random(2, 1, 3)).pixels
     )
     assert source.originals[VERSIONS + 3] is pictures[1]
     originals, distorted = source.windows(np.random.default_rng(0), 1, 24, 6)
@@ -139,12 +140,10 @@ def test_training_patches_are_windows_of_the_versions_and_their_originals() -> N
     np.testing.assert_array_equal(distorted, again[1])
 
 
-def test_versions_beyond_the_memory_for_them_are_distorted_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_versions_beyond_the_memory_for_them_are_distorted_anew() -> None:
     picture = _picture(20, 20)
-    monkeypatch.setattr("training.degradations.shdd._KEPT_BYTES", 2 * picture.nbytes)
-    versions = ShddVersions([picture], "easy", 0)
+    easy = DEGRADATIONS["easy"]
+    versions = DegradedVersions([picture], easy, 1, 0, kept_bytes=2 * picture.nbytes)
     for index in range(4):
         versions[index]
     assert versions[1] is versions[1]
@@ -161,7 +160,7 @@ def test_a_dataset_holds_what_it_says_and_is_finished_when_repeated(tmp_path: Pa
     assert (written.pictures, written.versions, written.kept) == (1, 3, 0)
     regions = read_explanation(tmp_path / "out" / "LR" / "bird_02.json").regions
     assert len(regions) == 5
-    expected = distort(_picture(), "difficult", 7, "bird", 2)
+    expected = distort(_picture(), "difficult", version_random(7, "bird", 2))
     assert regions == expected.regions
     found = np.array(Image.open(tmp_path / "out" / "LR" / "bird_02.png"))
     np.testing.assert_array_equal(found, expected.pixels)

@@ -11,6 +11,7 @@ from PIL import Image
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch, draw_batches, drawn_ahead, source_of
+from training.degradations import bicubic
 from training.recipe import load_recipe
 from training.run import Run
 from training.stepping import GraphedSteps, revive, train_step
@@ -34,7 +35,7 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match=r"sizes.0: Input should be greater than 0 \(found -1\)"):
         load_recipe("carn", ["sizes=[-1]"])
     for change in ("sizes=[1, 0.5]", "any_phase=true"):
-        with pytest.raises(UserError, match="go with bicubic reduction only"):
+        with pytest.raises(UserError, match="not with 'shdd-moderate', which degrades whole"):
             load_recipe("mepsnet-s", [change])
 
 
@@ -47,7 +48,7 @@ def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
     for compiled in ("false", "true"):
         changes = [f"compiled={compiled}", "precision=float32", "network.blocks=1"]
         run = Run.fresh(load_recipe("carn-m", [*changes, "network.units=1"]))
-        losses.append(train_step(run, [Batch(2, (windows,))]).item())
+        losses.append(train_step(run, [Batch(2, bicubic.DEGRADATION, (windows,))]).item())
         kernels.append(run.network.get_parameter("entry.weight").detach())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(*kernels)

@@ -23,6 +23,8 @@ from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.data.batches import Batch, draw_batches
 from training.data.pictures import PatchSource, read_all
+from training.data.versions import patch_source
+from training.degradations import bicubic
 from training.optimization import Optimizer
 from training.recipe import Recipe, load_recipe
 from training.run import Run
@@ -131,7 +133,7 @@ def test_a_validation_that_was_interrupted_is_made_up_for_and_none_is_lost(
     assert len(curve.psnr) == len(curve.seconds) == 4
     assert list(curve.seconds) == sorted(curve.seconds)
     pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
-    final = validate(find_model(str(weights)).network(), pairs, 2)
+    final = validate(find_model(str(weights)).network(), pairs, recipe.task, 2)
     assert curve.psnr[-1] == pytest.approx(final, abs=1e-3)
 
 
@@ -164,7 +166,7 @@ def _batch(recipe: Recipe, source: PatchSource, step: int) -> Batch:
 
 def _source(recipe: Recipe, data: Path) -> PatchSource:
     pictures = read_all(picture_paths(data / "train"))
-    return PatchSource.to_be_reduced(pictures, recipe.network.scales)
+    return patch_source(pictures, bicubic.DEGRADATION, recipe.network.scales, recipe.seed)
 
 
 def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
@@ -177,13 +179,13 @@ def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
         }
     )
     pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
-    before = validate(Run.fresh(recipe).averaged_network(), pairs, 2)
+    before = validate(Run.fresh(recipe).averaged_network(), pairs, recipe.task, 2)
 
     weights = train(recipe, tiny_data, tmp_path, progress=False)
 
     model = find_model(str(weights))
     assert model.training["steps"] == 150
-    assert validate(model.network(), pairs, 2) > before + 2
+    assert validate(model.network(), pairs, recipe.task, 2) > before + 2
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
@@ -294,7 +296,7 @@ def test_the_loss_weighs_what_nothing_befell() -> None:
     low = torch.from_numpy(random.integers(0, 256, (2, 16, 16, 3), np.uint8))
     high = low.clone()
     high[:, 4:] = 255 - low[:, 4:]
-    batch, run = Batch(1, (high, low)), Run.fresh(recipe)
+    batch, run = Batch(1, recipe.task.degradation, (high, low)), Run.fresh(recipe)
     with torch.no_grad():
         image, original = (one.permute(0, 3, 1, 2) / 255 for one in (low, high))
         errors = (run.network(image, 1) - original).abs()

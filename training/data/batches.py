@@ -17,8 +17,9 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from training.data.pictures import PatchSource, Picture, read_all
+from training.data.versions import patch_source
 from training.degradations import bicubic
-from training.degradations.shdd import patch_source
+from training.degradations.degradation import Degradation
 from training.recipe import Recipe
 
 _DRAWING_THREADS = 8  # more of them wait for one another
@@ -53,12 +54,8 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
             "scale; add larger pictures, name larger sizes, or let its stages take smaller patches"
         )
     originals = [version for _, version in shown]
-    if recipe.shdd_level is not None:
-        source = patch_source(originals, recipe.shdd_level, recipe.seed)
-    else:
-        source = PatchSource.to_be_reduced(originals, recipe.network.scales)
     source = replace(
-        source,
+        patch_source(originals, recipe.task.degradation, recipe.network.scales, recipe.seed),
         permute_colours=recipe.permute_colours,
         by_area=recipe.by_area,
         any_phase=recipe.any_phase,
@@ -79,27 +76,32 @@ class Batch:
 
     Attributes:
         scale: Upscaling factor.
-        windows: N × side × side × 3, uint8: of the originals and of the same distorted, or of the
-            originals alone, with ``bicubic.margin(scale)`` around the patches to be reduced.
+        degradation: What befalls the originals.
+        windows: What ``PatchSource.windows`` drew, N × side × side × 3, uint8: of the originals and
+            of their degraded forms, or of the originals alone, with a margin around the patches.
         weight: Of its loss in that of the step.
     """
 
     scale: int
+    degradation: Degradation
     windows: tuple[Tensor, ...]
     weight: float = 1.0
 
     @property
     def low(self) -> Tensor:
         """What the network sees: N × patch × patch × 3, uint8."""
-        original, *distorted = self.windows
-        return distorted[0] if distorted else bicubic.reduce_windows(original, self.scale)
+        if (of_windows := self.degradation.of_windows) is not None:
+            return of_windows.degrade(self.windows[0], self.scale)
+        return self.windows[1]
 
     @property
     def high(self) -> Tensor:
         """What it should restore: N × patch·scale × patch·scale × 3, uint8."""
-        original, *distorted = self.windows
-        margin = bicubic.margin(self.scale)
-        return original if distorted else original[:, margin:-margin, margin:-margin]
+        original = self.windows[0]
+        if (of_windows := self.degradation.of_windows) is not None:
+            margin = of_windows.margin(self.scale)
+            return original[:, margin:-margin, margin:-margin] if margin else original
+        return original
 
     def on(self, device: torch.device) -> Batch:
         """Return the batch on a device, where copies from pinned memory do not wait for it."""
@@ -119,7 +121,7 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
 
     def draw(scale: int, size: int, weight: float = 1.0) -> Batch:
         windows = source.windows(random, scale, stage.patch, size)
-        return Batch(scale, tuple(map(torch.from_numpy, windows)), weight)
+        return Batch(scale, recipe.task.degradation, tuple(map(torch.from_numpy, windows)), weight)
 
     if not recipe.all_scales:
         return [draw(int(random.choice(scales, p=weights)), stage.batch)]

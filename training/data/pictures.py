@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from runtime.errors import UserError
 from runtime.pictures.files import read_picture
-from training.degradations import bicubic
 
 Picture = NDArray[np.uint8]
 
@@ -51,13 +50,20 @@ def read_all(paths: Sequence[Path]) -> list[Picture]:
         return list(pool.map(read_rgb, paths))
 
 
+def no_margin(scale: int) -> int:
+    """Return 0: the windows that patches are cut from are the patches."""
+    return 0
+
+
 @dataclass(frozen=True)
 class PatchSource:
     """Windows for patches, drawn at random from pictures in memory.
 
     Attributes:
         originals: The pictures.
-        distorted: Their distorted forms; without them, patches are to be reduced.
+        degraded: Their degraded forms at every scale; without them patches are to be degraded.
+        margin: Returns, for a scale, how many pixels the windows of patches that are to be degraded
+            reach beyond them.
         edge: Pixels mirrored beyond every edge of the originals.
         permute_colours: Put the channels of every window in a random order.
         by_area: Draw from a picture as often as it is large; otherwise from all equally often.
@@ -65,18 +71,12 @@ class PatchSource:
     """
 
     originals: Sequence[Picture]
-    distorted: Sequence[Picture] | None = None
+    degraded: Mapping[int, Sequence[Picture]] = field(default_factory=dict)
+    margin: Callable[[int], int] = no_margin
     edge: int = 0
     permute_colours: bool = False
     by_area: bool = False
     any_phase: bool = False
-
-    @classmethod
-    def to_be_reduced(cls, pictures: Sequence[Picture], scales: Sequence[int]) -> PatchSource:
-        """Mirror pictures beyond their edges, as far as the reduction reads there."""
-        edge = bicubic.margin(max(scales))
-        edges = ((edge, edge), (edge, edge), (0, 0))
-        return cls([np.pad(picture, edges, mode="symmetric") for picture in pictures], edge=edge)
 
     def windows(
         self, random: np.random.Generator, scale: int, patch: int, size: int
@@ -90,14 +90,15 @@ class PatchSource:
             size: How many.
 
         Returns:
-            Of the originals and, where there are, of the distorted pictures at the same places:
-            size × side × side × 3, uint8. A side is patch · scale, with ``bicubic.margin(scale)``
-            more at both ends where patches are to be reduced.
+            Of the originals, size × side × side × 3, uint8: a side is patch · scale and the margin
+            at both ends. Where there are degraded pictures, also of these at the same places:
+            size × patch × patch × 3.
         """
-        layers = [one for one in (self.originals, self.distorted) if one is not None]
-        margin = bicubic.margin(scale) if self.distorted is None else 0
+        layers = [(self.originals, 1)]
+        layers += [(self.degraded[scale], scale)] if self.degraded else []
+        margin = self.margin(scale)
         side = patch * scale + 2 * margin
-        drawn = [np.empty((size, side, side, 3), np.uint8) for _ in layers]
+        drawn = [np.empty((size, side // by, side // by, 3), np.uint8) for _, by in layers]
         for index in range(size):
             which = self._draw_picture(random)
             top, left = (
@@ -106,8 +107,9 @@ class PatchSource:
             )
             turns, flip = int(random.integers(4)), bool(random.integers(2))
             colours = random.permutation(3) if self.permute_colours else range(3)
-            for windows, pictures in zip(drawn, layers, strict=True):
-                window = pictures[which][top : top + side, left : left + side]
+            for windows, (pictures, by) in zip(drawn, layers, strict=True):
+                rows, columns = (slice(one // by, (one + side) // by) for one in (top, left))
+                window = pictures[which][rows, columns]
                 window = np.rot90(window[:, ::-1] if flip else window, turns)
                 # Plane by plane: several times as fast as pixels of three bytes.
                 for channel, colour in enumerate(colours):

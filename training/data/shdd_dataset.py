@@ -13,6 +13,7 @@ from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.pictures import Picture, read_rgb
+from training.degradations.degradation import version_random
 from training.degradations.levels import Level
 from training.degradations.shdd import Explanation, distort, read_explanation
 
@@ -79,7 +80,7 @@ def write_dataset(
                 "--overwrite"
             )
         for version, name in pending:
-            found = distort(picture, level, seed, stem, version)
+            found = distort(picture, level, version_random(seed, stem, version))
             _save(out / "LR" / f"{name}.png", found.pixels)
             # Last, so that a version with its explanation is complete.
             explanation = Explanation(path.name, level, seed, found.regions)

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.degradations.degradation import Degradation, Degraded, WindowDegradation
+
 _REACH = 2
 """How many of its own pixels the kernel reaches."""
 _STRIPE = 256
@@ -141,3 +143,12 @@ def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def _degrade(picture: NDArray[np.uint8], scale: int, random: np.random.Generator) -> Degraded:
+    return Degraded(reduce(picture, scale))
+
+
+DEGRADATION = Degradation(
+    "bicubic", _degrade, reduces=True, of_windows=WindowDegradation(margin, reduce_windows)
+)

@@ -17,26 +17,22 @@ bits.
 from __future__ import annotations
 
 import math
-import threading
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import UserError
 from runtime.records import read_record, write_record
-from training.data.pictures import PatchSource, Picture
+from training.data.pictures import Picture
+from training.degradations.degradation import Degradation, Degraded, Region
 from training.degradations.levels import Level
-
-Kind = Literal["noise", "blur", "f-noise", "contrast", "identity"]
 
 CHOPS: Mapping[Level, int] = {"easy": 2, "moderate": 3, "difficult": 4}
 
-STRENGTHS: Mapping[Kind, tuple[float, float]] = {
+STRENGTHS: Mapping[str, tuple[float, float]] = {
     "noise": (0.005, 0.02),
     "blur": (1.0, 2.5),
     "f-noise": (6.0, 10.0),
@@ -53,35 +49,8 @@ SCHEMA = 1
 """Of the explanations of distorted pictures."""
 
 _LEAST_SIDE = 8
-_KEPT_BYTES = 6 * 2**30  # of versions, in memory; what is beyond is distorted again when drawn
 
 _Block = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A block of a picture and what befell it.
-
-    Attributes:
-        top: First row.
-        left: First column.
-        height: Rows.
-        width: Columns.
-        kind: The distortion.
-        strength: In the unit of ``STRENGTHS``.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-    kind: Kind
-    strength: float
-
-    def window(self) -> tuple[slice, slice]:
-        """Return the rows and columns of the block."""
-        rows = slice(self.top, self.top + self.height)
-        return rows, slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
@@ -99,6 +68,10 @@ class Explanation:
     level: Level
     seed: int
     regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        if unknown := [one.kind for one in self.regions if one.kind not in STRENGTHS]:
+            raise ValueError(f"{unknown[0]!r}: expected a kind of {', '.join(STRENGTHS)}")
 
     def write(self, path: Path) -> None:
         """Write the explanation as JSON."""
@@ -118,33 +91,15 @@ def read_explanation(path: Path) -> Explanation:
         raise UserError(f"{path}: no such file; {remedy}") from error
 
 
-@dataclass(frozen=True)
-class Distorted:
-    """A distorted picture and the regions that explain it; they cover it exactly once."""
-
-    pixels: Picture
-    regions: tuple[Region, ...]
-
-
-def distort(picture: Picture, level: Level, seed: int, key: int | str, version: int) -> Distorted:
-    """Divide and distort a picture.
-
-    Args:
-        picture: H × W × 3, uint8.
-        level: How often it is chopped.
-        seed: Of the data set.
-        key: Of the picture in it: an index or a name.
-        version: Which of its versions. Equal arguments give equal pixels.
-    """
-    number = zlib.crc32(key.encode()) if isinstance(key, str) else key
-    random = np.random.default_rng((seed, number, version))
+def distort(picture: Picture, level: Level, random: np.random.Generator) -> Degraded:
+    """Divide and distort an H × W × 3 uint8 picture, chopped as often as the level says."""
     regions = plan_regions(random, picture.shape[0], picture.shape[1], level)
     pixels = np.empty_like(picture)
     for region in regions:
         block = picture[region.window()].astype(np.float32)
         distorted = _DISTORTIONS[region.kind](block, region.strength, random)
         pixels[region.window()] = np.rint(np.clip(distorted, 0, 255))
-    return Distorted(pixels, regions)
+    return Degraded(pixels, regions)
 
 
 def plan_regions(
@@ -180,42 +135,6 @@ def pink_noise(random: np.random.Generator, height: int, width: int) -> NDArray[
     field = np.fft.irfft2(spectrum, (height, width))
     deviation = field.std()
     return (field / deviation if deviation > 0 else field).astype(np.float32)
-
-
-class ShddVersions(Sequence[Picture]):
-    """The distorted versions of pictures, ``VERSIONS`` of each in turn, made when first drawn."""
-
-    def __init__(self, pictures: Sequence[Picture], level: Level, seed: int) -> None:
-        self._pictures, self._level, self._seed = pictures, level, seed
-        self._kept: dict[int, Picture] = {}
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._pictures) * VERSIONS
-
-    @overload
-    def __getitem__(self, index: int) -> Picture: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
-    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        if (kept := self._kept.get(index)) is not None:
-            return kept
-        which, version = divmod(index, VERSIONS)
-        pixels = distort(self._pictures[which], self._level, self._seed, which, version).pixels
-        with self._lock:  # several threads draw
-            if index not in self._kept and self._bytes + pixels.nbytes <= _KEPT_BYTES:
-                self._kept[index] = pixels
-                self._bytes += pixels.nbytes
-        return pixels
-
-
-def patch_source(pictures: Sequence[Picture], level: Level, seed: int) -> PatchSource:
-    """Return a source of windows of distorted pictures and of their originals."""
-    originals = [picture for picture in pictures for _ in range(VERSIONS)]
-    return PatchSource(originals, ShddVersions(pictures, level, seed))
 
 
 def _halves(
@@ -268,10 +187,20 @@ def _identity(block: _Block, strength: float, random: np.random.Generator) -> _B
     return block
 
 
-_DISTORTIONS: Mapping[Kind, Callable[[_Block, float, np.random.Generator], _Block]] = {
+_DISTORTIONS: Mapping[str, Callable[[_Block, float, np.random.Generator], _Block]] = {
     "noise": _noise,
     "blur": _blur,
     "f-noise": _f_noise,
     "contrast": _contrast,
     "identity": _identity,
 }
+
+
+def _degradation(level: Level) -> Degradation:
+    def degrade(picture: Picture, scale: int, random: np.random.Generator) -> Degraded:
+        return distort(picture, level, random)
+
+    return Degradation(f"shdd-{level}", degrade, versions=VERSIONS, kinds=tuple(STRENGTHS))
+
+
+DEGRADATIONS: Mapping[Level, Degradation] = {level: _degradation(level) for level in CHOPS}

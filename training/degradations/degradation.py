@@ -1,0 +1,101 @@
+"""What befalls a picture before a network sees it: the contract that every degradation fulfils."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from training.data.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Region:
+    """A block of a picture and what befell it.
+
+    Attributes:
+        top: First row.
+        left: First column.
+        height: Rows.
+        width: Columns.
+        kind: The distortion.
+        strength: In the unit of its kind.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    kind: str
+    strength: float
+
+    def window(self) -> tuple[slice, slice]:
+        """Return the rows and columns of the block."""
+        rows = slice(self.top, self.top + self.height)
+        return rows, slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A degraded picture.
+
+    Attributes:
+        pixels: H × W × 3, uint8.
+        regions: Where the degradation differs from region to region: regions that cover the picture
+            exactly once.
+    """
+
+    pixels: Picture
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class WindowDegradation:
+    """The same degradation computed of patches, on the device that trains.
+
+    Attributes:
+        margin: Returns, for a scale, how many pixels beyond a patch its degraded pixels depend on.
+        degrade: Turns N × side × side × 3 uint8 windows, a side being patch · scale and the margin
+            at both ends, and the scale into N × patch × patch × 3 uint8.
+    """
+
+    margin: Callable[[int], int]
+    degrade: Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What befalls a picture before a network sees it.
+
+    Attributes:
+        name: What recipes call it.
+        degrade: Degrades a picture, H × W × 3 uint8, whose sides are multiples of the scale. Equal
+            states of the generator give equal pixels.
+        reduces: Degraded pictures are smaller by the scale; else their size stays, at scale 1.
+        versions: Degraded versions of each training picture; 1 where nothing is random.
+        kinds: Kinds of its regions, in the order that tables list them.
+        of_windows: The degradation of patches, where none of it is random; else training cuts its
+            patches from degraded pictures.
+    """
+
+    name: str
+    degrade: Callable[[Picture, int, np.random.Generator], Degraded]
+    reduces: bool = False
+    versions: int = 1
+    kinds: tuple[str, ...] = ()
+    of_windows: WindowDegradation | None = None
+
+
+def version_random(seed: int, key: int | str, version: int) -> np.random.Generator:
+    """Return the generator that one version of a picture is degraded with.
+
+    Args:
+        seed: Of the set of pictures.
+        key: Of the picture in it: an index or a name.
+        version: Which of its versions.
+    """
+    number = zlib.crc32(key.encode()) if isinstance(key, str) else key
+    return np.random.default_rng((seed, number, version))

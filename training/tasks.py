@@ -1,0 +1,156 @@
+"""What networks undo: the one list of tasks.
+
+A task is named after its degradation, as recipes spell it. One more is a module beside
+``degradations/bicubic.py`` and a line in ``TASKS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runtime.errors import UserError
+from runtime.manifest import Manifest
+from training.data.pictures import Picture
+from training.degradations import bicubic, shdd
+from training.degradations.degradation import Degradation
+from training.degradations.levels import Level
+from training.metrics import LUMA, RGB, Scoring
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Degraded pictures that the scores of trained networks are published on.
+
+    Attributes:
+        name: Its key in training records, for example ``set5``.
+        title: What tables call it.
+        degradation: What befalls its pictures.
+        folders: Folders below ``RESLITE_DATA``, and how many of the pictures of each; None for all.
+        seed: Decides which of them.
+    """
+
+    name: str
+    title: str
+    degradation: Degradation
+    folders: Mapping[str, int | None]
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network undoes, how the result is scored and what it is compared with.
+
+    Attributes:
+        degradation: What the network undoes.
+        scoring: How restored pictures are compared with their originals.
+        baseline: What needs no network: turns a degraded picture and the scale into a picture of
+            the original's size.
+        baseline_name: What tables call the baseline.
+        evaluation: The sets that published scores are measured on, in the order of tables.
+        calibration_crop: Side in pixels of the degraded crops that int8 ranges are measured on.
+        range_method: The method that chooses int8 ranges (``quantize.methods``), unless the user
+            names another.
+    """
+
+    degradation: Degradation
+    scoring: Scoring
+    baseline: Callable[[Picture, int], Picture]
+    baseline_name: str
+    evaluation: tuple[EvaluationSet, ...]
+    calibration_crop: int
+    range_method: str
+
+    @property
+    def name(self) -> str:
+        """The name of the degradation."""
+        return self.degradation.name
+
+
+def super_resolution(degradation: Degradation) -> Task:
+    """Return the task of enlarging: scored on luma, against bicubic interpolation."""
+    return Task(
+        degradation,
+        scoring=LUMA,
+        baseline=bicubic.enlarge,
+        baseline_name="bicubic",
+        evaluation=_standard_sets(degradation),
+        calibration_crop=48,  # wider than CARN's receptive field
+        range_method="cautious",
+    )
+
+
+def restoration(degradation: Degradation, evaluation: tuple[EvaluationSet, ...] = ()) -> Task:
+    """Return the task of restoring at the same size: scored on RGB, against the input itself."""
+    return Task(
+        degradation,
+        scoring=RGB,
+        baseline=lambda picture, scale: picture,
+        baseline_name="distorted",
+        evaluation=evaluation or _standard_sets(degradation),
+        # Wider than the receptive field of mepsnet-s, and room for several regions, so that what is
+        # pooled over a crop is pooled over a mixture of distortions.
+        calibration_crop=96,
+        # Some values far out carry the picture itself (docs/lab/quantization.md).
+        range_method="measured",
+    )
+
+
+def _standard_sets(degradation: Degradation) -> tuple[EvaluationSet, ...]:
+    titles = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+    return tuple(
+        EvaluationSet(name, title, degradation, {f"{name}/HR": None})
+        for name, title in titles.items()
+    )
+
+
+_SHDD_TEST_SPLIT = {"valid": 4, "b100/HR": 8}
+_SHDD_SETS = tuple(
+    EvaluationSet(one.name, f"SHDD {level}", one, _SHDD_TEST_SPLIT)
+    for level, one in shdd.DEGRADATIONS.items()
+)
+
+SUPER_RESOLUTION = super_resolution(bicubic.DEGRADATION)
+"""Enlarging what MATLAB's bicubic interpolation reduced."""
+
+SHDD: Mapping[Level, Task] = {
+    level: restoration(one, _SHDD_SETS) for level, one in shdd.DEGRADATIONS.items()
+}
+"""Restoring distortions that differ from region to region."""
+
+
+def _by_name(*tasks: Task) -> Mapping[str, Task]:
+    return {task.name: task for task in tasks}
+
+
+TASKS = _by_name(
+    SUPER_RESOLUTION,
+    *SHDD.values(),
+)
+
+
+def task_named(name: str) -> Task:
+    """Return a task by the name of its degradation.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    if name not in TASKS:
+        raise UserError(f"{name}: no such task; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def task_of_manifest(manifest: Manifest | None, scale: int) -> Task:
+    """Return the task of an exported file.
+
+    The manifest decides: the recipe of its weights names the degradation. For a file without either
+    the scale is all there is to go by: one that enlarges is taken for bicubic super-resolution, one
+    that keeps the size for restoration of SHDD. Who knows better passes the task instead.
+
+    Raises:
+        UserError: If the recipe is of a task that this version of reslite does not know.
+    """
+    recipe = manifest.training.get("recipe") if manifest is not None else None
+    if isinstance(recipe, Mapping):
+        return task_named(str(recipe.get("degradation", SUPER_RESOLUTION.name)))
+    return SUPER_RESOLUTION if scale > 1 else SHDD["moderate"]
