@@ -96,8 +96,8 @@ EXACT = Arithmetic()
 ARITHMETIC: Mapping[Format, Arithmetic] = {
     "onnx": Arithmetic(onnx_runtime_sum),
     "tflite": Arithmetic(xnnpack_sum, xnnpack_requantization),
-    "coreml": EXACT,
 }
+"""Of the formats whose runtimes are not exact; that of any other is ``EXACT``."""
 
 
 def _ratios(sources: Sequence[Quantization], target: Quantization) -> NDArray[np.float32]:

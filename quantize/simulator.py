@@ -98,7 +98,7 @@ def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
     It computes in float64: sums that float32 cannot hold round one output in seven another way
     (CARN-M), files hold them as integers.
     """
-    simulator = Simulator(graph, table, torch.float64, ARITHMETIC[file])
+    simulator = Simulator(graph, table, torch.float64, ARITHMETIC.get(file, EXACT))
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

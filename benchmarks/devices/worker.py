@@ -16,15 +16,16 @@ import os
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
 import runtime
 from runtime.errors import UserError
 from runtime.manifest import HD
+from runtime.records import from_json, to_json
 from runtime.session import Session
 
 _OPENINGS = 4
@@ -50,14 +51,12 @@ class Settings:
 
     def to_json(self) -> str:
         """Return the settings as the worker's argument."""
-        return json.dumps(asdict(self))
+        return json.dumps(to_json(self))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Read the worker's argument."""
-        content: dict[str, Any] = json.loads(text)
-        size = content.pop("size")
-        return cls(size=tuple(size) if size else None, **content)
+        return from_json(cls, json.loads(text))
 
 
 def main(argument: str, requests: TextIO, replies: TextIO) -> None:
