@@ -83,10 +83,12 @@ from training.recipe import load_recipe, recipe_names
 
 scores = Scores(30.5, 0.875, (PictureScore("one", 30.5, 0.875),))
 models = list_models()
+report = Report(model="carn-m", task=models[0].task, scale=4, pictures="Set5", source=scores,
+                baseline=scores, rows=(), latency=None)
 print(json.dumps({
     "packages": [str(pathlib.Path(one.__file__).parent.parent) for one in
                  (benchmarks, export, quantize, reslite, runtime, training)],
-    "page": to_html(Report("carn-m", 4, "Set5", scores, scores, (), None)),
+    "page": to_html(report),
     "recipes": [load_recipe(name).name for name in recipe_names()],
     "models": [one.name for one in models],
     "scales": [load_scales(one.name, scale).model for one in models for scale in one.scales],
