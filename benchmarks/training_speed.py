@@ -22,7 +22,6 @@ from runtime.pictures.files import picture_paths
 from training.data.batches import coming_batches, draw_batches, source_of
 from training.data.pictures import PatchSource
 from training.networks.interface import RestorationNetwork
-from training.networks.mepsnet import MepsnetConfig
 from training.optimization import Optimizer, matrices_of, muon_kernels
 from training.precision import with_precision
 from training.recipe import OptimizerOptions, Recipe
@@ -158,7 +157,7 @@ def _ways(
         ways["without CUDA graphs"] = reading(changed(), graphs=False)
     if recipe.all_scales:
         ways["one scale after another"] = reading(one_by_one(changed()))
-    if isinstance(recipe.network, MepsnetConfig) and recipe.network.sharing:
+    if recipe.network.mixes_kernels:
         ways["kernels mixed one by one"] = reading(one_by_one(changed()))
     if recipe.optimizer.kind == "muon":
         optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})

@@ -18,7 +18,6 @@ from torch import nn
 from runtime.errors import UserError
 from runtime.manifest import sha256_of
 from training.checkpoint import load_tensors
-from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe, nearest, parse_recipe
 from training.tasks import Task
@@ -65,7 +64,7 @@ class Model:
 
     def network(self) -> RestorationNetwork:
         """Load the network with its weights, in evaluation mode."""
-        network = build_network(self.recipe.network)
+        network = self.recipe.network.build()
         tensors, _ = load_tensors(self.path)
         if not all(one.isfinite().all() for one in tensors.values()):
             raise UserError(

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from runtime.errors import UserError
-from training.networks.families import CONFIGS, NetworkConfig, family_of
+from training.networks.families import CONFIGS, AnyNetworkConfig, family_of
 from training.tasks import SUPER_RESOLUTION, TASKS, Task
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -83,7 +83,7 @@ class Recipe(_Strict):
     """Everything that determines a training run, besides the pictures themselves."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="files are named after it")
-    network: NetworkConfig
+    network: AnyNetworkConfig
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimizer: OptimizerOptions
     degradation: str = Field(default=SUPER_RESOLUTION.name, description="see training.tasks")
@@ -117,7 +117,7 @@ class Recipe(_Strict):
         description="cut patches at any pixel, not only where the reduced picture has pixels",
     )
     revive_at: tuple[NonNegativeInt, ...] = Field(
-        default=(), description="steps before which dead channels are revived (CARN and CARN-M)"
+        default=(), description="steps before which dead channels are revived"
     )
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto is what a short measurement finds faster"
@@ -166,8 +166,10 @@ class Recipe(_Strict):
                 f"sizes and any_phase go with degradations of patches, not with '{name}', which "
                 "degrades whole pictures"
             )
-        if self.revive_at and family_of(self.network) != "carn":
-            raise ValueError("revive_at goes with networks of the family carn only")
+        if self.revive_at and not self.network.revivable:
+            raise ValueError(
+                f"revive_at does not go with networks of the family {self.network.family}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ from torch import Tensor
 from runtime.errors import UserError
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
-from training.networks.families import build_network
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
 from training.precision import with_precision
@@ -83,7 +82,7 @@ class Run:
     def fresh(cls, recipe: Recipe, device: str = "cpu") -> Run:
         """Initialize a network from the recipe's seed."""
         torch.manual_seed(recipe.seed)
-        network = build_network(recipe.network).to(device).train()
+        network = recipe.network.build().to(device).train()
         # torch's stubs lack this overload of a module's method.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.train_masked_dense(recipe.masked_dense)
@@ -146,7 +145,7 @@ class Run:
 
     def averaged_network(self) -> RestorationNetwork:
         """Return a copy of the network with the averaged parameters, ready to evaluate."""
-        network = build_network(self.recipe.network)
+        network = self.recipe.network.build()
         network.load_state_dict(self.average)
         return network.eval().to(self.device)
 

@@ -31,9 +31,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _row(model: Model) -> dict[str, Any]:
     from benchmarks.multadds import layers_of_module, total
-    from training.networks.families import build_network
 
-    network = build_network(model.recipe.network)
+    network = model.recipe.network.build()
     costs = {
         str(scale): total(layers_of_module(network.at_scale(scale), scale))
         for scale in model.scales

@@ -10,7 +10,6 @@ from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from runtime.errors import UserError
 from training.catalogue import Model, find_model
 from training.checkpoint import save_tensors
-from training.networks.families import build_network
 from training.recipe import load_recipe
 
 
@@ -36,7 +35,7 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
 
 def test_a_run_is_drawn_with_those_it_began_with(tmp_path: Path) -> None:
     recipe = load_recipe("mepsnet-s", ["network.blocks=1"])
-    tensors = build_network(recipe.network).state_dict()
+    tensors = recipe.network.build().state_dict()
 
     def trained(name: str, steps: int, *starts: Model, **scores: object) -> Model:
         path = tmp_path / name / "weights.safetensors"

@@ -25,7 +25,6 @@ from runtime.manifest import read_manifest
 from training.checkpoint import save_tensors
 from training.degradations.bicubic import reduce
 from training.metrics import psnr
-from training.networks.families import build_network
 from training.recipe import load_recipe
 
 Cli = Callable[..., Any]
@@ -130,7 +129,7 @@ def test_other_weights_and_damaged_manifests_are_replaced_only_if_told(
 
 def _own_weights(path: Path, value: float) -> Path:
     recipe = load_recipe("carn-m", ["name=own", "network.blocks=1", "network.channels=8"])
-    network = build_network(recipe.network)
+    network = recipe.network.build()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(value)

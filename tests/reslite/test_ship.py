@@ -20,7 +20,6 @@ from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
-from training.networks.families import build_network
 from training.recipe import load_recipe
 
 Cli = Callable[..., Any]
@@ -132,7 +131,7 @@ def test_ones_own_weights_are_shipped_and_other_exports_beside_them_are_let_be(
     recipe = load_recipe("carn-m", ["name=mine", "network.blocks=1", "network.channels=8"])
     weights, out = tmp_path / "mine.safetensors", tmp_path / "dist"
     torch.manual_seed(0)
-    network = build_network(recipe.network)
+    network = recipe.network.build()
     save_tensors(weights, network.state_dict(), {"recipe": recipe.model_dump_json()})
     Image.fromarray(data.astronaut()[:200, :200]).save(tmp_path / "a.png")
     monkeypatch.setattr(shipping, "list_models", list)

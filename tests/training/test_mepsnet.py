@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from benchmarks.multadds import layers_of_module, total
-from training.networks.families import build_network
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
 from training.recipe import load_recipe
 
@@ -22,7 +21,7 @@ def _fusion_and_reconstruction(experts: int) -> int:
 
 def test_the_published_network_has_its_parameters_and_cost() -> None:
     assert _parameters() == 2_241_187
-    cost = total(layers_of_module(build_network(load_recipe("mepsnet").network), 1))
+    cost = total(layers_of_module(load_recipe("mepsnet").network.build(), 1))
     assert cost.parameters == 2_241_187
     assert cost.multadds / 1e12 == pytest.approx(8.8, abs=0.05)
 
@@ -49,7 +48,7 @@ def test_table_7_3_counts_the_fusion_of_three_experts_for_any_number(
 
 def test_the_small_one_costs_at_most_an_eighth() -> None:
     small, full = (
-        total(layers_of_module(build_network(load_recipe(name).network), 1))
+        total(layers_of_module(load_recipe(name).network.build(), 1))
         for name in ("mepsnet-s", "mepsnet")
     )
     assert small.multadds * 8 <= full.multadds

@@ -61,7 +61,7 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
                 "any_phase": False,
                 "revive_at": [0],
             },
-            "yaml: revive_at goes with networks of the family carn only$",
+            "yaml: revive_at does not go with networks of the family mepsnet$",
         ),
     ],
 )

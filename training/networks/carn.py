@@ -59,6 +59,20 @@ class CarnConfig:
         if not once or not once <= {2, 3, 4} or len(once) < len(self.scales):
             raise ValueError(f"scales={self.scales}: expected some of 2, 3 and 4, each once")
 
+    @property
+    def revivable(self) -> bool:
+        """True: every layer of the body can be revived."""
+        return True
+
+    @property
+    def mixes_kernels(self) -> bool:
+        """False: every convolution owns its kernel."""
+        return False
+
+    def build(self) -> Carn:
+        """Return the network, freshly initialized."""
+        return Carn(self)
+
 
 class GroupedConv2d(nn.Conv2d):
     """A 3×3 convolution in groups that can train as a dense one with a block-diagonal kernel.

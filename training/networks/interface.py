@@ -1,11 +1,11 @@
-"""What every network offers to the trainer, the export and the measurements."""
+"""What every network and its configuration offer to trainer, export and measurements."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
@@ -64,3 +64,40 @@ class RestorationNetwork(nn.Module):
     def hidden_layers(self) -> Iterator[HiddenLayer]:
         """Yield the layers whose dead channels can be revived (``training.revival``)."""
         yield from ()
+
+
+class NetworkConfig(Protocol):
+    """The shape of a network: a frozen dataclass, which a recipe holds under ``network``.
+
+    Its ``__pydantic_config__`` forbids unknown keys; what does not go together is a ``ValueError``
+    when it is made.
+    """
+
+    @property
+    def family(self) -> str:
+        """Tells the recipes of this family from those of others."""
+        ...
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Upscaling factors the network is built for; 1 keeps the size."""
+        ...
+
+    @property
+    def groups(self) -> int:
+        """Groups of its grouped convolutions, which may train as masked dense ones; 1 for none."""
+        ...
+
+    @property
+    def revivable(self) -> bool:
+        """Whether the network names hidden layers whose dead channels can be revived."""
+        ...
+
+    @property
+    def mixes_kernels(self) -> bool:
+        """Whether ``restore_scales`` mixes at once the kernels that ``forward`` mixes in turn."""
+        ...
+
+    def build(self) -> RestorationNetwork:
+        """Return the network, freshly initialized."""
+        ...

@@ -76,6 +76,20 @@ class MepsnetConfig:
         return 1
 
     @property
+    def revivable(self) -> bool:
+        """False: no hidden layers are named."""
+        return False
+
+    @property
+    def mixes_kernels(self) -> bool:
+        """True where there is a bank to mix them from."""
+        return self.sharing
+
+    def build(self) -> Mepsnet:
+        """Return the network, freshly initialized."""
+        return Mepsnet(self)
+
+    @property
     def fused_channels(self) -> int:
         """Channels of all experts together."""
         return self.experts * self.channels
