@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.pictures.files import picture_paths
-from training.data.batches import coming_batches, draw_batches, source_of
+from training.data.batches import Batch, coming_batches, draw_batches, source_of
 from training.data.pictures import PatchSource
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer, matrices_of, muon_kernels
@@ -42,6 +42,76 @@ class TrainingSpeed:
     name: str
     steps_per_second: float
     ratio: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to take the steps of a recipe.
+
+    Attributes:
+        name: What tables call it.
+        recipe: What is trained, with the keys that the way changes.
+        batches_kept: Take batches from memory, not from drawing threads.
+        channels_last: Lay kernels out in memory with their channels last, not contiguous.
+        joint_pass: Restore the scales of a step, and mix kernels, as the network does for training,
+            not one after the other as ``forward`` does.
+        graphs: Replay CUDA graphs where the device has some.
+        torch_muon: Step kernels by torch's Muon, not by ours.
+    """
+
+    name: str
+    recipe: Recipe
+    batches_kept: bool = False
+    channels_last: bool = True
+    joint_pass: bool = True
+    graphs: bool = True
+    torch_muon: bool = False
+
+    def begin(self, device: str) -> Run:
+        """Begin a run that steps in this way."""
+        run = Run.fresh(self.recipe, device)
+        if not self.channels_last:
+            # torch's stubs lack this overload of a module's method.
+            run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if not self.joint_pass:
+            run.restore = partial(RestorationNetwork.restore_scales, run.network)
+        if self.torch_muon:
+            run.optimizer = TorchMuon(run.network, self.recipe.optimizer)
+        return run
+
+
+def ways_of(recipe: Recipe, device: str) -> list[Way]:
+    """Return the ways of a recipe with a decided precision on a device; its own comes first."""
+    other = "float32" if recipe.precision == "bf16" else "bf16"
+    muon = recipe.optimizer.kind == "muon"
+    ways = [
+        Way("the recipe", recipe),
+        Way("batches kept in memory", recipe, batches_kept=True),
+        Way(
+            "plain float32 loop",
+            recipe.model_copy(update={"precision": "float32", "masked_dense": False}),
+            channels_last=False,
+            joint_pass=False,
+            graphs=False,
+            torch_muon=muon,
+        ),
+        Way(f"in {other}", recipe.model_copy(update={"precision": other})),
+        Way("without channels_last", recipe, channels_last=False),
+    ]
+    if device != "cpu":
+        ways.append(Way("without CUDA graphs", recipe, graphs=False))
+    if recipe.all_scales:
+        ways.append(Way("one scale after another", recipe, joint_pass=False))
+    if recipe.network.mixes_kernels:
+        ways.append(Way("kernels mixed one by one", recipe, joint_pass=False))
+    if muon:
+        adam = recipe.optimizer.model_copy(update={"kind": "adam"})
+        ways.append(Way("Adam alone", recipe.model_copy(update={"optimizer": adam})))
+    if recipe.network.groups > 1:
+        name = "grouped convolutions" if recipe.masked_dense else "masked dense convolutions"
+        changes = {"masked_dense": not recipe.masked_dense}
+        ways.append(Way(name, recipe.model_copy(update=changes)))
+    return ways
 
 
 def training_speed(
@@ -68,7 +138,10 @@ def training_speed(
     drawn = (1 + rounds) * steps
     for step in range(drawn):  # the first draw of a distorted picture makes it, in any run once
         draw_batches(recipe, source, step)
-    ways = _ways(recipe, source, steps, drawn, device)
+    kept = [draw_batches(recipe, source, step) for step in range(steps)]
+    ways = {
+        way.name: _step_taker(way, source, kept, drawn, device) for way in ways_of(recipe, device)
+    }
     for take_step in ways.values():
         _time(take_step, steps)
     timings: dict[str, list[float]] = {name: [] for name in ways}
@@ -115,57 +188,15 @@ class TorchMuon(Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]
 
 
-def _ways(
-    recipe: Recipe, source: PatchSource, steps: int, drawn: int, device: str
-) -> Mapping[str, Callable[[int], object]]:
-    kept = [draw_batches(recipe, source, step) for step in range(steps)]
-
-    def reading(run: Run, graphs: bool = True) -> Callable[[int], object]:
-        batches = coming_batches(run.recipe, source, range(drawn), run.device)
-        take_step = step_taker(run, graphs)
-        return lambda step: take_step(next(batches))
-
-    def fixed(run: Run) -> Callable[[int], object]:
-        take_step = step_taker(run)
+def _step_taker(
+    way: Way, source: PatchSource, kept: Sequence[list[Batch]], drawn: int, device: str
+) -> Callable[[int], object]:
+    run = way.begin(device)
+    take_step = step_taker(run, way.graphs)
+    if way.batches_kept:
         return lambda step: take_step(kept[step])
-
-    def changed(**keys: object) -> Run:
-        return Run.fresh(recipe.model_copy(update=keys), device)
-
-    def contiguous(run: Run) -> Run:
-        # torch's stubs lack this overload of a module's method.
-        run.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return run
-
-    def one_by_one(run: Run) -> Run:
-        # What a network inherits that has no pass of its own for training.
-        run.restore = partial(RestorationNetwork.restore_scales, run.network)
-        return run
-
-    other = "float32" if recipe.precision == "bf16" else "bf16"
-    plain = contiguous(changed(precision="float32", masked_dense=False))
-    if recipe.optimizer.kind == "muon":
-        plain.optimizer = TorchMuon(plain.network, recipe.optimizer)
-    ways = {
-        "the recipe": reading(changed()),
-        "batches kept in memory": fixed(changed()),
-        "plain float32 loop": reading(one_by_one(plain), graphs=False),
-        f"in {other}": reading(changed(precision=other)),
-        "without channels_last": reading(contiguous(changed())),
-    }
-    if device != "cpu":
-        ways["without CUDA graphs"] = reading(changed(), graphs=False)
-    if recipe.all_scales:
-        ways["one scale after another"] = reading(one_by_one(changed()))
-    if recipe.network.mixes_kernels:
-        ways["kernels mixed one by one"] = reading(one_by_one(changed()))
-    if recipe.optimizer.kind == "muon":
-        optimizer = recipe.optimizer.model_copy(update={"kind": "adam"})
-        ways["Adam alone"] = reading(changed(optimizer=optimizer))
-    if recipe.network.groups > 1:
-        name = "grouped convolutions" if recipe.masked_dense else "masked dense convolutions"
-        ways[name] = reading(changed(masked_dense=not recipe.masked_dense))
-    return ways
+    batches = coming_batches(run.recipe, source, range(drawn), run.device)
+    return lambda step: take_step(next(batches))
 
 
 def _time(take_step: Callable[[int], object], steps: int) -> float:

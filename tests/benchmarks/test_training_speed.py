@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.training_speed import TorchMuon, training_speed
+from benchmarks.training_speed import Way, training_speed, ways_of
 from reslite.__main__ import main
-from training import stepping as module
-from training.data.batches import Batch, draw_batches, source_of
+from training.data.batches import draw_batches, source_of
 from training.networks.mepsnet import TemplateBank
 from training.recipe import Recipe, parse_recipe
 from training.run import Run
@@ -49,54 +47,67 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ways_differ_in_what_their_names_say(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[str, str, bool, bool, int]] = []
-    real = module.train_step
+def test_ways_differ_in_what_their_names_say() -> None:
+    recipe = parse_recipe(CONTENT, "tiny")
+    adam = recipe.optimizer.model_copy(update={"kind": "adam"})
 
-    def spy(run: Run, batches: Sequence[Batch]) -> torch.Tensor:
-        kernel = next(p for p in run.network.parameters() if p.ndim == 4 and p.shape[1] > 1)
-        last = kernel.is_contiguous(memory_format=torch.channels_last)
-        recipe, passes = run.recipe, []
-        hook = run.network.body.register_forward_hook(lambda *_: passes.append(1))
-        loss = real(run, batches)
-        hook.remove()
-        seen.append(
-            (recipe.precision, recipe.optimizer.kind, last, recipe.masked_dense, len(passes))
-        )
-        return loss
+    def changed(**keys: object) -> Recipe:
+        return recipe.model_copy(update=keys)
 
-    monkeypatch.setattr(module, "train_step", spy)
+    plain = {"channels_last": False, "joint_pass": False, "graphs": False, "torch_muon": True}
+    assert ways_of(recipe, "cpu") == [
+        Way("the recipe", recipe),
+        Way("batches kept in memory", recipe, batches_kept=True),
+        Way("plain float32 loop", changed(precision="float32"), **plain),
+        Way("in float32", changed(precision="float32")),
+        Way("without channels_last", recipe, channels_last=False),
+        Way("one scale after another", recipe, joint_pass=False),
+        Way("Adam alone", changed(optimizer=adam)),
+        Way("masked dense convolutions", changed(masked_dense=True)),
+    ]
+    assert [way.name for way in ways_of(changed(masked_dense=True), "cuda")] == [
+        *WAYS[:5],
+        "without CUDA graphs",
+        *WAYS[5:7],
+        "grouped convolutions",
+    ]
+    assert ways_of(changed(masked_dense=True), "cpu")[2].recipe.masked_dense is False
+
+
+def test_every_way_is_measured_against_the_recipe(pictures: Path) -> None:
     rows = training_speed(parse_recipe(CONTENT, "tiny"), pictures, rounds=1, steps=1)
 
     assert [row.name for row in rows] == WAYS
     assert all(row.steps_per_second > 0 and row.ratio > 0 for row in rows)
     assert rows[0].ratio == 1
-    # Once to warm up and once for the round.
-    assert (
-        seen[: len(WAYS)]
-        == seen[len(WAYS) :]
-        == [
-            ("bf16", "muon", True, False, 1),
-            ("bf16", "muon", True, False, 1),
-            ("float32", "muon", False, False, 2),
-            ("float32", "muon", True, False, 1),
-            ("bf16", "muon", False, False, 1),
-            ("bf16", "muon", True, False, 2),
-            ("bf16", "adam", True, False, 1),
-            ("bf16", "muon", True, True, 1),
-        ]
-    )
+
+
+@pytest.mark.parametrize("joint_pass", [True, False])
+def test_scales_pass_the_body_together_or_one_after_another(
+    pictures: Path, joint_pass: bool
+) -> None:
+    recipe = parse_recipe(CONTENT, "tiny")
+    source, _ = source_of(recipe, [pictures / "train" / "noise.png"])
+    run = Way("", recipe, joint_pass=joint_pass).begin("cpu")
+    passes: list[int] = []
+    run.network.body.register_forward_hook(lambda *_: passes.append(1))
+    train_step(run, draw_batches(recipe, source, 0))
+    assert len(passes) == (1 if joint_pass else 2)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_kernels_lie_in_memory_as_the_way_says(channels_last: bool) -> None:
+    run = Way("", parse_recipe(CONTENT, "tiny"), channels_last=channels_last).begin("cpu")
+    kernel = run.network.entry.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert kernel.is_contiguous() != channels_last
 
 
 def test_the_plain_loop_steps_as_the_recipe_does(pictures: Path) -> None:
     recipe = parse_recipe({**CONTENT, "precision": "float32"}, "tiny")
     source, _ = source_of(recipe, [pictures / "train" / "noise.png"])
-    ours, plain = Run.fresh(recipe), Run.fresh(recipe)
-    # torch's stubs lack this overload of a module's method.
-    plain.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    plain.optimizer = TorchMuon(plain.network, recipe.optimizer)
+    ours = Run.fresh(recipe)
+    plain = Way("", recipe, channels_last=False, torch_muon=True).begin("cpu")
     before = {name: value.clone() for name, value in plain.average.items()}
     for step in range(3):
         for run in (ours, plain):
@@ -124,26 +135,28 @@ def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
 def test_kernels_are_mixed_together_except_where_the_name_says(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mixed: list[int] = []
-    real = TemplateBank.mixed
     shape = {"extraction": [8], "channels": 4, "experts": 2, "srirs": 1, "blocks": 1}
-    recipe: dict[str, object] = {
+    content: dict[str, object] = {
         **CONTENT,
         "network": {"family": "mepsnet", **shape, "templates": 3},
         "degradation": "shdd-moderate",
         "all_scales": False,
     }
+    recipe, mixed = parse_recipe(content, "tiny"), []
+    source, _ = source_of(recipe, [pictures / "train" / "noise.png"])
+    real = TemplateBank.mixed
 
     def spy(bank: TemplateBank, coefficients: torch.Tensor) -> torch.Tensor:
         mixed.append(coefficients.ndim)
         return real(bank, coefficients)
 
     monkeypatch.setattr(TemplateBank, "mixed", spy)
-    rows = training_speed(parse_recipe(recipe, "tiny"), pictures, rounds=1, steps=1)
-
-    assert [row.name for row in rows] == [*WAYS[:5], "kernels mixed one by one", "Adam alone"]
-    one_by_one = [1, 1, 1, 1]
-    assert mixed == 2 * [2, 2, *one_by_one, 2, 2, *one_by_one, 2]
+    ways = {way.name: way for way in ways_of(recipe, "cpu")}
+    assert list(ways) == [*WAYS[:5], "kernels mixed one by one", "Adam alone"]
+    for name, counts in (("the recipe", [2]), ("kernels mixed one by one", [1, 1, 1, 1])):
+        mixed.clear()
+        train_step(ways[name].begin("cpu"), draw_batches(recipe, source, 0))
+        assert mixed == counts
 
 
 def test_the_command_line_needs_real_pictures(
