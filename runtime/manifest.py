@@ -77,7 +77,7 @@ class Measured:
 
     Attributes:
         max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
-        psnr: PSNR in dB on the evaluation pictures: of Y, at scale 1 of RGB.
+        psnr: PSNR in dB on the evaluation pictures: of Y for super-resolution, else of RGB.
         ssim: SSIM on the evaluation pictures.
         psnr_loss: dB lost against the source network on the same pictures.
         latency_median_ms: Median latency of one inference.

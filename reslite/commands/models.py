@@ -62,7 +62,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 f"{row['name']:<10} {'×' + scale:>5} {row['parameters'][scale]:>11,} "
                 f"{row['multadds_720p'][scale] / 1e9:>7.1f} G  {scores}"
             )
-    lines.append("MultAdds are at a 1280×720 output; PSNR is of Y, at scale 1 of RGB.")
+    lines.append("MultAdds are at a 1280×720 output; super-resolution is scored on Y, else on RGB.")
     return "\n".join(lines)
 
 

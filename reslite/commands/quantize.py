@@ -23,7 +23,7 @@ from quantize.methods import Method
 @click.option(
     "--method",
     type=click.Choice(get_args(Method)),
-    help="How ranges are chosen [default: cautious; at scale 1 measured].",
+    help="How ranges are chosen [default: cautious for super-resolution, else measured].",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write [default: MODEL_xS_scales.json]."
