@@ -51,6 +51,7 @@ def write_artifact(
         scales_sha256=scales.sha256 if scales else None,
         pooling=written.pooling,
         tiled_by=companion.file_name(source.model.name, source.scale) if companion else None,
+        float_io=variant.float_io,
     )
 
 

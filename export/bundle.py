@@ -59,7 +59,7 @@ def bundle_of(
     for variant in dict.fromkeys(paired):
         file = variant.file_name(manifest.model, manifest.scale)
         lowered = lower_for(source, variant, table)
-        if not overwrite and is_current(manifest, folder, file, lowered.rewrites, table):
+        if not overwrite and is_current(manifest, folder, variant, lowered.rewrites, table):
             announce(f"kept      {file}")
             continue
         try:

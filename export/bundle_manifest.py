@@ -10,6 +10,7 @@ from typing import Any
 
 from export.scales import ScaleTable
 from export.sources import Source
+from export.variants import Variant
 from runtime.errors import UserError
 from runtime.formats import FORMATS
 from runtime.manifest import Artifact, Manifest, read_manifest, sha256_of
@@ -102,15 +103,17 @@ def holds(folder: Path, file: str, table: ScaleTable | None = None) -> bool:
 def is_current(
     manifest: Manifest,
     folder: Path,
-    file: str,
+    variant: Variant,
     rewrites: tuple[str, ...],
     table: ScaleTable | None,
 ) -> bool:
-    """Tell whether ``folder`` already holds a file, unchanged and made by the same rewrites."""
-    artifact = manifest.artifact(file)
+    """Tell whether ``folder`` already holds a file, unchanged and made in the same way."""
+    artifact = manifest.artifact(variant.file_name(manifest.model, manifest.scale))
     return (
         artifact is not None
         and artifact.rewrites == rewrites
+        # Older manifests do not say it.
+        and artifact.float_io == variant.float_io
         and _is_whole(artifact, folder, table)
     )
 

@@ -15,7 +15,9 @@ SCALES_FOLDER = Path(__file__).parent / "scales"
 
 def scales_path(model: str, scale: int) -> Path:
     """Return where the table of a shipped model lies, whether or not it exists."""
-    return SCALES_FOLDER / f"{model.replace('-', '_')}_x{scale}.json"
+    from training.catalogue import file_stem
+
+    return SCALES_FOLDER / f"{file_stem(model, scale)}.json"
 
 
 def load_scales(model: str, scale: int) -> ScaleTable:

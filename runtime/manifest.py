@@ -122,6 +122,7 @@ class Artifact:
         pooling: Of a file that restores tiles for another: its tensors besides the pictures.
         tiled_by: Name of the file that restores tiles in the place of this one, whose network
             pools over the whole picture.
+        float_io: Whether an int8 file whose format takes integers takes and returns float32.
     """
 
     file: str
@@ -140,6 +141,7 @@ class Artifact:
     scales_sha256: str | None = None
     pooling: PoolingTensors | None = None
     tiled_by: str | None = None
+    float_io: bool = False
 
 
 @dataclass(frozen=True)

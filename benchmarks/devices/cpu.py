@@ -27,7 +27,7 @@ from benchmarks.devices.worker import Settings
 from benchmarks.environment import Environment, read_environment
 from benchmarks.report.tables import text_table
 from runtime.errors import UserError
-from runtime.formats import BY_SUFFIX
+from runtime.formats import BY_SUFFIX, FORMATS
 from runtime.manifest import HD, Manifest
 from runtime.opening import available_cores
 
@@ -37,19 +37,24 @@ _SETTLE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Contender:
-    """An artifact to time.
+    """An artifact to time on a runtime.
 
     Attributes:
-        name: What the results call it.
+        file: What the results call the artifact.
         path: The file, or the folder of a Core ML package.
         runtime: Runtime to use, or None for the usual one of its format.
         multadds: MultAdds of its network at a 1280 × 720 output, if known.
     """
 
-    name: str
+    file: str
     path: Path
     runtime: str | None = None
     multadds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the results call it: the artifact, and the runtime unless it is the usual one."""
+        return self.file if self.runtime is None else f"{self.file} ({self.runtime})"
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one artifact; only name and reason if it could not run here.
+    """What was measured of one artifact; only who it is and the reason if it could not run here.
 
     Attributes:
         name: The contender's.
+        file: The contender's artifact.
+        chosen_runtime: The runtime the contender asks for; None for the usual one.
         runtime: Runtime, version and device that executed it.
         size: Height and width of the input.
         milliseconds: Of one inference.
@@ -98,6 +105,8 @@ class Latency:
     """
 
     name: str
+    file: str
+    chosen_runtime: str | None = None
     runtime: str | None = None
     size: tuple[int, int] | None = None
     milliseconds: Spread | None = None
@@ -129,9 +138,10 @@ class LatencyReport:
     reference: str | None
     rows: tuple[Latency, ...]
 
-    def row(self, name: str) -> Latency | None:
-        """Return the row of contender ``name``, or None."""
-        return next((row for row in self.rows if row.name == name), None)
+    def row(self, file: str, runtime: str | None = None) -> Latency | None:
+        """Return the row of an artifact on a runtime (None for the usual one), or None."""
+        wanted = (file, runtime)
+        return next((r for r in self.rows if (r.file, r.chosen_runtime) == wanted), None)
 
 
 def contenders_of(folder: Path, manifest: Manifest, openvino: bool = False) -> list[Contender]:
@@ -142,9 +152,8 @@ def contenders_of(folder: Path, manifest: Manifest, openvino: bool = False) -> l
             continue  # Restores tiles in two passes; a latency of one would mislead.
         path = folder / artifact.file
         found.append(Contender(artifact.file, path, None, artifact.multadds))
-        if openvino and artifact.format == "onnx":
-            name = f"{artifact.file} (openvino)"
-            found.append(Contender(name, path, "openvino", artifact.multadds))
+        if openvino and "openvino" in FORMATS[artifact.format].engines:
+            found.append(Contender(artifact.file, path, "openvino", artifact.multadds))
     return found
 
 
@@ -193,13 +202,15 @@ def measure_latency(
     rows = []
     for one in contenders:
         if one.name not in workers:
-            rows.append(Latency(one.name, not_run=_obstacle(one)))
+            rows.append(Latency(one.name, one.file, one.runtime, not_run=_obstacle(one)))
             continue
         worker, times = workers[one.name], samples[one.name]
         milliseconds = Spread.of(times)
         rows.append(
             Latency(
                 name=one.name,
+                file=one.file,
+                chosen_runtime=one.runtime,
                 runtime=worker.runtime,
                 size=worker.size,
                 milliseconds=milliseconds,

@@ -28,6 +28,7 @@ from runtime.manifest import HD, Artifact, Manifest
 from training.data.pictures import Picture
 from training.tasks import Task
 
+_RUNTIME_TITLES = {"openvino": "OpenVINO"}
 RESTORES_TILES = "restores the tiles of large pictures"
 _NOT_MEASURED = "not measured"
 
@@ -162,21 +163,22 @@ def rows_of(manifest: Manifest, latency: LatencyReport | None) -> tuple[Row, ...
 def points_of(manifest: Manifest, latency: LatencyReport) -> tuple[Point, ...]:
     """Return the points of a bundle for the chart: files with the usual I/O that were timed.
 
-    Contenders named ``<file> (openvino)`` become a series of their own.
+    A runtime that is not the usual one of a format becomes a series of its own.
     """
     points = []
     for artifact in manifest.artifacts:
-        if "float_io" in artifact.file:
+        if artifact.float_io:
             continue
-        for suffix, name in (("", FORMATS[artifact.format].title), (" (openvino)", "OpenVINO")):
-            row = latency.row(artifact.file + suffix)
+        usual = (None, FORMATS[artifact.format].title)
+        for runtime, title in (usual, *_RUNTIME_TITLES.items()):
+            row = latency.row(artifact.file, runtime)
             if row is None or row.milliseconds is None or row.size is None:
                 continue
             pixels = row.size[0] * row.size[1] * manifest.scale**2
             points.append(
                 Point(
                     model=manifest.model,
-                    series=name,
+                    series=title,
                     kind=artifact.precision,
                     multadds=artifact.multadds * pixels / (HD[0] * HD[1]),
                     milliseconds=row.milliseconds.median,

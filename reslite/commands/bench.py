@@ -95,12 +95,14 @@ def command(
 
 def _contenders(file: Path, openvino: bool) -> list[Contender]:
     from benchmarks.devices.cpu import Contender
+    from runtime.formats import BY_SUFFIX
 
     entry = _entry(file)
     multadds = entry.multadds if entry else None
     found = [Contender(str(file), file, None, multadds)]
-    if openvino and file.suffix == ".onnx":
-        found.append(Contender(f"{file} (openvino)", file, "openvino", multadds))
+    kind = BY_SUFFIX.get(file.suffix)
+    if openvino and kind is not None and "openvino" in kind.engines:
+        found.append(Contender(str(file), file, "openvino", multadds))
     return found
 
 

@@ -102,7 +102,7 @@ def test_core_ml_gets_a_reason_and_never_a_number(asked: list[str]) -> None:
     report = measure_latency([*_contenders(), package], rounds=1, reference="a")
 
     row = report.row("c")
-    assert row == latency.Latency("c", not_run="not run (needs macOS)")
+    assert row == latency.Latency("c", "c", not_run="not run (needs macOS)")
     assert asked == ["a", "b"]
     assert "not run (needs macOS)" in latency_table(report)
 

@@ -84,9 +84,16 @@ MANIFEST = Manifest(
 )
 
 
-def _timed(name: str, median: float, size: tuple[int, int] = (180, 320)) -> Latency:
+def _timed(
+    name: str,
+    median: float,
+    size: tuple[int, int] = (180, 320),
+    chosen_runtime: str | None = None,
+) -> Latency:
     return Latency(
-        name=name,
+        name=name if chosen_runtime is None else f"{name} ({chosen_runtime})",
+        file=name,
+        chosen_runtime=chosen_runtime,
         runtime="LiteRT 2.3.0",
         size=size,
         milliseconds=Spread(median, median - 1, median + 2),
@@ -105,8 +112,8 @@ LATENCY = LatencyReport(
     rows=(
         _timed("carn_m_x4_int8.tflite", 95.5),
         _timed("carn_m_x4_int8.onnx", 300.0),
-        _timed("carn_m_x4_int8.onnx (openvino)", 80.0),
-        Latency("carn_m_x4_int8.mlpackage", not_run="not run (needs macOS)"),
+        _timed("carn_m_x4_int8.onnx", 80.0, chosen_runtime="openvino"),
+        Latency(*2 * ("carn_m_x4_int8.mlpackage",), not_run="not run (needs macOS)"),
     ),
 )
 SCORES = Scores(30.64, 0.8671, (PictureScore("baby.png", 30.64, 0.8671),))
@@ -196,7 +203,7 @@ def test_json_holds_environment_and_labelled_estimates(report: Report) -> None:
     [
         ("tflite", None, "not measured"),
         ("coreml", None, "not run (needs macOS)"),
-        ("coreml", Latency("x", not_run="not run (needs macOS)"), "not run (needs macOS)"),
+        ("coreml", Latency("x", "x", not_run="not run (needs macOS)"), "not run (needs macOS)"),
     ],
 )
 def test_missing_figures_have_a_reason(
@@ -219,6 +226,17 @@ def test_points_cover_runtimes_and_scale_with_the_size() -> None:
     ]
     (point,) = points_of(MANIFEST, small)
     assert point.multadds == MULTADDS / 4
+
+
+def test_files_with_float_io_have_no_point_and_names_decide_nothing() -> None:
+    usual = dataclasses.replace(MANIFEST.artifacts[0], file="float_io_x4_int8.tflite")
+    other = dataclasses.replace(MANIFEST.artifacts[0], file="other.tflite", float_io=True)
+    manifest = dataclasses.replace(MANIFEST, artifacts=(usual, other))
+    rows = (_timed(usual.file, 9.0), _timed(other.file, 8.0))
+
+    points = points_of(manifest, dataclasses.replace(LATENCY, rows=rows))
+
+    assert [point.milliseconds for point in points] == [9.0]
 
 
 class _Reader(HTMLParser):

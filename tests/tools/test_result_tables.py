@@ -104,7 +104,9 @@ def test_effort_counts_what_a_run_started_from_once() -> None:
 def _latency(name: str, samples: tuple[float, ...], speedup: float) -> Latency:
     ratio = Spread(speedup, speedup - 0.1, speedup + 0.1)
     middle = Spread(sorted(samples)[1], min(samples), max(samples))
-    return Latency(name, size=(96, 160), milliseconds=middle, samples_ms=samples, speedup=ratio)
+    return Latency(
+        name, name, size=(96, 160), milliseconds=middle, samples_ms=samples, speedup=ratio
+    )
 
 
 def _estimate(milliseconds: float) -> NpuEstimate:
@@ -128,7 +130,7 @@ def report() -> Report:
         _latency("heavy_x2_float32.tflite", (12.0, 24.0, 36.0), 1.0),
         _latency("heavy_x2_int8.onnx", (7.0, 8.0, 9.0), 2.75),
         _latency("heavy_x2_int8.tflite", (2.0, 9.0, 4.0), 4.25),
-        Latency("heavy_x2_int8.mlpackage", not_run=NOT_RUN),
+        Latency(*2 * ("heavy_x2_int8.mlpackage",), not_run=NOT_RUN),
         _latency("light_er_x2_float32.tflite", (8.0, 12.0, 90.0), 5.5),  # ratios 1.5, 2, 0.4
         _latency("light_er_x2_int8.tflite", (1.0, 1.0, 1.0), 6.5),  # ratios 2, 9, 4
     )
