@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from export.capture import capture
 from export.execution import execute
 from export.graph import Graph
 from export.integers import output_axis, weight_scales
@@ -22,6 +21,7 @@ from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
+from export.sources import Source
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import (
@@ -47,7 +47,6 @@ from quantize.simulator import CONVOLUTIONS, Simulator, check_constants
 from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
 from runtime.manifest import Calibration
-from training.catalogue import Model
 from training.data.pictures import Picture
 
 _WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
@@ -56,8 +55,7 @@ _LARGEST_BIAS = 2.0**28  # an eighth of int32: accumulators and rewritten kernel
 
 
 def find_scales(
-    model: Model,
-    scale: int,
+    source: Source,
     folder: Path | None = None,
     method: Method | None = None,
     concatenations: Concatenations | Literal["measured"] = "measured",
@@ -66,22 +64,22 @@ def find_scales(
     """Choose the scales of a trained model from the pictures of a folder.
 
     Args:
-        model: The trained network.
-        scale: Its upscaling factor.
+        source: The trained network.
         folder: Calibration pictures; see ``calibration_pictures`` for the default.
         method: As in ``quantize_network``; None for the ``range_method`` of the model's task.
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
     """
     paths = calibration_pictures(folder)
+    scale = source.scale
     return quantize_network(
-        capture(model.at_scale(scale)),
-        calibration_crops(paths, model.task, scale),
-        model=model.name,
+        source.graph,
+        calibration_crops(paths, source.model.task, scale),
+        model=source.model.name,
         scale=scale,
-        weights_sha256=model.sha256,
+        weights_sha256=source.model.sha256,
         calibration=calibration_record(paths),
-        method=method or cast(Method, model.task.range_method),
+        method=method or cast(Method, source.model.task.range_method),
         concatenations=concatenations,
         progress=progress,
     )

@@ -38,17 +38,21 @@ from quantize import load_scales
 from quantize.simulator import simulated
 from reslite.loading import cached_bundle
 from runtime.atomic import replacing
+from runtime.formats import FORMATS
 from runtime.manifest import Manifest
 from runtime.tiling import restore_tiled
-from training.catalogue import Model, file_stem, list_models
+from training.catalogue import Model, list_models
 
 Announce = Callable[[str], None]
 
-# Small enough for a demo on two cores, large enough that latency is arithmetic and not overhead.
-_LATENCY_SIZE = (128, 128)
 _LARGEST_PEER = 4  # times its own MultAdds; a larger one would take most of the time
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
+_REFERENCE = Variant("tflite", "float32")
+"""The file that the latencies of the others are compared with."""
+
+_SHOWN = Variant("tflite", "int8")
+"""The file that restores the report's pictures."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ class Shipment:
 
 
 def ship(
-    model: Model,
-    scale: int,
+    source: Source,
     out: Path,
     *,
     table: ScaleTable,
@@ -77,13 +80,13 @@ def ship(
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
+    size: tuple[int, int] = (128, 128),
     announce: Announce = lambda line: None,
 ) -> Shipment:
     """Export, prove, measure and report a network at one scale.
 
     Args:
-        model: The network.
-        scale: Upscaling factor.
+        source: The network.
         out: Folder of the bundle and its report.
         table: Scales for the int8 files.
         pairs: What to score on.
@@ -91,19 +94,23 @@ def ship(
         overwrite: Export even what is there and valid.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
+        size: Height and width of its inputs. The default is small enough for a demo on two cores
+            and large enough that latency is arithmetic and not overhead.
         announce: Told what happens.
     """
-    source = Source.of(model, scale)
+    model, scale = source.model, source.scale
     bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
     manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs)
     manifest = _scored(manifest, out, pairs, reference)
-    others = peers_of(model, scale)
-    tables = [(model, table), *((other, load_scales(other.name, scale)) for other in others)]
-    peers = [_peer(other, scales, announce) for other, scales in tables[1:]]
+    others = [
+        (Source.of(other, scale), load_scales(other.name, scale))
+        for other in peers_of(model, scale)
+    ]
+    peers = [_peer(other, scales, announce) for other, scales in others]
     announce("measuring latency")
-    latency = _latency([(out, manifest), *peers], rounds, threads)
+    latency = _latency([(out, manifest), *peers], rounds, threads, size)
     manifest = _timed(manifest, latency)
     for artifact in manifest.artifacts:
         bundle = with_artifact(bundle, artifact)
@@ -122,7 +129,7 @@ def ship(
             for one in (manifest, *(peer for _, peer in peers))
             for point in points_of(one, latency)
         ),
-        npu=_npu(tables, announce),
+        npu=_npu([(source, table), *others], announce),
         examples=_examples(manifest, out, pairs),
     )
     picture = out / "restored.png"
@@ -142,12 +149,14 @@ def peers_of(model: Model, scale: int) -> list[Model]:
     return [one for one in others if multadds(one) <= most]
 
 
-def _peer(model: Model, table: ScaleTable, announce: Announce) -> tuple[Path, Manifest]:
-    """Export another network to compare latencies with; Core ML cannot be timed here anyway."""
-    announce(f"exporting {model.name} to compare with")
-    variants = [one for one in DEFAULT_VARIANTS if one.format != "coreml" and not one.float_io]
-    folder = cached_bundle(model, table.scale)
-    return folder, bundle_of(Source.of(model, table.scale), variants, folder, table, simulated)
+def _peer(source: Source, table: ScaleTable, announce: Announce) -> tuple[Path, Manifest]:
+    """Export another network in the formats that run here, to compare latencies with."""
+    announce(f"exporting {source.model.name} to compare with")
+    variants = [
+        one for one in DEFAULT_VARIANTS if FORMATS[one.format].runs_here() and not one.float_io
+    ]
+    folder = cached_bundle(source.model, source.scale)
+    return folder, bundle_of(source, variants, folder, table, simulated)
 
 
 def _shipped(bundle: Manifest) -> Manifest:
@@ -177,16 +186,19 @@ def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -
 
 
 def _latency(
-    bundles: Sequence[tuple[Path, Manifest]], rounds: int, threads: int | None
+    bundles: Sequence[tuple[Path, Manifest]],
+    rounds: int,
+    threads: int | None,
+    size: tuple[int, int],
 ) -> LatencyReport:
-    contenders = [one for folder, bundle in bundles for one in contenders_of(folder, bundle)]
-    reference = next(one.name for one in contenders if one.name.endswith("float32.tflite"))
+    """Time the files of all bundles in one interleaved run; the first bundle has the reference."""
+    (_, first), *_ = bundles
     return measure_latency(
-        contenders,
-        reference=reference,
+        [one for folder, bundle in bundles for one in contenders_of(folder, bundle)],
+        reference=_REFERENCE.file_name(first.model, first.scale),
         rounds=rounds,
         threads=threads,
-        size=_LATENCY_SIZE,
+        size=size,
         progress=True,
     )
 
@@ -207,7 +219,7 @@ def _timed(manifest: Manifest, latency: LatencyReport) -> Manifest:
     return dataclasses.replace(manifest, artifacts=tuple(artifacts))
 
 
-def _npu(models: Sequence[tuple[Model, ScaleTable]], announce: Announce) -> tuple[NpuRow, ...]:
+def _npu(sources: Sequence[tuple[Source, ScaleTable]], announce: Announce) -> tuple[NpuRow, ...]:
     """Estimate the int8 files of networks on the NPU, where Vela is installed."""
     if find_spec("ethosu") is None:
         announce("no NPU estimate: pip install 'reslite[npu]' adds it")
@@ -215,17 +227,17 @@ def _npu(models: Sequence[tuple[Model, ScaleTable]], announce: Announce) -> tupl
     announce("estimating on an NPU with Arm's compiler")
     variant = Variant("tflite", "int8", size=_NPU_SIZE, profile="ethos-u")
     rows = []
-    for model, table in models:
-        folder = cached_bundle(model, table.scale)
-        bundle_of(Source.of(model, table.scale), [variant], folder, table, simulated)
-        path = folder / variant.file_name(model.name, table.scale)
-        rows.append(NpuRow(model.name, estimate(path, _NPU)))
+    for source, table in sources:
+        folder = cached_bundle(source.model, source.scale)
+        bundle_of(source, [variant], folder, table, simulated)
+        path = folder / variant.file_name(source.model.name, source.scale)
+        rows.append(NpuRow(source.model.name, estimate(path, _NPU)))
     return tuple(rows)
 
 
 def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, ...]:
-    """Restore the first pictures with the int8 TFLite file, to look at."""
-    name = f"{file_stem(manifest.model, manifest.scale)}_int8.tflite"
+    """Restore the first pictures with the shown file, to look at."""
+    name = _SHOWN.file_name(manifest.model, manifest.scale)
     chosen: list[Pair] = [pair for _, pair in zip(range(3), pairs, strict=False)]
     examples = []
     with runtime.open(folder / name) as session:

@@ -40,6 +40,7 @@ from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import Report
 from export.parity import restore_with
+from export.sources import Source
 from quantize import load_scales, scales_path
 from quantize.ptq import find_scales
 from reslite.shipping import ship
@@ -103,7 +104,7 @@ def refresh(runs: tuple[Path, ...]) -> None:
     measured = [model for model in models if not renewed or model.name in renewed]
     for model in measured:
         for scale in model.scales:
-            find_scales(model, scale).write(scales_path(model.name, scale))
+            find_scales(Source.of(model, scale)).write(scales_path(model.name, scale))
             click.echo(f"scales of {model.name} ×{scale}")
     published = read_published(PUBLISHED)
     enlarging = {one.name: one.training for one in models if one.task == SUPER_RESOLUTION}
@@ -129,9 +130,9 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
     """
     shown, task = SHOWN[model.name], model.task
     scale = shown.scale
+    source = Source.of(model, scale)
     report = ship(
-        model,
-        scale,
+        source,
         bundle,
         table=load_scales(model.name, scale),
         pairs=pairs_in(data / "set5", task, scale),
@@ -139,14 +140,14 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
         announce=click.echo,
     ).report
     if shown.gated:
-        found = snapshot(bundle, restore_with(model.at_scale(scale)), gate_pictures(task, scale))
+        found = snapshot(bundle, restore_with(source.module), gate_pictures(task, scale))
         found.write(baseline_path(model.name, scale))
     if shown.draw is not None:
         shown.draw(model, bundle)
     sets = task.evaluation  # the second one is of the very task, or the one after Set5
     second = next((one for one in sets if one.name == task.name), sets[1])
     pairs = evaluation_pairs(second, data, scale)
-    lost = losses(model.at_scale(scale), report, bundle, pairs)
+    lost = losses(source.module, report, bundle, pairs)
     sections = {f"artifacts {model.name}": artifacts_table(report, ("Set5", second.title), lost)}
     if shown.lighter is not None:
         multadds = {

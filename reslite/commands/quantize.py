@@ -42,6 +42,7 @@ def command(
     The committed scales of the shipped networks need none of this. Pass the table to
     'reslite export --scales'.
     """
+    from export.sources import Source
     from quantize.ptq import find_scales
     from runtime.atomic import replacing
     from runtime.errors import UserError
@@ -54,7 +55,8 @@ def command(
         raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")
     # The place is tried first: one that cannot be written should not cost the work.
     with replacing(out) as temporary:
-        table = find_scales(found, scale, calibration, cast("Method | None", method), progress=True)
+        source = Source.of(found, scale)
+        table = find_scales(source, calibration, cast("Method | None", method), progress=True)
         table.write(temporary)
     pictures = len(table.calibration.pictures)
     click.echo(f"{out}: {len(table.activations)} activations, {table.method}, {pictures} pictures")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reslite.commands.export import parse_size
+
 if TYPE_CHECKING:
     from benchmarks.report.report import Report
 
@@ -39,6 +41,13 @@ if TYPE_CHECKING:
     help="Timed inferences of each file.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
+@click.option(
+    "--size",
+    callback=parse_size,
+    default="128x128",
+    show_default=True,
+    help="Input height x width of the latency measurement.",
+)
 @click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
@@ -49,6 +58,7 @@ def command(
     calibration: Path | None,
     rounds: int,
     threads: int | None,
+    size: tuple[int, int],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -59,6 +69,7 @@ def command(
     """
     from benchmarks.accuracy import pairs_in
     from benchmarks.gate import GATE_PICTURES, gate_pictures
+    from export.sources import Source
     from quantize import load_scales
     from quantize.ptq import find_scales
     from reslite.shipping import ship
@@ -66,19 +77,19 @@ def command(
 
     found = find_model(model)
     scale = found.chosen_scale(scale)
-    table = (
-        find_scales(found, scale, calibration) if calibration else load_scales(found.name, scale)
-    )
+    # A network without a table of scales is refused before it is captured.
+    table = None if calibration else load_scales(found.name, scale)
+    source = Source.of(found, scale)
     shipment = ship(
-        found,
-        scale,
+        source,
         out,
-        table=table,
+        table=table or find_scales(source, calibration),
         pairs=pairs_in(data, found.task, scale) if data else gate_pictures(found.task, scale),
         pictures=data.name if data else GATE_PICTURES,
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
+        size=size,
         announce=lambda line: click.echo(line, err=True),
     )
     if as_json:

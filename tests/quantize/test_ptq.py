@@ -18,6 +18,7 @@ from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, Quantization, ScaleTable
+from export.sources import Source
 from quantize import load_scales, ptq, scales_path
 from quantize.arithmetic import ARITHMETIC, Arithmetic
 from quantize.calibration import calibration_crops, calibration_pictures, calibration_record
@@ -249,7 +250,7 @@ def test_scales_of_a_weights_file_from_a_folder_of_pictures(
     path = tmp_path / "tiny.safetensors"
     save_tensors(path, Carn(config).state_dict(), {"recipe": recipe.model_dump_json()})
 
-    table = find_scales(find_model(str(path)), 2, noise_folder, "percentile", "tied")
+    table = find_scales(Source.of(find_model(str(path)), 2), noise_folder, "percentile", "tied")
 
     assert (table.model, table.scale, table.weights_sha256) == ("tiny", 2, sha256_of(path))
     assert table.calibration == calibration_record(calibration_pictures(noise_folder))

@@ -16,6 +16,9 @@ import torch
 from PIL import Image
 from skimage import data
 
+from export import sources
+from export.capture import capture
+from export.graph import Graph
 from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
 from training.catalogue import find_model
@@ -32,6 +35,9 @@ FILES = {
     for suffix in (".onnx", ".tflite", ".mlpackage")
 } | {"carn_m_x4_int8_float_io.tflite"}
 
+# What is tested is what comes out, not how fast it is.
+SHORT = ["--rounds", 2, "--threads", 1, "--size", "24x24"]
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,8 +47,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    # What is tested is what comes out, not how fast it is.
-    monkeypatch.setattr(shipping, "_LATENCY_SIZE", (24, 24))
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +54,25 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dist")
 
 
-def test_ship_makes_proves_and_reports_everything(cli: Cli, out: Path) -> None:
-    outcome = cli("ship", "carn-m", "--scale", 4, "--out", out, "--rounds", 2, "--threads", 1)
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
+    """The modules that were captured so far."""
+    modules: list[torch.nn.Module] = []
+
+    def recorded(module: torch.nn.Module) -> Graph:
+        modules.append(module)
+        return capture(module)
+
+    monkeypatch.setattr(sources, "capture", recorded)
+    return modules
+
+
+def test_ship_makes_proves_and_reports_everything(
+    cli: Cli, out: Path, captured: list[torch.nn.Module]
+) -> None:
+    outcome = cli("ship", "carn-m", "--scale", 4, "--out", out, *SHORT)
     assert outcome.code == 0, outcome.err
+    assert len(captured) == 2, "CARN-M and CARN, which it is compared with, each once"
 
     rows = {row["file"]: row for row in json.loads((out / "report.json").read_text())["artifacts"]}
     assert set(rows) == FILES
@@ -82,9 +102,7 @@ def test_ship_makes_proves_and_reports_everything(cli: Cli, out: Path) -> None:
 
 def test_a_second_ship_keeps_the_files(cli: Cli, out: Path) -> None:
     before = {file: (out / file).stat().st_mtime_ns for file in FILES}
-    outcome = cli(
-        "ship", "carn-m", "--scale", 4, "--out", out, "--rounds", 1, "--threads", 1, "--json"
-    )
+    outcome = cli("ship", "carn-m", "--scale", 4, "--out", out, *SHORT, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("kept ") >= len(FILES)
     assert {file: (out / file).stat().st_mtime_ns for file in FILES} == before
@@ -126,7 +144,10 @@ def _proven(folder: Path) -> set[str]:
 
 
 def test_ones_own_weights_are_shipped_and_other_exports_beside_them_are_let_be(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    captured: list[torch.nn.Module],
 ) -> None:
     recipe = load_recipe("carn-m", ["name=mine", "network.blocks=1", "network.channels=8"])
     weights, out = tmp_path / "mine.safetensors", tmp_path / "dist"
@@ -140,10 +161,12 @@ def test_ones_own_weights_are_shipped_and_other_exports_beside_them_are_let_be(
     fixed = ["--precision", "float32", "--size", "1x1", "--out", out]
     assert cli("export", weights, "--scale", 2, "--format", "tflite", *fixed).code == 0
 
-    options = ["--calibration", tmp_path, "--out", out, "--rounds", 1, "--threads", 1]
+    captured.clear()
+    options = ["--calibration", tmp_path, "--out", out, *SHORT]
     outcome = cli("ship", weights, "--scale", 2, *options)
 
     assert outcome.code == 0, outcome.err
+    assert len(captured) == 1
     shown = {row["file"] for row in json.loads((out / "report.json").read_text())["artifacts"]}
     assert shown == {name.replace("carn_m_x4", "mine_x2") for name in FILES}
     assert json.loads((out / "report.json").read_text())["npu"]
