@@ -22,6 +22,7 @@ VERBS = (
     "ship",
     "restore",
     "bench",
+    "bench-training",
     "gate",
 )
 _ALIASES = {"upscale": "restore"}

@@ -1,4 +1,4 @@
-"""``reslite bench``: latency of exported files, NPU estimates, training speed."""
+"""``reslite bench``: latency of exported files, and estimates for NPUs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option("--openvino", is_flag=True, help="Run ONNX files on OpenVINO too.")
 @click.option("--npu", metavar="NAME", help="Estimate on an Arm NPU, for example ethos-u65-256.")
-@click.option(
-    "--training",
-    metavar="RECIPE",
-    help="Measure training steps per second instead, on RESLITE_DATA's pictures.",
-)
-@click.option("--device", default="cpu", show_default=True, help="For --training: cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
     files: tuple[Path, ...],
@@ -50,8 +44,6 @@ def command(
     threads: int | None,
     openvino: bool,
     npu: str | None,
-    training: str | None,
-    device: str,
     as_json: bool,
 ) -> None:
     """Time FILES on this CPU in interleaved rounds, or estimate them on an NPU.
@@ -60,15 +52,8 @@ def command(
     """
     from runtime.errors import UserError
 
-    if training is None and device != "cpu":
-        raise UserError("--device is for --training; FILES are timed on this CPU")
-    if training is not None and (files or npu or reference or size or openvino):
-        raise UserError("--training measures a recipe; leave out FILES and the options for them")
     if npu is not None and (reference or size or openvino or threads):
         raise UserError("--npu estimates files at the size they have; leave other options out")
-    if training is not None:
-        _print_training_speed(training, device, threads, as_json)
-        return
     if not files:
         raise UserError("no files to measure; name exported .tflite or .onnx files")
     if npu is not None:
@@ -122,27 +107,3 @@ def _print_npu(files: tuple[Path, ...], npu: str, as_json: bool) -> None:
         return
     for one in estimates:
         click.echo(estimate_table(one))
-
-
-def _print_training_speed(recipe: str, device: str, threads: int | None, as_json: bool) -> None:
-    import torch
-
-    from benchmarks.report.tables import text_table
-    from benchmarks.training_speed import training_speed
-    from runtime.errors import UserError
-    from training.data.pictures import data_folder
-    from training.recipe import load_recipe
-    from training.run import require_device
-
-    require_device(device)
-    data = data_folder()
-    if data is None:
-        raise UserError("training speed is measured on real pictures: set RESLITE_DATA")
-    if threads:
-        torch.set_num_threads(threads)
-    rows = training_speed(load_recipe(recipe), data, device=device)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
-        return
-    cells = [[row.name, f"{row.steps_per_second:.2f}", f"{row.ratio:.2f}×"] for row in rows]
-    click.echo(text_table(["training", "steps/s", "speed"], cells))

@@ -164,7 +164,7 @@ def test_the_command_line_needs_real_pictures(
 ) -> None:
     monkeypatch.delenv("RESLITE_DATA", raising=False)
 
-    assert main(["bench", "--training", "carn-m"]) == 2
+    assert main(["bench-training", "carn-m"]) == 2
     assert "set RESLITE_DATA" in capsys.readouterr().err
 
 
@@ -175,6 +175,6 @@ def test_the_command_line_prints_one_row_for_each_way(
     recipe = pictures / "tiny.yaml"
     recipe.write_text(json.dumps(CONTENT))
 
-    assert main(["bench", "--training", str(recipe), "--json"]) == 0
+    assert main(["bench-training", str(recipe), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == WAYS
