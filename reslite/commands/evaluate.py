@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
+from training.degradations.levels import Level
+
 if TYPE_CHECKING:
     from benchmarks.accuracy import FolderPairs
-    from training.degradations.levels import Level
     from training.tasks import Task
 
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option(
     "--level",
-    type=click.Choice(("easy", "moderate", "difficult")),
-    help="Of distortions, for networks that keep the size [default: moderate].",
+    type=click.Choice(get_args(Level)),
+    help="Of distortions, for networks trained on SHDD [default: that of their training].",
 )
 @click.option(
     "--task",
@@ -117,7 +118,7 @@ def _task(trained_for: Task, name: str | None, level: str | None) -> Task:
         return task
     if task not in SHDD.values():
         raise UserError(f"--level {level}: pictures of '{task.name}' have no levels: leave it out")
-    return SHDD[cast("Level", level)]
+    return SHDD[cast(Level, level)]
 
 
 def _pairs(data: Path, task: Task, scale: int, level: str | None) -> FolderPairs:

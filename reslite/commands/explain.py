@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast, get_args
 
 import click
 
-if TYPE_CHECKING:
-    from training.degradations.levels import Level
+from training.degradations.levels import Level
 
 
 @click.command("explain", epilog="Example: reslite explain mepsnet-s photo.png -o experts.png")
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--distort",
-    type=click.Choice(("easy", "moderate", "difficult")),
+    type=click.Choice(get_args(Level)),
     help="Distort the picture region by region first.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing figure.")
@@ -46,6 +45,6 @@ def command(
         raise UserError(f"{out}: there already; pass --overwrite to replace")
     found, pixels = find_model(model), read_rgb(picture)
     if distort is not None:
-        pixels = Pair.degraded(picture.name, pixels, SHDD[cast("Level", distort)], 1).low
+        pixels = Pair.degraded(picture.name, pixels, SHDD[cast(Level, distort)], 1).low
     draw(explain(found.network(), found.name, pixels), out)
     click.echo(f"{out}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast, get_args
 
 import click
 
-if TYPE_CHECKING:
-    from training.degradations.levels import Level
+from training.degradations.levels import Level
 
 
 @click.group(
@@ -24,7 +23,7 @@ def command() -> None:
 )
 @click.option(
     "--level",
-    type=click.Choice(("easy", "moderate", "difficult")),
+    type=click.Choice(get_args(Level)),
     required=True,
     help="How often a picture is divided: 2, 3 or 4 times.",
 )
@@ -48,7 +47,7 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
     """
     from training.data.shdd_dataset import write_dataset
 
-    written = write_dataset(source, out, cast("Level", level), versions, seed, overwrite)
+    written = write_dataset(source, out, cast(Level, level), versions, seed, overwrite)
     click.echo(f"{out}: {written.pictures} pictures, {written.versions} distorted versions")
     if written.kept:
         click.echo(f"{written.kept} were there already; pass --overwrite to replace them")
