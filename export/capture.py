@@ -34,7 +34,20 @@ def capture(module: nn.Module) -> Graph:
     Raises:
         CannotLower: If the module uses an operator outside the vocabulary.
     """
-    model = _trace(module.eval())
+    return read_model(_trace(module.eval()))
+
+
+def read_model(model: ir.Model) -> Graph:
+    """Return an ONNX model, from ``image`` to ``restored_image``, as a graph.
+
+    Args:
+        model: Its values are renamed so that no name holds a ``/``: these names are left to what
+            rewrites and writers add.
+
+    Raises:
+        CannotLower: If the model uses an operator outside the vocabulary.
+    """
+    _replace_slashes(model.graph)
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
@@ -77,6 +90,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _replace_slashes(graph: ir.Graph) -> None:
+    made = (value for node in graph for value in node.outputs)
+    values = [*graph.inputs, *graph.initializers.values(), *made]
+    taken = {value.name for value in values}
+    for value in values:
+        if value.name is not None and "/" in value.name:
+            name = value.name.strip("/").replace("/", ".")
+            while not name or name in taken:
+                name += "_"
+            taken.add(name)
+            value.name = name
 
 
 def _array(value: ir.Value) -> Array:

@@ -8,18 +8,19 @@ scale and zero point per tensor.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.manifest import Calibration
+from runtime.records import read_record, to_text, write_record
+
+SCHEMA = 2
+"""Version of a table's file; version 1 knew kernels by what rewrites called them."""
 
 _SMALLEST_SPAN = 1e-5
 """Of activations that say something. Those of dead channels are zero at any scale, while runtimes
@@ -65,23 +66,24 @@ Gain = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class ScaleTable:
-    """The quantization of every activation, by the name it has in the captured graph.
+    """The quantization of every activation; all names are those of the captured graph.
 
     Attributes:
         model: Model the table was made for.
         scale: Its upscaling factor.
         weights_sha256: Of the weights it was made for.
         method: How ranges were chosen, for people.
-        activations: By value name; input and output are always ``PIXELS``.
+        activations: By activation; input and output are always ``PIXELS``.
         requantized: Inputs of concatenations that change their scale, as (value, Concat output)
             pairs; concatenations that are not named share one scale with all their inputs.
         calibration: The pictures behind the numbers.
         gains: By what activations are multiplied, where that is not 1, one factor for all channels
             or one for each (see ``export.rewrites.gains``); their scales are those after it.
-        roundings: Which weights of a kernel are rounded up and which down, by the name of the
-            kernel (see ``export.rewrites.roundings``); those of others go to the nearest integer.
-        corrections: What is added to the biases of convolutions, per output channel, by the name
-            of the convolution's output (see ``quantize.bias_correction``).
+        roundings: By kernel, which of its weights are rounded up and which down, one text for each
+            form that it has in the int8 form of the network, as a rule one (see
+            ``export.rewrites.roundings``). Weights of other kernels go to the nearest integer.
+        corrections: By the output of a convolution, what is added to its bias, per output channel
+            (see ``quantize.bias_correction``).
     """
 
     model: str
@@ -92,8 +94,13 @@ class ScaleTable:
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
     gains: Mapping[str, Gain] = field(default_factory=dict)
-    roundings: Mapping[str, str] = field(default_factory=dict)
+    roundings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for value, gain in self.gains.items():
+            if not np.all(np.greater(gain, 0)):
+                raise ValueError(f"gains of {value}: {gain} found, positive numbers expected")
 
     def of(self, value: str) -> Quantization:
         """Return the quantization of an activation by its name in the captured graph.
@@ -112,45 +119,20 @@ class ScaleTable:
     @property
     def sha256(self) -> str:
         """SHA-256 of everything the table says."""
-        return hashlib.sha256(self._text().encode()).hexdigest()
+        return hashlib.sha256(to_text(self, SCHEMA).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the table as readable JSON."""
-        with replacing(path) as temporary:
-            temporary.write_text(self._text(), encoding="utf-8")
-
-    def _text(self) -> str:
-        text = json.dumps(asdict(self), indent=1) + "\n"
-        # A list of numbers takes one line and not a line for each.
-        return re.sub(r"\[\n[\s\d.,e+-]*\]", lambda found: " ".join(found[0].split()), text)
+        write_record(path, self, SCHEMA)
 
 
 def read_scale_table(path: Path) -> ScaleTable:
     """Read a table written by ``ScaleTable.write``.
 
     Raises:
-        UserError: If the file is missing or damaged.
+        UserError: If the file is missing, damaged or of another schema version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        calibration = content.pop("calibration")
-        activations = content.pop("activations")
-        corrections = content.pop("corrections")
-        gains = content.pop("gains")
-        requantized = content.pop("requantized")
-        if not all(np.all(np.greater(one, 0)) for one in gains.values()):
-            raise ValueError("gains are positive")
-        return ScaleTable(
-            activations={name: Quantization(**pair) for name, pair in activations.items()},
-            requantized=tuple((value, concat) for value, concat in requantized),
-            calibration=Calibration(tuple(calibration["pictures"]), calibration["sha256"]),
-            corrections={name: tuple(shifts) for name, shifts in corrections.items()},
-            gains={
-                name: tuple(one) if isinstance(one, list) else one for name, one in gains.items()
-            },
-            **content,
-        )
-    except FileNotFoundError as error:
+        return read_record(path, ScaleTable, SCHEMA, "run 'reslite quantize' again")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: no such table of scales; run 'reslite quantize' first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a table of scales ({error}); make it anew") from error

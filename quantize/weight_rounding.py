@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from export.execution import execute
 from export.graph import Array, Graph, Node
 from export.integers import weight_scales
-from export.rewrites.roundings import Flags, as_text, in_quanta
+from export.rewrites.roundings import Flags, as_text, in_quanta, kernel_forms
 from quantize.sensitivity import sensitivities
 
 _PICTURES = 16
@@ -31,7 +31,7 @@ _WORTH_CHOOSING = 0.01  # of the noise that rounding all weights makes
 _DAMPING = 0.01  # of the mean variance: what calibration pictures never show is not left to chance
 
 
-def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
+def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[str, ...]]:
     """Choose which weights to round up, for the kernels whose rounding the output shows.
 
     Args:
@@ -44,10 +44,15 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, str]:
     pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
     noise = rounding_noise(graph, pictures)
     least = _WORTH_CHOOSING * sum(noise.values())
-    names = [name for name, made in noise.items() if made > least]
-    return {
+    shown = {graph.origin(name) for name, made in noise.items() if made > least}
+    names = [name for name in noise if graph.origin(name) in shown]
+    texts = {
         name: as_text(rounded_up(graph.constants[name], covariance))
         for name, covariance in input_covariances(graph, names, pictures).items()
+    }
+    forms = kernel_forms(graph)
+    return {
+        kernel: tuple(texts[name] for name in forms[kernel]) for kernel in map(graph.origin, texts)
     }
 
 

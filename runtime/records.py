@@ -84,7 +84,8 @@ def to_text(record: Any, schema: int) -> str:
 
 def with_short_lists(text: str) -> str:
     """Return indented JSON with each list of numbers on one line, not one line per number."""
-    return re.sub(r"\[([^][{}\"]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    # The line break tells a list from brackets inside a string.
+    return re.sub(r"\[\n([^][{}\"]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def to_json(value: Any) -> Any:

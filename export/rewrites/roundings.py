@@ -55,27 +55,41 @@ def as_flags(text: str, shape: tuple[int, ...]) -> Flags:
     return bits[:count].astype(bool).reshape(shape)
 
 
-def with_roundings(graph: Graph, roundings: Mapping[str, str]) -> Graph:
+def kernel_forms(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Return the kernels of a graph's convolutions by the captured kernel that they stand for.
+
+    A kernel has several forms where convolutions share it and a rewrite changes it for some of
+    them. They are in the order in which the graph reads them.
+    """
+    forms: dict[str, tuple[str, ...]] = {}
+    for name in dict.fromkeys(node.inputs[1] for node in graph.nodes if node.op == "Conv"):
+        forms[graph.origin(name)] = (*forms.get(graph.origin(name), ()), name)
+    return forms
+
+
+def with_roundings(graph: Graph, roundings: Mapping[str, tuple[str, ...]]) -> Graph:
     """Round the kernels named in ``roundings`` (see ``ScaleTable``); all else stays as it is.
 
     Args:
         graph: Of ``export.rewrites.gains.with_gains``, before all other rewrites.
-        roundings: By the name of a kernel, which of its weights are rounded up.
+        roundings: By the name of a captured kernel, which weights of its forms are rounded up.
 
     Raises:
         UserError: If they do not fit the kernels of the graph.
     """
-    added, rounded = Additions(graph), dict[str, str]()
-    for name, text in roundings.items():
+    added, rounded, forms = Additions(graph), dict[str, str](), kernel_forms(graph)
+    for kernel, texts in roundings.items():
         try:
-            if not graph.is_constant(name):
-                raise ValueError("there is none")
-            kernel = graph.constants[name]
-            onto_integers = rounded_kernel(kernel, as_flags(text, kernel.shape))
-            rounded[name] = added.constant(f"{name}/rounded", onto_integers, name)
+            names = forms.get(kernel, ())
+            if len(names) != len(texts):
+                raise ValueError(f"roundings of {len(texts)} forms for {len(names)}")
+            for name, text in zip(names, texts, strict=True):
+                array = graph.constants[name]
+                onto_integers = rounded_kernel(array, as_flags(text, array.shape))
+                rounded[name] = added.constant(f"{name}/rounded", onto_integers, name)
         except ValueError as error:
             raise UserError(
-                f"the table of scales does not fit the kernel '{name}': {error}; "
+                f"the table of scales does not fit the kernel '{kernel}': {error}; "
                 "make it anew with 'reslite quantize'"
             ) from error
 

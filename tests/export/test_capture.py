@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.capture import capture
+from export.capture import capture, read_model
 from export.errors import CannotLower
 from export.execution import execute
 
@@ -161,3 +163,28 @@ def test_a_form_of_an_operator_that_is_not_supported_is_refused(
 ) -> None:
     with pytest.raises(CannotLower, match=message):
         capture(Applied(function).eval())
+
+
+def test_names_lose_their_slashes_and_stay_apart() -> None:
+    names = ["/up/Conv_output_0", "up.Conv_output_0", "/", "up/Conv_output_0"]
+    nodes = [
+        helper.make_node("Sigmoid", ["image"], names[:1]),
+        helper.make_node("Mul", [names[0], "/up/factor"], names[1:2]),
+        helper.make_node("Sub", [names[1], names[0]], names[2:3]),
+        helper.make_node("Relu", [names[2]], names[3:]),
+        helper.make_node("Add", [names[3], names[1]], ["restored_image"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 4, 4))
+        for name in ("image", "restored_image")
+    ]
+    factor = numpy_helper.from_array(np.full((1, 3, 1, 1), 1.5, np.float32), "/up/factor")
+    model = helper.make_model(helper.make_graph(nodes, "net", ends[:1], ends[1:], [factor]))
+    image = torch.rand(1, 3, 4, 4)
+
+    graph = read_model(ir.from_proto(model))
+
+    assert all(name and "/" not in name for name in graph.names)
+    once = image.sigmoid()
+    expected = (1.5 * once - once).relu() + 1.5 * once
+    torch.testing.assert_close(execute(graph, image), expected)

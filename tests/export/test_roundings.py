@@ -63,7 +63,7 @@ def test_only_named_kernels_are_rounded() -> None:
     kernel[:, 0] = 1.27
     graph = _graph(kernel)
 
-    up = with_roundings(graph, {"kernel": as_text(np.ones(kernel.shape, bool))})
+    up = with_roundings(graph, {"kernel": (as_text(np.ones(kernel.shape, bool)),)})
 
     assert with_roundings(graph, {}) == graph
     (rounded,) = (array for name, array in up.constants.items() if name != "bias")
@@ -73,12 +73,15 @@ def test_only_named_kernels_are_rounded() -> None:
 @pytest.mark.parametrize(
     ("roundings", "words"),
     [
-        ({"other": "gYA="}, "kernel 'other'"),
-        ({"kernel": "gQ=="}, "8 flags for a kernel of 9 weights"),
-        ({"kernel": "gYCA"}, "24 flags for a kernel of 9 weights"),
-        ({"kernel": "no base64"}, "kernel 'kernel'"),
+        ({"other": ("gYA=",)}, "kernel 'other': roundings of 1 forms for 0"),
+        ({"kernel": ("gYA=", "gYA=")}, "kernel 'kernel': roundings of 2 forms for 1"),
+        ({"kernel": ("gQ==",)}, "8 flags for a kernel of 9 weights"),
+        ({"kernel": ("gYCA",)}, "24 flags for a kernel of 9 weights"),
+        ({"kernel": ("no base64",)}, "kernel 'kernel'"),
     ],
 )
-def test_a_table_of_another_network_is_refused(roundings: dict[str, str], words: str) -> None:
+def test_a_table_of_another_network_is_refused(
+    roundings: dict[str, tuple[str, ...]], words: str
+) -> None:
     with pytest.raises(UserError, match=f"{words}.*reslite quantize"):
         with_roundings(_graph(np.ones((3, 3, 1, 1), np.float32)), roundings)

@@ -29,6 +29,7 @@ TABLE = ScaleTable(
     requantized=(("relu", "cat"),),
     calibration=Calibration(("div2k_0001.webp", "größe [1,  2].png"), "cd" * 32),
     gains={"relu": 0.25, "conv": (1.0, 0.5, 16.0)},
+    roundings={"conv.weight": ("gYA=",)},
     corrections={"relu": (-0.0012, 3e-05, 1.0), "cat": (0.0,)},
 )
 
@@ -116,11 +117,21 @@ def test_numbers_survive_the_file_to_the_bit(
     assert read_scale_table(path).of("relu") == quantization
 
 
+def test_a_table_of_an_older_reslite_is_named_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "scales.json"
+    TABLE.write(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["schema"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"schema 1 found, 2 expected .* run 'reslite quantize'"):
+        read_scale_table(path)
+
+
 def test_corrections_take_one_line_each(tmp_path: Path) -> None:
     TABLE.write(tmp_path / "scales.json")
 
     lines = (tmp_path / "scales.json").read_text(encoding="utf-8").splitlines()
-    assert '  "relu": [ -0.0012, 3e-05, 1.0 ],' in lines
+    assert '  "relu": [-0.0012, 3e-05, 1.0],' in lines
 
 
 def test_a_value_that_a_table_does_not_cover_is_named_with_the_remedy() -> None:
@@ -153,6 +164,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
         lambda content: {**content, "gains": {"relu": 0}},
         lambda content: {**content, "gains": {"relu": [1, -2]}},
         lambda content: {**content, "gains": {"relu": "much"}},
+        lambda content: {**content, "roundings": {"conv.weight": "gYA="}},
         lambda content: {**content, "calibration": {"pictures": []}},
         _without("calibration"),
         _without("activations"),
@@ -163,7 +175,7 @@ def test_a_damaged_table_is_refused(damage: Callable[[Any], Any], tmp_path: Path
     path = tmp_path / "scales.json"
     TABLE.write(path)
     path.write_text(json.dumps(damage(json.loads(path.read_text(encoding="utf-8")))))
-    with pytest.raises(UserError, match=r"scales\.json: not a table of scales"):
+    with pytest.raises(UserError, match=r"scales\.json: damaged .*reslite quantize"):
         read_scale_table(path)
 
 
@@ -172,14 +184,14 @@ def test_a_truncated_table_is_refused(bytes_kept: int, tmp_path: Path) -> None:
     path = tmp_path / "scales.json"
     TABLE.write(path)
     path.write_bytes(path.read_bytes()[:bytes_kept])
-    with pytest.raises(UserError, match="not a table of scales"):
+    with pytest.raises(UserError, match="damaged"):
         read_scale_table(path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x89PNG\r\n\x1a\n"])
 def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "scales.json").write_bytes(content)
-    with pytest.raises(UserError, match="not a table of scales"):
+    with pytest.raises(UserError, match="damaged"):
         read_scale_table(tmp_path / "scales.json")
-    with pytest.raises(UserError, match="not a table of scales"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_scale_table(tmp_path)

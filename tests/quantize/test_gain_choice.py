@@ -77,6 +77,23 @@ def test_groups_may_have_any_powers_of_two(name: str, data: st.DataObject) -> No
         assert torch.equal(after[value], before[value] * gains.get(value, 1.0)), value
 
 
+def test_a_kernel_that_convolutions_share_is_divided_for_each_of_them() -> None:
+    random = np.random.default_rng(0)
+    constants = {"w": random.normal(size=(3, 3, 1, 1)), "b": random.normal(size=3)}
+    nodes = (
+        Node("Conv", "one", ("image", "w", "b"), ("a",), {"groups": 1}),
+        Node("Conv", "two", ("a", "w", "b"), ("b",), {"groups": 1}),
+        Node("Conv", "three", ("b", "w", "b"), ("restored_image",), {"groups": 1}),
+    )
+    graph = Graph(nodes, {name: array.astype(np.float32) for name, array in constants.items()})
+
+    gained = with_gains(graph, {"a": 2.0, "b": (1.0, 4.0, 0.5)})
+
+    assert torch.equal(execute(gained, _IMAGE), execute(graph, _IMAGE))
+    kernels = [node.inputs[1] for node in gained.nodes]
+    assert len(set(kernels)) == 3 and {gained.origin(name) for name in kernels} == {"w"}
+
+
 def test_most_of_a_carn_is_free_and_a_gate_is_not() -> None:
     assert len(gain_groups(_NETWORKS["carn"])) > 10
     graph = _NETWORKS["mepsnet"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from export.graph import Graph
+from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.scales import Quantization
@@ -203,6 +205,21 @@ def test_every_activation_of_a_file_is_observed(
     with torch.no_grad():
         features = torch.cat([_entry(graph, image).flatten() for image in images])
     assert ranges["conv2d"] == pytest.approx((float(features.min()), float(features.max())), 1e-4)
+
+
+def test_what_a_rewrite_added_is_observed_in_the_place_of_what_is_gone() -> None:
+    nodes = (
+        Node("Sigmoid", "copy", ("image",), ("copy",)),
+        Node("Relu", "relu", ("copy",), ("restored_image",)),
+    )
+    graph = Graph(nodes, {}, origins={"copy": "image"})
+    image = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+
+    beside = observe(graph, [image])
+    instead = observe(dataclasses.replace(graph, origins={"copy": "gone"}), [image])
+
+    assert beside.keys() == {"image", "restored_image"} and beside["image"].high == 1
+    assert instead.keys() == {"image", "gone", "restored_image"} and instead["gone"].low == 0.5
 
 
 def _entry(graph: Graph, image: torch.Tensor) -> torch.Tensor:

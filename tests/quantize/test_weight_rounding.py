@@ -22,7 +22,7 @@ from export.profiles import QUANTIZED_FORM
 from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.gains import with_gains
 from export.rewrites.requantization import with_requantization
-from export.rewrites.roundings import as_flags, in_quanta, rounded_kernel
+from export.rewrites.roundings import as_flags, in_quanta, kernel_forms, rounded_kernel
 from export.scales import ScaleTable
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops
@@ -196,6 +196,9 @@ def test_kernels_are_chosen_by_the_noise_that_rounding_them_makes(
     noise = rounding_noise(exact, [as_image(crop).double() for crop in crops])
 
     least = sum(noise.values()) / 100
-    assert set(table.roundings) == {name for name, made in noise.items() if made > least}
-    for name, text in table.roundings.items():
-        assert as_flags(text, exact.constants[name].shape).any()
+    shown = {name for name, made in noise.items() if made > least}
+    assert set(table.roundings) == {exact.origin(name) for name in shown} <= set(graph.constants)
+    forms = kernel_forms(exact)
+    for kernel, texts in table.roundings.items():
+        for name, text in zip(forms[kernel], texts, strict=True):
+            assert as_flags(text, exact.constants[name].shape).any()
