@@ -81,13 +81,13 @@ def test_a_kernel_that_convolutions_share_is_divided_for_each_of_them() -> None:
     random = np.random.default_rng(0)
     constants = {"w": random.normal(size=(3, 3, 1, 1)), "b": random.normal(size=3)}
     nodes = (
-        Node("Conv", "one", ("image", "w", "b"), ("a",), {"groups": 1}),
-        Node("Conv", "two", ("a", "w", "b"), ("b",), {"groups": 1}),
-        Node("Conv", "three", ("b", "w", "b"), ("restored_image",), {"groups": 1}),
+        Node("Conv", "one", ("image", "w", "b"), ("x",), {"groups": 1}),
+        Node("Conv", "two", ("x", "w", "b"), ("y",), {"groups": 1}),
+        Node("Conv", "three", ("y", "w", "b"), ("restored_image",), {"groups": 1}),
     )
     graph = Graph(nodes, {name: array.astype(np.float32) for name, array in constants.items()})
 
-    gained = with_gains(graph, {"a": 2.0, "b": (1.0, 4.0, 0.5)})
+    gained = with_gains(graph, {"x": 2.0, "y": (1.0, 4.0, 0.5)})
 
     assert torch.equal(execute(gained, _IMAGE), execute(graph, _IMAGE))
     kernels = [node.inputs[1] for node in gained.nodes]
