@@ -40,7 +40,7 @@ from training.catalogue import find_model
 from training.checkpoint import save_tensors
 from training.data.pictures import read_rgb
 from training.degradations import bicubic
-from training.metrics import psnr, psnr_y
+from training.metrics import LUMA, psnr
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.recipe import load_recipe
 from training.tasks import SUPER_RESOLUTION
@@ -295,7 +295,7 @@ def test_int8_costs_little_on_photographs(
         real = network(as_image(low))
         quantized = simulate(lowered, table, as_image(low))
 
-    assert psnr_y(_pixels(quantized), _pixels(real), border=2) > 38
+    assert LUMA.psnr(_pixels(quantized), _pixels(real), scale=2) > 38
 
 
 def _pixels(restored: torch.Tensor) -> NDArray[np.uint8]:
