@@ -89,7 +89,7 @@ def table(source: Source, calibrated: Callable[..., ScaleTable]) -> ScaleTable:
         calibrated(source.graph, image, requantized=requantized),
         scale=1,
         gains={"features": 1.0},
-        roundings={"exit.w": as_text(np.zeros((3, 8, 1, 1), bool))},
+        roundings={"exit.w": (as_text(np.zeros((3, 8, 1, 1), bool)),)},
     )
 
 
