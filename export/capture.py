@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from export.errors import CannotLower
-from export.graph import Array, Attribute, Graph, Node
+from export.graph import Array, Graph, Node
+from export.node import Attribute
 
 _INPUT, _OUTPUT = "image", "restored_image"
 
@@ -51,7 +52,8 @@ def read_model(model: ir.Model) -> Graph:
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
-    return Graph(nodes, {k: v for k, v in constants.items() if k in used}, _INPUT, _OUTPUT)
+    kept = {name: array for name, array in constants.items() if name in used}
+    return Graph(nodes, kept, _INPUT, _OUTPUT).check()
 
 
 def _trace(module: nn.Module) -> ir.Model:

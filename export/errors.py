@@ -7,3 +7,7 @@ from runtime.errors import UserError
 
 class CannotLower(UserError):
     """A graph holds something that a rewrite or a writer cannot express; the message says what."""
+
+
+class InvalidGraph(CannotLower):
+    """A graph contradicts itself; the message names node and value."""

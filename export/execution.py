@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.graph import Attribute, Graph, Node
+from export.graph import Graph, Node
+from export.node import Attribute
 
 Hook = Callable[[str, Tensor], Tensor]
 Sum = Callable[[Node, Tensor, Tensor], Tensor]
@@ -52,7 +53,7 @@ def execute(
         for name, value in zip(node.outputs, results, strict=True):
             values[name] = see(name, value)
         for name in node.inputs:
-            if last_use[name] == index:
+            if last_use[name] == index and name not in graph.outputs:
                 values.pop(name, None)
     return values[graph.output]
 

@@ -18,102 +18,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import CannotLower
-from export.operators import OPERATORS, Operator, Shape, Trait
+from export.errors import InvalidGraph
+from export.node import Node
+from export.operators import Shape, Trait
+from export.values import Values
+
+__all__ = ["Array", "Graph", "Node", "Pooling"]
 
 Array = NDArray[np.float32]
-Attribute = int | float | str | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation.
-
-    Attributes:
-        op: Its operator, a key of ``OPERATORS``.
-        name: The module of the network it comes from, for messages.
-        inputs: Names of values or constants.
-        outputs: Names of the values it makes.
-        attributes: As ``OPERATORS`` lists them.
-
-    Raises:
-        CannotLower: If there is no such operator, or its attributes have other names or types.
-    """
-
-    op: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.op not in OPERATORS:
-            raise CannotLower(
-                f"{self.name}: operator '{self.op}' is not supported; reslite exports "
-                f"{', '.join(sorted(OPERATORS))}"
-            )
-        expected = self.operator.attributes
-        if set(self.attributes) != set(expected):
-            raise CannotLower(
-                f"{self.name}: {self.op} has attributes {sorted(self.attributes)}; expected "
-                f"{sorted(expected)}"
-            )
-        for attribute, kind in expected.items():
-            if not _is_of(self.attributes[attribute], kind):
-                raise CannotLower(
-                    f"{self.name}: {self.op} has {attribute}={self.attributes[attribute]!r}; "
-                    f"expected {_KINDS[kind]}"
-                )
-
-    @property
-    def operator(self) -> Operator:
-        """What its operator is."""
-        return OPERATORS[self.op]
-
-    @property
-    def output(self) -> str:
-        """The only value this node makes."""
-        (output,) = self.outputs
-        return output
-
-    def integer(self, attribute: str) -> int:
-        """Return an attribute that is an integer."""
-        value = self.attributes[attribute]
-        assert isinstance(value, int)
-        return value
-
-    def number(self, attribute: str) -> float:
-        """Return an attribute that is a real number."""
-        value = self.attributes[attribute]
-        assert isinstance(value, (int, float))
-        return float(value)
-
-    def sizes(self) -> tuple[int, ...]:
-        """Return the channel counts a Split makes."""
-        return self._extents("sizes")
-
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the kernel that a MixTemplates makes."""
-        return self._extents("shape")
-
-    def _extents(self, attribute: str) -> tuple[int, ...]:
-        value = self.attributes[attribute]
-        assert isinstance(value, tuple)
-        return value
-
-
-_KINDS: Mapping[type, str] = {
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    tuple: "a tuple of integers",
-}
-
-
-def _is_of(value: object, kind: type) -> bool:
-    if kind is tuple:
-        return isinstance(value, tuple) and all(type(one) is int for one in value)
-    return type(value) is kind or (kind is float and type(value) is int)
 
 
 @dataclass(frozen=True)
@@ -156,6 +68,27 @@ class Graph:
     output: str = "restored_image"
     pooling: Pooling | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> Graph:
+        """Check that every value is made once and before it is read, and fits what reads it.
+
+        Returns:
+            The graph itself.
+
+        Raises:
+            InvalidGraph: If a value or constant is missing, made twice or read too early, if a
+                node has too many or too few operands, or operands of the wrong kind or shape.
+        """
+        known = self._handed_in()
+        for node in self.nodes:
+            if problem := known.problem(node):
+                made = ", ".join(f"'{name}'" for name in node.outputs)
+                raise InvalidGraph(f"{node.name}: the {node.op} that makes {made} {problem}")
+            known.add(node)
+        for name in self.outputs:
+            if name not in known.resolutions:
+                raise InvalidGraph(f"no node makes the output '{name}'")
+        return self
 
     def producer(self, value: str) -> Node | None:
         """Return the node that makes ``value``, or None for the input and constants."""
@@ -261,36 +194,20 @@ class Graph:
 
         That of an activation is 1 × C × 1 × 1, one pixel: height and width are symbolic.
         """
-        found: dict[str, Shape] = {name: array.shape for name, array in self.constants.items()}
-        found[self.input] = (1, 3, 1, 1)
-        if self.pooling is not None:
-            found[self.pooling.pooled] = (1, self.pooling.channels, 1, 1)
-        for node in self.nodes:
-            operands = [found[name] for name in node.inputs]
-            made = node.operator.output_shapes(node.attributes, operands)
-            found.update(zip(node.outputs, made, strict=True))
-        return found
+        return self._known().shapes
 
     def channels(self) -> dict[str, int]:
         """Return the number of channels of every activation."""
-        shapes = self.shapes()
-        made = (output for node in self.activations() for output in node.outputs)
-        return {value: shapes[value][1] for value in (*self.inputs, *made)}
+        known = self._known()
+        return {value: known.shapes[value][1] for value in known.resolutions}
+
+    def resolutions(self) -> dict[str, int]:
+        """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
+        return self._known().resolutions
 
     def activations(self) -> Iterator[Node]:
         """Go through the nodes that make activations and not kernels."""
         return (node for node in self.nodes if Trait.KERNEL not in node.operator.traits)
-
-    def resolutions(self) -> dict[str, int]:
-        """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
-        found = {self.input: 1}
-        if self.pooling is not None:
-            found[self.pooling.pooled] = 0
-        for node in self.activations():
-            finest = max(found[name] for name in node.inputs if name in found)
-            resolution = node.operator.output_resolution(node.attributes, finest)
-            found.update(dict.fromkeys(node.outputs, resolution))
-        return found
 
     @property
     def scale(self) -> int:
@@ -332,3 +249,17 @@ class Graph:
     def multadds(self, width: int, height: int) -> int:
         """Return the multiply-accumulates of all convolutions at an output of that size."""
         return sum(count for _, count in self.layer_multadds(width, height))
+
+    def _known(self) -> Values:
+        values = self._handed_in()
+        for node in self.nodes:
+            values.add(node)
+        return values
+
+    def _handed_in(self) -> Values:
+        """Return what exists before the first node runs."""
+        values = Values({name: array.shape for name, array in self.constants.items()}, {})
+        values.add_activation(self.input, 3, resolution=1)
+        if self.pooling is not None:
+            values.add_activation(self.pooling.pooled, self.pooling.channels, resolution=0)
+        return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from export.errors import InvalidGraph
 from export.graph import Graph
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.exact import (
@@ -63,9 +64,22 @@ def int8_steps(table: ScaleTable) -> list[Step]:
 
 
 def apply(graph: Graph, steps: Iterable[Step]) -> Graph:
-    """Apply rewrites in order."""
+    """Apply rewrites in order.
+
+    Raises:
+        InvalidGraph: If the graph is not whole after one of them; the message names the rewrite.
+    """
+    applied: list[str] = []
     for step in steps:
-        graph = step(graph)
+        name = step.func.__name__
+        try:
+            graph = step(graph).check()
+        except InvalidGraph as error:
+            raise InvalidGraph(
+                f"the rewrite '{name}' broke the graph: {error} (rewrites before it: "
+                f"{', '.join(applied) or 'none'})"
+            ) from error
+        applied.append(name)
     return graph
 
 

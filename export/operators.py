@@ -51,6 +51,11 @@ def like_operands(attributes: Attributes, shapes: Shapes) -> tuple[int, ...]:
     return (max(channels_of(shape) for shape in shapes),)
 
 
+def fits(attributes: Attributes, shapes: Shapes) -> str:
+    """Find nothing wrong."""
+    return ""
+
+
 def channels_of(shape: Shape) -> int:
     """Return the channels of an operand that is broadcast to 1 × C × H × W."""
     return shape[-3] if len(shape) >= 3 else 1
@@ -72,6 +77,8 @@ class Operator:
         resolution: From the finest resolution of its operands to that of its outputs, in multiples
             of the picture's; 0 is one value for the whole picture. None only if ``POINTWISE``.
         multadds: Multiply-accumulates per pixel of its first operand.
+        misfit: Says what is wrong with attributes and operands, which are as many as expected; an
+            empty string if nothing is.
     """
 
     name: str
@@ -83,6 +90,7 @@ class Operator:
     reach: Callable[[Attributes, Shapes, int], int] | None = None
     resolution: Callable[[Attributes, int], int] | None = None
     multadds: Callable[[Attributes, Shapes], int] = lambda attributes, shapes: 0
+    misfit: Callable[[Attributes, Shapes], str] = fits
 
     def __post_init__(self) -> None:
         known = self.reach is not None and self.resolution is not None
@@ -113,6 +121,61 @@ def _coarser(needed: int, factor: int) -> int:
     return -(-needed // factor)
 
 
+def _convolution_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    (_, channels, *_), kernel, bias = shapes
+    if len(kernel) != 4 or kernel[2] != kernel[3] or kernel[2] % 2 == 0:
+        return f"a kernel of shape {kernel}; expected output × input/groups × k × k with an odd k"
+    if attributes["groups"] < 1 or kernel[0] % attributes["groups"]:
+        return f"{attributes['groups']} groups of {kernel[0]} output channels"
+    if kernel[1] * attributes["groups"] != channels:
+        return f"a kernel of shape {kernel} in {attributes['groups']} groups on {channels} channels"
+    return _bias_misfit(bias, kernel[0])
+
+
+def _transposed_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    (_, channels, *_), kernel, bias = shapes
+    if len(kernel) != 4 or {*kernel[2:]} != {attributes["stride"]}:
+        return f"a kernel of shape {kernel}; expected input × output/groups × stride × stride"
+    if attributes["groups"] < 1 or channels % attributes["groups"]:
+        return f"{attributes['groups']} groups of {channels} channels"
+    if kernel[0] != channels:
+        return f"a kernel of shape {kernel} on {channels} channels"
+    return _bias_misfit(bias, kernel[1] * attributes["groups"])
+
+
+def _bias_misfit(bias: Shape, channels: int) -> str:
+    return "" if bias == (channels,) else f"a bias of shape {bias} for {channels} channels"
+
+
+def _broadcast_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    for shape in shapes:
+        if math.prod(shape) != channels_of(shape):
+            return f"a constant of shape {shape}; expected one value per channel, C × 1 × 1"
+    counts = [channels_of(shape) for shape in shapes]
+    return "" if len({*counts} - {1}) <= 1 else f"operands of {counts} channels"
+
+
+def _split_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    sizes, channels = attributes["sizes"], shapes[0][1]
+    return "" if sum(sizes) == channels else f"sizes {sizes} of {channels} channels"
+
+
+def _shuffle_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    block, channels = attributes["block"], shapes[0][1]
+    if attributes["mode"] not in {"CRD", "DCR"}:
+        return f"mode {attributes['mode']}; expected CRD or DCR"
+    if block < 1 or channels % block**2:
+        return f"blocks of {block} × {block} from {channels} channels"
+    return ""
+
+
+def _mixture_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    coefficients, templates = shapes
+    if templates == (math.prod(coefficients), math.prod(attributes["shape"])):
+        return ""
+    return f"coefficients {coefficients} and templates {templates} for {attributes['shape']}"
+
+
 _ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
 _BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
 
@@ -127,6 +190,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         reach=lambda attributes, shapes, needed: needed + shapes[1][-1] // 2,
         resolution=lambda attributes, finest: finest,
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
+        misfit=_convolution_misfit,
     ),
     # The kernel is as large as the stride, input × output/groups × k × k.
     Operator(
@@ -137,14 +201,25 @@ OPERATORS: Mapping[str, Operator] = by_name(
         reach=lambda attributes, shapes, needed: _coarser(needed, attributes["stride"]),
         resolution=lambda attributes, finest: finest * attributes["stride"],
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
+        misfit=_transposed_misfit,
     ),
     Operator("Relu", traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
     Operator("LeakyRelu", {"slope": float}, traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
     Operator("Clip", {"minimum": float, "maximum": float}, traits=_ACTIVATION),
     Operator("Sigmoid", traits=_ACTIVATION),
-    Operator("Add", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU}),
-    Operator("Sub", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU}),
-    Operator("Mul", operands=2, traits=_BINARY),
+    Operator(
+        "Add",
+        operands=2,
+        traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU},
+        misfit=_broadcast_misfit,
+    ),
+    Operator(
+        "Sub",
+        operands=2,
+        traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU},
+        misfit=_broadcast_misfit,
+    ),
+    Operator("Mul", operands=2, traits=_BINARY, misfit=_broadcast_misfit),
     # Concat and Split work on channels.
     Operator(
         "Concat",
@@ -157,6 +232,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         {"sizes": tuple},
         traits=frozenset({Trait.POINTWISE, Trait.HOMOGENEOUS, Trait.MOVES}),
         channels=lambda attributes, shapes: attributes["sizes"],
+        misfit=_split_misfit,
     ),
     # Mode CRD is PyTorch's order of channels, DCR that of TFLite.
     Operator(
@@ -166,6 +242,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         channels=lambda attributes, shapes: (shapes[0][1] // attributes["block"] ** 2,),
         reach=lambda attributes, shapes, needed: _coarser(needed, attributes["block"]),
         resolution=lambda attributes, finest: finest * attributes["block"],
+        misfit=_shuffle_misfit,
     ),
     # A pooled value is one for all pixels, so that no pixels around are needed. It is homogeneous,
     # too, but tables of scales have no gains for what is pooled.
@@ -181,6 +258,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         operands=0,
         constants=("coefficients", "templates"),
         traits=frozenset({Trait.KERNEL}),
+        misfit=_mixture_misfit,
     ),
     # The identity on real numbers: marks where an 8-bit value changes its scale.
     Operator("Requantize", traits=_ACTIVATION),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.capture import capture, read_model
-from export.errors import CannotLower
+from export.errors import CannotLower, InvalidGraph
 from export.execution import execute
 
 Image = NDArray[np.float32]
@@ -188,3 +188,10 @@ def test_names_lose_their_slashes_and_stay_apart() -> None:
     once = image.sigmoid()
     expected = (1.5 * once - once).relu() + 1.5 * once
     torch.testing.assert_close(execute(graph, image), expected)
+
+
+def test_a_captured_graph_is_checked() -> None:
+    # torch adds a picture to the batch; a graph has one.
+    two = torch.rand(2, 1, 1, 1)
+    with pytest.raises(InvalidGraph, match=r"the Mul that .* a constant of shape \(2, 1, 1, 1\)"):
+        capture(Applied(lambda x, image: x * two).eval())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.errors import CannotLower
+from export.errors import CannotLower, InvalidGraph
 from export.execution import execute
 from export.graph import Graph, Node
 
@@ -207,6 +208,117 @@ def test_an_integer_is_a_number() -> None:
     assert (clip.number("minimum"), clip.number("maximum")) == (0.0, 0.5)
 
 
+_WEIGHT, _BIAS = np.zeros((4, 3, 3, 3), np.float32), np.zeros(4, np.float32)
+
+
+def _conv(**changed: Any) -> Graph:
+    """Return a graph of one convolution to four channels, with other constants or inputs."""
+    inputs = changed.pop("inputs", ("image", "w", "b"))
+    groups = changed.pop("groups", 1)
+    node = Node("Conv", "conv", inputs, ("restored_image",), {"groups": groups})
+    return Graph((node,), {"w": _WEIGHT, "b": _BIAS, **changed})
+
+
+def _one(op: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attributes: Any) -> Graph:
+    constants = {"means": np.zeros((1, 3, 1, 1), np.float32), "row": np.zeros((1, 3, 1, 4))}
+    pool = Node("GlobalAveragePool", "pool", ("image",), ("mean",))
+    large = Node("ConvTranspose", "up", ("image", "k", "c"), ("large",), {"stride": 2, "groups": 1})
+    constants |= {"k": np.zeros((3, 3, 2, 2), np.float32), "c": np.zeros(3, np.float32)}
+    return Graph((pool, large, Node(op, "layer", inputs, outputs, attributes)), constants, "image")
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (_one("Relu", "nothing"), "reads 'nothing', which no node before it makes"),
+        (_one("Relu", "y"), "reads 'y', which no node before it makes"),
+        (_one("Relu", "image", outputs=("large",)), "makes 'large', which already exists"),
+        (_one("Relu", "image", outputs=("image",)), "makes 'image', which already exists"),
+        (_one("Relu", "image", outputs=("y", "z")), "has 2 outputs; expected 1"),
+        (_one("Relu", "image", "mean"), "has 2 operands; expected 1 activations"),
+        (_one("Add", "image"), "has 1 operands; expected 2 activations"),
+        (_one("Concat"), "has 0 operands; expected 1 or more activations"),
+        (_one("Relu", "means"), "reads the constant 'means'; expected an activation"),
+        (_one("Concat", "image", "means"), "reads the constant 'means'; expected an activation"),
+        (_one("Add", "means", "means"), "reads the constant 'means'; expected an activation"),
+        (_one("Add", "image", "row"), r"a constant of shape \(1, 3, 1, 4\)"),
+        (_one("Add", "image", "large"), "reads image, large, which are of different resolutions"),
+        (_one("Concat", "image", "mean"), "of different resolutions"),
+        (_one("DepthToSpace", "mean", block=1, mode="ZIG"), "mode ZIG; expected CRD or DCR"),
+        (_one("DepthToSpace", "image", block=2, mode="CRD"), "blocks of 2 × 2 from 3 channels"),
+        (_one("DepthToSpace", "mean", block=2, mode="CRD"), "enlarges 'mean', which is one value"),
+        (
+            _one("Split", "image", outputs=("y", "z"), sizes=(1, 1)),
+            r"reads image: sizes \(1, 1\) of 3 channels",
+        ),
+        (_one("Split", "image", outputs=("y", "z"), sizes=(1, 1, 1)), "has 2 outputs; expected 3"),
+        (_one("Add", "image", "c"), r"a constant of shape \(3,\)"),
+        (_conv(inputs=("image", "w")), "2 operands; expected 1 activations and a constant weight"),
+        (_conv(inputs=("image", "image", "b")), "the activation 'image' as its weight"),
+        (_conv(w=_WEIGHT[:, :2]), r"kernel of shape \(4, 2, 3, 3\) in 1 groups on 3 channels"),
+        (_conv(w=_WEIGHT[..., :2]), r"kernel of shape \(4, 3, 3, 2\); expected .* odd k"),
+        (_conv(w=_WEIGHT[..., :2, :2]), r"kernel of shape \(4, 3, 2, 2\); expected .* odd k"),
+        (_conv(groups=3), "3 groups of 4 output channels"),
+        (_conv(groups=0), "0 groups"),
+        (_conv(b=_BIAS[:3]), r"a bias of shape \(3,\) for 4 channels"),
+    ],
+)
+def test_a_node_that_does_not_fit_is_named_with_its_value(graph: Graph, message: str) -> None:
+    with pytest.raises(InvalidGraph, match=rf"^(conv|layer): the \w+ that makes '\w+'.*{message}"):
+        graph.check()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "groups", "message"),
+    [
+        ((3, 2, 2, 3), 2, 1, "expected input × output/groups × stride × stride"),
+        ((3, 2, 3, 3), 2, 1, "expected input × output/groups × stride × stride"),
+        ((4, 2, 2, 2), 2, 1, "on 3 channels"),
+        ((3, 2, 2, 2), 2, 2, "2 groups of 3 channels"),
+        ((3, 2, 2, 2), 2, 3, r"a bias of shape \(2,\) for 6 channels"),
+    ],
+)
+def test_a_transposed_convolution_fits_its_constants(
+    kernel: tuple[int, ...], bias: int, groups: int, message: str
+) -> None:
+    attributes = {"stride": 2, "groups": groups}
+    node = Node("ConvTranspose", "up", ("image", "w", "b"), ("restored_image",), attributes)
+    constants = {"w": np.zeros(kernel, np.float32), "b": np.zeros(bias, np.float32)}
+    with pytest.raises(InvalidGraph, match=message):
+        Graph((node,), constants).check()
+
+
+def test_templates_fit_the_kernel_they_are_mixed_to() -> None:
+    mix = Node("MixTemplates", "bank", ("alpha", "bank"), ("w",), {"shape": (4, 3, 3, 3)})
+    graph = dataclasses.replace(_conv(), nodes=(mix, *_conv().nodes))
+    constants = {"alpha": np.zeros(2), "bank": np.zeros((2, 4 * 3 * 3 * 3)), "b": _BIAS}
+    assert dataclasses.replace(graph, constants=constants).check().scale == 1
+    for changed in ({"alpha": np.zeros(3)}, {"bank": np.zeros((2, 9))}):
+        with pytest.raises(InvalidGraph, match=r"bank: the MixTemplates .* coefficients"):
+            dataclasses.replace(graph, constants=constants | changed).check()
+
+
+def test_an_output_that_no_node_makes_is_named() -> None:
+    with pytest.raises(InvalidGraph, match="no node makes the output 'restored_image'"):
+        _one("Relu", "image").check()
+
+
+def test_a_graph_that_is_whole_is_returned() -> None:
+    for graph in (
+        _conv(),
+        _with_relu("Sub"),
+        dataclasses.replace(_one("Mul", "large", "mean"), output="y"),
+        dataclasses.replace(_one("Sub", "means", "large"), output="y"),
+    ):
+        assert graph.check() is graph
+
+
+@settings(deadline=None, max_examples=25)
+@given(layers=_LAYERS)
+def test_random_networks_are_whole(layers: list[tuple[str, int]]) -> None:
+    assert _random_graph(layers).check()
+
+
 def _with_relu(op: str, *, read_twice: bool = False, is_output: bool = False) -> Graph:
     nodes = [
         Node(op, "first", ("image", "image"), ("sum",)),
@@ -263,3 +375,12 @@ def test_the_hook_sees_what_files_hold_and_changes_what_follows() -> None:
 
     restored = execute(graph, torch.ones(1, 3, 2, 2), hook=double_the_image)
     assert seen == ["image", "positive"] and restored.unique().tolist() == [4.0]
+
+
+def test_what_reads_the_output_further_on_does_not_take_it_away() -> None:
+    nodes = (
+        Node("Relu", "relu", ("image",), ("restored_image",)),
+        Node("GlobalAveragePool", "pool", ("restored_image",), ("mean",)),
+    )
+    image = torch.rand(1, 3, 2, 2)
+    assert torch.equal(execute(Graph(nodes, {}), image), image)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from export.errors import CannotLower
+from export.errors import CannotLower, InvalidGraph
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import REWRITES, lower
@@ -371,3 +371,19 @@ def test_profiles_name_existing_rewrites() -> None:
     assert profile_named("ort-cpu").format == "onnx"
     with pytest.raises(UserError, match="abacus: no such target profile; choose one of litert-cpu"):
         profile_named("abacus")
+
+
+def test_the_rewrite_that_breaks_a_graph_is_named_with_those_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forget_the_first(graph: Graph) -> Graph:
+        return graph.with_nodes(list(graph.nodes[1:]))
+
+    monkeypatch.setitem(REWRITES, "forget_the_first", forget_the_first)
+    rewrites = ["fold_output_shift", "make_convolutions_dense", "forget_the_first"]
+    with pytest.raises(
+        InvalidGraph,
+        match=r"the rewrite 'forget_the_first' broke the graph: wide: the Conv that makes 'wide' "
+        r"reads 'features', .* \(rewrites before it: fold_output_shift, make_convolutions_dense\)",
+    ):
+        lower(_upsampler(4, 2), [*rewrites, "use_dcr_shuffles"])

@@ -1,0 +1,102 @@
+"""A node of a graph: an operator applied to values, its attributes checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from export.errors import CannotLower
+from export.operators import OPERATORS, Operator
+
+Attribute = int | float | str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: Its operator, a key of ``OPERATORS``.
+        name: The module of the network it comes from, for messages.
+        inputs: Names of values or constants.
+        outputs: Names of the values it makes.
+        attributes: As ``OPERATORS`` lists them.
+
+    Raises:
+        CannotLower: If there is no such operator, or its attributes have other names or types.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.op not in OPERATORS:
+            raise CannotLower(
+                f"{self.name}: operator '{self.op}' is not supported; reslite exports "
+                f"{', '.join(sorted(OPERATORS))}"
+            )
+        expected = self.operator.attributes
+        if set(self.attributes) != set(expected):
+            raise CannotLower(
+                f"{self.name}: {self.op} has attributes {sorted(self.attributes)}; expected "
+                f"{sorted(expected)}"
+            )
+        for attribute, kind in expected.items():
+            if not _is_of(self.attributes[attribute], kind):
+                raise CannotLower(
+                    f"{self.name}: {self.op} has {attribute}={self.attributes[attribute]!r}; "
+                    f"expected {_KINDS[kind]}"
+                )
+
+    @property
+    def operator(self) -> Operator:
+        """What its operator is."""
+        return OPERATORS[self.op]
+
+    @property
+    def output(self) -> str:
+        """The only value this node makes."""
+        (output,) = self.outputs
+        return output
+
+    def integer(self, attribute: str) -> int:
+        """Return an attribute that is an integer."""
+        value = self.attributes[attribute]
+        assert isinstance(value, int)
+        return value
+
+    def number(self, attribute: str) -> float:
+        """Return an attribute that is a real number."""
+        value = self.attributes[attribute]
+        assert isinstance(value, (int, float))
+        return float(value)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return the channel counts a Split makes."""
+        return self._extents("sizes")
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the kernel that a MixTemplates makes."""
+        return self._extents("shape")
+
+    def _extents(self, attribute: str) -> tuple[int, ...]:
+        value = self.attributes[attribute]
+        assert isinstance(value, tuple)
+        return value
+
+
+_KINDS: Mapping[type, str] = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "a tuple of integers",
+}
+
+
+def _is_of(value: object, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(type(one) is int for one in value)
+    return type(value) is kind or (kind is float and type(value) is int)

@@ -1,0 +1,85 @@
+"""Shapes and resolutions of values as a graph is walked, and what is wrong with its next node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export.node import Node
+from export.operators import Shape, Trait
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values that exist at one point of a graph, its constants included.
+
+    Attributes:
+        shapes: Of constants, kernels and activations, as ``Graph.shapes`` returns them.
+        resolutions: Of activations, as ``Graph.resolutions`` returns them.
+    """
+
+    shapes: dict[str, Shape]
+    resolutions: dict[str, int]
+
+    def add_activation(self, name: str, channels: int, resolution: int) -> None:
+        """Add an activation that is handed in."""
+        self.shapes[name], self.resolutions[name] = (1, channels, 1, 1), resolution
+
+    def add(self, node: Node) -> None:
+        """Add the values that ``node`` makes."""
+        made = node.operator.output_shapes(node.attributes, self._operands(node))
+        self.shapes.update(zip(node.outputs, made, strict=True))
+        if Trait.KERNEL not in node.operator.traits:
+            finest = max(self.resolutions[name] for name in self._activations(node))
+            resolution = node.operator.output_resolution(node.attributes, finest)
+            self.resolutions.update(dict.fromkeys(node.outputs, resolution))
+
+    def problem(self, node: Node) -> str:
+        """Say what is wrong with a node that is to run next; an empty string if nothing is."""
+        operator = node.operator
+        for name in node.inputs:
+            if name not in self.shapes:
+                return f"reads '{name}', which no node before it makes"
+        for name in node.outputs:
+            if name in self.shapes:
+                return f"makes '{name}', which already exists"
+        if problem := self._miscount(node) or self._mismatch(node):
+            return problem
+        if problem := operator.misfit(node.attributes, self._operands(node)):
+            return f"reads {', '.join(node.inputs)}: {problem}"
+        made = operator.output_shapes(node.attributes, self._operands(node))
+        if len(made) != len(node.outputs):
+            return f"has {len(node.outputs)} outputs; expected {len(made)}"
+        return ""
+
+    def _operands(self, node: Node) -> list[Shape]:
+        return [self.shapes[name] for name in node.inputs]
+
+    def _activations(self, node: Node) -> list[str]:
+        return [name for name in node.inputs if name in self.resolutions]
+
+    def _miscount(self, node: Node) -> str:
+        """Say whether operands are too many or too few, or of the wrong kind."""
+        operator = node.operator
+        count = len(node.inputs) - len(operator.constants)
+        if count < 1 if operator.operands is None else count != operator.operands:
+            wanted = "1 or more" if operator.operands is None else operator.operands
+            constants = "".join(f" and a constant {name}" for name in operator.constants)
+            return f"has {len(node.inputs)} operands; expected {wanted} activations{constants}"
+        for name, role in zip(node.inputs[count:], operator.constants, strict=True):
+            if name in self.resolutions:
+                return f"reads the activation '{name}' as its {role}; expected a constant"
+        broadcasts = Trait.BROADCASTS in operator.traits and self._activations(node)
+        for name in node.inputs[:count]:
+            if name not in self.resolutions and not broadcasts:
+                return f"reads the constant '{name}'; expected an activation"
+        return ""
+
+    def _mismatch(self, node: Node) -> str:
+        """Say whether activations are of sizes that do not go together."""
+        operator = node.operator
+        found = {self.resolutions[name] for name in self._activations(node)}
+        if len(found - {0} if Trait.BROADCASTS in operator.traits else found) > 1:
+            return f"reads {', '.join(node.inputs)}, which are of different resolutions"
+        if found == {0} and operator.output_resolution(node.attributes, 1) > 1:
+            return f"enlarges '{node.inputs[0]}', which is one value for the whole picture"
+        return ""
