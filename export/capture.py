@@ -2,7 +2,7 @@
 
 ``torch.export`` traces the module with symbolic height and width, torch's ONNX exporter decomposes
 it into ONNX operators (opset 18), and this module reads those into the closed vocabulary. What
-does not fit is an error that names the module it came from.
+does not fit is an error that names the modules it came from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from export.errors import CannotLower
+from export.errors import CannotLower, UnsupportedOperators
 from export.graph import Array, Graph, Node
 from export.node import Attribute
 
@@ -33,7 +33,8 @@ def capture(module: nn.Module) -> Graph:
         module: Takes N × 3 × H × W pictures in [0, 1] and returns restored ones.
 
     Raises:
-        CannotLower: If the module uses an operator outside the vocabulary.
+        UnsupportedOperators: If the module uses operators outside the vocabulary; it lists all.
+        CannotLower: If the module uses an operator in a way that no writer supports.
     """
     return read_model(_trace(module.eval()))
 
@@ -114,11 +115,14 @@ def _array(value: ir.Value) -> Array:
     return array if array.ndim else array.reshape(1, 1, 1, 1)
 
 
-def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> Iterator[Node]:
+def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
     """Read every node; a kernel that is mixed from constants becomes one ``MixTemplates``.
 
     The exporter spells that Reshape(MatMul(coefficients, Reshape(templates))).
     """
+    nodes: list[Node] = []
+    unsupported: list[tuple[str, str]] = []
+    misused: list[CannotLower] = []
     mixed: dict[str, tuple[str, str]] = {}
     kernels: dict[str, Array] = {}  # Of mixed kernels the shape is known, not the values.
     known = ChainMap(constants, kernels)
@@ -132,15 +136,25 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> Iterator[Node]:
         elif node.op_type == "Reshape" and names[0] in mixed:
             shape = _integers(constants[names[1]])
             kernels[output] = np.broadcast_to(np.float32(0), shape)
-            yield Node(
-                "MixTemplates", _module_path(node), mixed[names[0]], (output,), {"shape": shape}
-            )
+            place, attributes = _module_path(node), {"shape": shape}
+            nodes.append(Node("MixTemplates", place, mixed[names[0]], (output,), attributes))
+        elif node.op_type not in _READERS:
+            unsupported.append((_module_path(node), node.op_type))
         else:
-            if node.op_type == "Conv" and len(names) == 2:
+            if node.op_type == "Conv" and len(names) == 2 and names[1] in known:
                 bias = f"{output}.bias"
                 constants[bias] = np.zeros(known[names[1]].shape[0], np.float32)
                 names.append(bias)
-            yield _read_node(node, names, known)
+            try:
+                nodes.append(_read_node(node, names, known))
+            except CannotLower as error:
+                misused.append(error)
+    if unsupported:
+        raise UnsupportedOperators(unsupported, list(_READERS))
+    # An operator whose operands an unsupported one makes looks misused, too.
+    if misused:
+        raise misused[0]
+    return nodes
 
 
 def _integers(array: Array) -> tuple[int, ...]:
@@ -149,15 +163,10 @@ def _integers(array: Array) -> tuple[int, ...]:
 
 def _read_node(node: ir.Node, inputs: Sequence[str], constants: Mapping[str, Array]) -> Node:
     place = _module_path(node)
-    reader = _READERS.get(node.op_type)
-    if reader is None:
-        known = ", ".join(sorted(_READERS))
-        raise CannotLower(
-            f"{place}: ONNX operator '{node.op_type}' is outside the vocabulary ({known}); "
-            "rewrite the module with those"
-        )
     outputs = tuple(str(value.name) for value in node.outputs)
-    attributes, count = reader(node, place, [constants.get(name) for name in inputs])
+    attributes, count = _READERS[node.op_type](
+        node, place, [constants.get(name) for name in inputs]
+    )
     op = _RENAMED.get(node.op_type, node.op_type)
     return Node(op, place, tuple(inputs[:count]), outputs, attributes)
 
