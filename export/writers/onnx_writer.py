@@ -97,7 +97,6 @@ class _Builder:
         self._initializers: list[onnx.TensorProto] = []
         self._types: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._dequantizations: dict[tuple[str, ...], str] = {}
         self._read: dict[str, str] = {}
 
     def model(self) -> onnx.ModelProto:
@@ -201,25 +200,30 @@ class _Builder:
         return [
             self._read[value],
             self._dequantized(
-                weight, quantized_weight(kernel, axis), weight_scales(kernel, axis), axis
+                f"{node.output}/weight",
+                quantized_weight(kernel, axis),
+                weight_scales(kernel, axis),
+                axis,
             ),
-            # Named after the convolution: one bias has other integers for every input's scale.
             self._dequantized(f"{node.output}/bias", integers, scales, 0),
         ]
 
     def _dequantized(
         self, name: str, integers: NDArray[Any], scales: NDArray[np.float32], axis: int
     ) -> str:
-        """Return the tensor of real numbers behind constant integers; equal ones share it."""
+        """Return the tensor of real numbers behind the constant integers of one convolution.
+
+        Convolutions share no integers and no zero points. ONNX Runtime rewrites both on x86 CPUs
+        without VNNI when it is asked for exact sums (``session.x64quantprecision``), and fails at
+        the second convolution that reads them.
+        """
         operands = (
-            self._constant(f"{name}/integers", integers),
+            self._stored(f"{name}/integers", integers),
             self._constant(f"{name}/scales", scales),
-            self._constant(f"{name}/zeros", np.zeros(scales.shape, integers.dtype)),
+            self._stored(f"{name}/zeros", np.zeros(scales.shape, integers.dtype)),
         )
-        if operands not in self._dequantizations:
-            self._dequantizations[operands] = name
-            self._add("DequantizeLinear", operands, {name: integers.shape}, _FLOAT32, axis=axis)
-        return self._dequantizations[operands]
+        self._add("DequantizeLinear", operands, {name: integers.shape}, _FLOAT32, axis=axis)
+        return name
 
     def _rounded(
         self, value: str, source: str, target: str, table: ScaleTable, relu: bool = False
@@ -251,9 +255,13 @@ class _Builder:
         """Store ``array`` and return its name; equal arrays are stored once."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = name
-            self._initializers.append(numpy_helper.from_array(array, name))
+            self._constants[key] = self._stored(name, array)
         return self._constants[key]
+
+    def _stored(self, name: str, array: NDArray[Any]) -> str:
+        """Store ``array`` and return its name."""
+        self._initializers.append(numpy_helper.from_array(array, name))
+        return name
 
     def _add(
         self,
