@@ -148,14 +148,49 @@ def pairs_in(folder: Path, task: Task, scale: int) -> FolderPairs:
     reductions = (folder / f"LRx{scale}", folder / "LR")
     lower = next((one for one in reductions if nested.is_dir() and one.is_dir()), None)
     if lower is None:
+        if nested.is_dir():
+            _refuse_unknown_folders(folder, scale)
         return FolderPairs(tuple((path, None) for path in high), task, scale)
     if task.degradation.versions > 1:
         return FolderPairs(_versions(high, picture_paths(lower), scale), task, scale)
-    by_stem = {path.stem.removesuffix(f"x{scale}"): path for path in picture_paths(lower)}
-    missing = next((path for path in high if path.stem not in by_stem), None)
-    if missing is not None:
-        raise UserError(f"{lower}: holds no reduction of {missing.name}; add it or remove {lower}")
-    return FolderPairs(tuple((path, by_stem[path.stem]) for path in high), task, scale)
+    low = picture_paths(lower)
+    partners = [_partner(path, high, low, scale) for path in high]
+    return FolderPairs(tuple(zip(high, partners, strict=True)), task, scale)
+
+
+def _partner(path: Path, high: Sequence[Path], low: Sequence[Path], scale: int) -> Path:
+    """Return the reduction of ``path``: of equal name, else named as data sets do.
+
+    Those are ``0801x4`` (DIV2K, Flickr2K), ``baby_x4`` (BasicSR) and ``Canon_001_LR4`` for
+    ``Canon_001_HR`` (RealSR). A reduction whose name is another original's is that one's.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    base, others = path.stem.removesuffix("_HR"), {one.stem for one in high if one != path}
+    named = {f"{path.stem}x{scale}", f"{path.stem}_x{scale}", f"{base}_LR{scale}", f"{base}_LR"}
+    for stems in ({path.stem}, named - others):
+        found = [one for one in low if one.stem in stems]
+        if len(found) > 1:
+            raise UserError(
+                f"{path.name}: both {found[0].name} and {found[1].name} in {found[0].parent} may "
+                "be its reduction; remove one"
+            )
+        if found:
+            return found[0]
+    folder = low[0].parent
+    raise UserError(f"{folder}: holds no reduction of {path.name}; add it or remove {folder}")
+
+
+def _refuse_unknown_folders(folder: Path, scale: int) -> None:
+    """Refuse to reduce ``HR`` where a folder beside it may hold reductions under another name."""
+    known = re.compile(r"HR|LR|LRx\d+")
+    for one in sorted(folder.iterdir()):
+        if one.is_dir() and not one.name.startswith(".") and not known.fullmatch(one.name):
+            raise UserError(
+                f"{one}: lies beside HR, where reductions are called LRx{scale} or LR; rename it, "
+                "or move it away to have the pictures of HR reduced"
+            )
 
 
 def evaluation_pairs(chosen: EvaluationSet, data: Path, scale: int) -> FolderPairs:

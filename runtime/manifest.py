@@ -181,12 +181,29 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read ``manifest.json`` of ``folder``; None if there is none.
 
     Raises:
-        UserError: If it is damaged or of another schema version.
+        UserError: If it is damaged, of another schema version or leads out of the folder.
     """
     try:
-        return read_record(folder / MANIFEST, Manifest, SCHEMA, _REMEDY)
+        manifest = read_record(folder / MANIFEST, Manifest, SCHEMA, _REMEDY)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    _check_names(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Refuse a manifest that leads out of its folder.
+
+    Raises:
+        UserError: Naming the entry.
+    """
+    for entry in manifest.artifacts:
+        for name in (entry.file, entry.tiled_by):
+            if name is not None and (name == ".." or Path(name).name != name or "\\" in name):
+                raise UserError(
+                    f"{path}: names '{name}', expected the name of a file beside it; "
+                    "export the bundle again"
+                )
 
 
 def verify(path: Path, artifact: Artifact) -> None:

@@ -17,6 +17,7 @@ from runtime.manifest import verify as verify_sha256
 from runtime.session import Session
 
 _PROBE_SIZE = (8, 8)
+_MOST_THREADS = 1024  # more than any CPU has cores; of 100,000 LiteRT dies, and none is faster
 
 
 def open(  # noqa: A001  (``runtime.open`` is the name people type)
@@ -43,8 +44,11 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
     name = runtime or kind.engines[0]
     if name not in kind.engines:
         raise UserError(f"{path.name}: opens with {' or '.join(kind.engines)}, not with '{name}'")
-    if threads is not None and threads < 1:
-        raise UserError(f"{threads} threads requested; choose 1 or more")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise UserError(
+            f"{threads} threads requested; choose 1 to {_MOST_THREADS}, {available_cores()} cores "
+            "are available"
+        )
     if not path.exists():
         raise UserError(f"{path}: no such file; 'reslite export' makes one")
     _check_system(path, kind)

@@ -53,6 +53,7 @@ class Session:
         self.scale, self.halo, self.pooling, self.open_tiled = scale, halo, pooling, open_tiled
         self.runtime_name = engine.name
         self._engine = engine
+        self._size: tuple[int, ...] = ()
         beside = {pooling.features.name, pooling.pooled.name} if pooling else set()
         inputs = [one for one in engine.inputs if one.name not in beside]
         outputs = [one for one in engine.outputs if one.name not in beside]
@@ -110,17 +111,30 @@ class Session:
                 f"{_size(image.shape[:2])}; restore with tiles or export it without a fixed size"
             )
         encoded = _encoded(image, self._image)
+        self._size = image.shape[:2]
         try:
             self._engine.feed(self._image.name, encoded)
         except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self.runtime_name} cannot run this artifact at {_size(image.shape[:2])} "
-                f"({first_line(error)}); export it again, or restore in tiles of another size"
-            ) from error
+            raise self._refusal(error) from error
 
     def invoke(self) -> None:
-        """Run the network on the prepared picture."""
-        self._engine.invoke()
+        """Run the network on the prepared picture.
+
+        Raises:
+            UserError: If the runtime cannot run it at this size.
+        """
+        try:
+            self._engine.invoke()
+        except MemoryError:
+            raise
+        except Exception as error:  # the runtimes' exceptions share no other base class
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.runtime_name} cannot run this artifact at {_size(self._size)} "
+            f"({first_line(error)}); export it again, or restore in tiles of another size"
+        )
 
     def result(self) -> FloatPicture:
         """Return the restored picture of the last ``invoke``."""

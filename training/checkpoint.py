@@ -25,6 +25,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         temporary.write_bytes(save(contiguous, dict(metadata)))
 
 
+def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of a tensor that holds infinities or what is not a number, or None."""
+    return next((name for name, one in tensors.items() if not one.isfinite().all()), None)
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file.
 

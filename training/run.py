@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.catalogue import find_model
-from training.checkpoint import load_tensors, save_tensors
+from training.checkpoint import load_tensors, non_finite, save_tensors
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
 from training.precision import with_precision
 from training.recipe import Recipe, parse_recipe
+from training.run_folder import PREVIOUS
 
 _MAY_CHANGE = {
     *("name", "stages", "optimizer", "revive_at"),
@@ -26,6 +29,21 @@ _MAY_CHANGE = {
     *("validate_every", "checkpoint_every"),
 }
 """Keys of a recipe that a run may be resumed with other values of."""
+
+
+class NonFinite(UserError):
+    """A run met an infinity or what is not a number.
+
+    Args:
+        step: The step, from 1.
+        what: Which values, with their verb.
+    """
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(
+            f"step {step}: {what} not finite; the last good checkpoint is kept. Run the command "
+            "again with smaller steps: --set optimizer.learning_rate=…, or optimizer.clip_norm=…"
+        )
 
 
 @dataclass
@@ -95,11 +113,20 @@ class Run:
         return cls(recipe, network, restore, average, optimizer)
 
     def save(self, path: Path) -> None:
-        """Write everything that a resumed run needs."""
+        """Write everything that a resumed run needs; the file of before becomes ``PREVIOUS``.
+
+        Raises:
+            NonFinite: If a parameter, an average or a moment is not finite. Nothing is written.
+        """
         tensors = {f"average.{name}": value for name, value in self.average.items()}
         for name, parameter in self.network.named_parameters():
             tensors[f"network.{name}"] = parameter
         tensors.update(self.optimizer.state())
+        if damaged := non_finite(tensors):
+            raise NonFinite(self.step, f"{damaged} is")
+        if path.exists():
+            with replacing(path.with_name(PREVIOUS)) as temporary:
+                shutil.copyfile(path, temporary)
         metadata = {
             "step": str(self.step),
             "seconds": repr(self.seconds),
@@ -120,6 +147,11 @@ class Run:
             UserError: If the checkpoint is damaged or of another run than the recipe describes.
         """
         tensors, metadata = load_tensors(path)
+        if name := non_finite(tensors):
+            raise UserError(
+                f"{path}: holds values that are not finite ({name}); put {PREVIOUS} in its place, "
+                "or remove it to begin anew"
+            )
         trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
         if recipe.precision == "auto":
             recipe = recipe.model_copy(update={"precision": trained.precision})

@@ -12,6 +12,7 @@ from runtime.atomic import clear_unfinished
 from runtime.errors import UserError
 
 CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
 WEIGHTS = "weights.safetensors"
 _LOCK = ".lock"
 
@@ -39,6 +40,7 @@ def owned(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be written ({reason}); choose another --out") from error
     try:
         clear_unfinished(folder / CHECKPOINT)
+        clear_unfinished(folder / PREVIOUS)
         clear_unfinished(folder / WEIGHTS)
         yield
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from runtime.hidden_tensorflow import without_tensorflow
 from runtime.pictures.files import picture_paths
 from training.checkpoint import save_tensors
 from training.data.batches import coming_batches, source_of
-from training.data.pictures import read_all
+from training.data.pictures import Picture, read_all
 from training.interruption import interruptions_held_back
 from training.recipe import Recipe
-from training.run import Run
+from training.run import NonFinite, Run
 from training.run_folder import CHECKPOINT, WEIGHTS
 from training.stepping import revive, step_taker
 from training.validation import HeldOut, held_out, validate
@@ -65,7 +65,7 @@ def train(
         return folder / WEIGHTS
     paths = picture_paths(data / recipe.train_folder)
     source, pictures = source_of(recipe, paths)
-    valid = read_all(picture_paths(data / recipe.valid_folder))
+    valid, too_small = _held_out_pictures(recipe, data / recipe.valid_folder)
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     # What a run that was killed had logged after its checkpoint is logged again.
     log = SummaryWriter(str(folder), purge_step=run.step + 1 if resumes else 0)
@@ -76,10 +76,12 @@ def train(
     bar.write(f"training in {run.recipe.precision}{resumed}")
     if pictures < len(paths):
         bar.write(f"pictures too small for the largest patch, left out: {len(paths) - pictures}")
+    if too_small:
+        bar.write(f"held-out pictures too small to be scored, left out: {', '.join(too_small)}")
     steps = range(run.step, recipe.steps)
     batches, take_step = coming_batches(run.recipe, source, steps, run.device), step_taker(run)
     losses: list[Tensor] = []
-    between_steps = True
+    is_sound = True
     try:
         while True:
             # Before the step after, so that a run that was stopped meanwhile makes up for it.
@@ -89,13 +91,17 @@ def train(
                 break
             start = time.perf_counter()
             with interruptions_held_back():
-                between_steps = False
+                is_sound = False
                 if run.step in recipe.revive_at:
                     bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
                 losses.append(take_step(next(batches)))
-                between_steps = True
+                if run.device.type == "cpu":
+                    _check_finite(losses[-1:], run.step)
+                elif run.step % 100 == 0:  # reading losses waits for the steps on the device
+                    _check_finite(losses, run.step)
+                is_sound = True
             if run.step % 100 == 0:
-                loss = torch.stack(losses).mean().item()  # on CUDA this waits for the steps
+                loss = torch.stack(losses).mean().item()
                 losses.clear()
                 log.add_scalar("loss", loss, run.step)
                 bar.set_postfix(loss=f"{loss:.4f}")
@@ -103,13 +109,56 @@ def train(
             bar.update()
             if run.step % recipe.checkpoint_every == 0:
                 run.save(checkpoint)
+    except NonFinite:
+        is_sound = False
+        raise
     finally:
-        if between_steps:  # what failed within a step left half of it behind
-            run.save(checkpoint)
-        log.close()
-        bar.close()
+        try:
+            if is_sound:  # what failed within a step left half of it behind
+                run.save(checkpoint)
+        finally:
+            log.close()
+            bar.close()
     save_weights(run, folder / WEIGHTS, pictures)
     return folder / WEIGHTS
+
+
+def _held_out_pictures(recipe: Recipe, folder: Path) -> tuple[list[Picture], list[str]]:
+    """Return the pictures that have pixels left within the border, and the names of the others.
+
+    Raises:
+        UserError: If none is left.
+    """
+    paths = picture_paths(folder)
+    pictures = read_all(paths)
+    least = max(
+        -(-(2 * recipe.task.scoring.border(scale) + 1) // scale) * scale
+        for scale in recipe.network.scales
+    )
+    fitting = [one for one in pictures if min(one.shape[:2]) >= least]
+    if not fitting:
+        raise UserError(
+            f"{folder}: all pictures are too small to be scored; expected {least}×{least} or more"
+        )
+    small = [
+        path.name for path, one in zip(paths, pictures, strict=True) if min(one.shape[:2]) < least
+    ]
+    return fitting, small
+
+
+def _check_finite(losses: Sequence[Tensor], step: int) -> None:
+    """Refuse to go on after the first loss that is not finite.
+
+    Args:
+        losses: Of the last steps.
+        step: The last of them, from 1.
+
+    Raises:
+        NonFinite: Naming the step.
+    """
+    finite = torch.stack(list(losses)).isfinite()
+    if not finite.all():
+        raise NonFinite(step - len(finite) + 1 + int((~finite).nonzero()[0]), "the loss is")
 
 
 def save_weights(run: Run, path: Path, pictures: int) -> None:

@@ -196,6 +196,49 @@ def test_reductions_by_another_factor_are_not_used(tmp_path: Path) -> None:
     assert pair.low.shape == (6, 6, 3)
 
 
+@pytest.mark.parametrize(
+    ("original", "reduction"),
+    [
+        ("box4", "box4"),  # the name ends in x4 by itself
+        ("0801", "0801x4"),  # DIV2K, Flickr2K
+        ("baby", "baby_x4"),  # BasicSR
+        ("Canon_001_HR", "Canon_001_LR4"),  # RealSR
+    ],
+)
+def test_reductions_are_named_as_data_sets_do(
+    tmp_path: Path, original: str, reduction: str
+) -> None:
+    high = _noise(40, 36)
+    _save(tmp_path / "HR", **{original: high, "other": _noise(40, 36, 1)})
+    _save(tmp_path / "LRx4", **{reduction: _noise(10, 9, 2), "other": _noise(10, 9, 3)})
+
+    (pair,) = (one for one in pairs_in(tmp_path, SUPER_RESOLUTION, 4) if "other" not in one.name)
+
+    np.testing.assert_array_equal(pair.high, high)
+    np.testing.assert_array_equal(pair.low, _noise(10, 9, 2))
+
+
+def test_a_reduction_that_is_anothers_by_its_name_is_never_taken(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", fo=_noise(8, 8), fox4=_noise(8, 8, 1))
+    _save(tmp_path / "LRx4", fox4=_noise(2, 2))
+    with pytest.raises(UserError, match=r"no reduction of fo\.png"):
+        pairs_in(tmp_path, SUPER_RESOLUTION, 4)
+
+
+def test_two_reductions_of_one_picture_are_both_named(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(8, 8))
+    _save(tmp_path / "LRx4", ax4=_noise(2, 2), a_x4=_noise(2, 2))
+    with pytest.raises(UserError, match=r"both a_x4\.png and ax4\.png"):
+        pairs_in(tmp_path, SUPER_RESOLUTION, 4)
+
+
+def test_an_unknown_folder_beside_the_originals_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "HR", a=_noise(8, 8))
+    _save(tmp_path / "LR_bicubic", a=_noise(2, 2))
+    with pytest.raises(UserError, match=r"LR_bicubic: .*LRx4 or LR"):
+        pairs_in(tmp_path, SUPER_RESOLUTION, 4)
+
+
 def test_missing_reduction_is_named(tmp_path: Path) -> None:
     _save(tmp_path / "HR", a=_noise(24, 24), b=_noise(24, 24))
     _save(tmp_path / "LR", a=_noise(12, 12))

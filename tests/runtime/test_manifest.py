@@ -97,6 +97,14 @@ def test_values_of_the_wrong_kind_are_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["file", "tiled_by"])
+@pytest.mark.parametrize("name", ["../a.onnx", "/etc/passwd", "b/a.onnx", "b\\\\a.onnx", ".."])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, key: str, name: str) -> None:
+    _changed(tmp_path, "artifacts", 0, key, value=name)
+    with pytest.raises(UserError, match="expected the name of a file beside it"):
+        read_manifest(tmp_path)
+
+
 def test_missing_values_are_refused(tmp_path: Path) -> None:
     content = json.loads(_manifest().write(tmp_path).read_text())
     del content["scale"]

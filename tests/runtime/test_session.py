@@ -47,6 +47,10 @@ class _Repeating(Engine):
         self.fed[name] = array
 
     def invoke(self) -> None:
+        if 17 in self.fed["image"].shape:
+            raise KeyError("17 is odd")
+        if 19 in self.fed["image"].shape:
+            raise MemoryError
         self.invoked += 1
 
     def fetch(self, name: str) -> NDArray[Any]:
@@ -128,6 +132,14 @@ def test_what_an_engine_cannot_take_is_told_with_the_size() -> None:
         "NumPy cannot run this artifact at 13×2 (13 brings bad luck); export it again, or restore "
         "in tiles of another size"
     )
+
+
+def test_what_a_runtime_cannot_run_is_told_with_the_size() -> None:
+    session = Session("a", _Repeating("NCHW", "float32"), 2)
+    with pytest.raises(UserError, match=r"NumPy cannot run this artifact at 17×2 .*17 is odd"):
+        session.run(_levels(17, 2))
+    with pytest.raises(MemoryError):
+        session.run(_levels(19, 2))
 
 
 def test_facts_about_an_artifact_are_attributes() -> None:

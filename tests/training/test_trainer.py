@@ -28,7 +28,7 @@ from training.degradations import bicubic
 from training.optimization import Optimizer
 from training.recipe import Recipe, load_recipe
 from training.run import Run
-from training.run_folder import CHECKPOINT, WEIGHTS
+from training.run_folder import CHECKPOINT, PREVIOUS, WEIGHTS
 from training.stepping import train_step
 from training.trainer import train
 from training.validation import held_out, validate
@@ -110,6 +110,79 @@ def test_a_step_that_fails_leaves_the_checkpoint_before_it(
     assert load_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"] == "8"
     train(recipe, tiny_data, tmp_path / "run", progress=False)
     _assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_run_stops_at_the_first_loss_that_is_not_finite(
+    tmp_path: Path, tiny_data: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Checkpoints come every four steps; after nine a parameter is infinite, so step 10 fails.
+    def taker(run: Run) -> Callable[..., torch.Tensor]:
+        def step(batches: Any) -> torch.Tensor:
+            loss = train_step(run, batches)
+            if run.step == 9:
+                with torch.no_grad():
+                    next(run.network.parameters()).fill_(torch.inf)
+            return loss
+
+        return step
+
+    monkeypatch.setattr(trainer, "step_taker", taker)
+    out = tmp_path / "run"
+
+    with pytest.raises(UserError, match=r"step 10: the loss is not finite.*learning_rate"):
+        train(load_recipe(str(tiny_recipe)), tiny_data, out, progress=False)
+
+    steps = {name: load_tensors(out / name)[1]["step"] for name in (CHECKPOINT, PREVIOUS)}
+    assert steps == {CHECKPOINT: "8", PREVIOUS: "4"}
+    assert not (out / WEIGHTS).exists()
+    monkeypatch.undo()
+    assert train(load_recipe(str(tiny_recipe)), tiny_data, out, progress=False).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_checkpoint_with_values_that_are_not_finite_is_neither_written_nor_resumed(
+    tmp_path: Path, tiny_recipe: Path, value: float
+) -> None:
+    recipe, path = load_recipe(str(tiny_recipe)), tmp_path / CHECKPOINT
+    run = Run.begin(recipe)
+    run.save(path)
+    name = next(iter(run.average))
+    run.average[name].fill_(value)
+    with pytest.raises(UserError, match="not finite"):
+        run.save(path)
+    assert Run.resume(path, recipe).step == 0
+
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, {**tensors, f"average.{name}": run.average[name]}, metadata)
+    with pytest.raises(UserError, match=rf"not finite.*{PREVIOUS}"):
+        Run.resume(path, recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [1, 4])
+def test_held_out_pictures_without_pixels_inside_the_border_are_left_out_and_named(
+    tmp_path: Path,
+    tiny_data: Path,
+    tiny_recipe: Path,
+    side: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    Image.new("RGB", (side, 40), "red").save(data / "valid" / "small.png")
+
+    train(load_recipe(str(tiny_recipe)), data, tmp_path / "run", progress=False)
+
+    said = "".join(capsys.readouterr())
+    assert "left out: small.png" in said
+    scores = [float(line.split()[-2]) for line in said.splitlines() if line.endswith(" dB")]
+    assert scores and np.isfinite(scores).all()
+    for path in (data / "valid").glob("[0-9]*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match="all pictures are too small"):
+        train(load_recipe(str(tiny_recipe)), data, tmp_path / "other", progress=False)
 
 
 def test_a_validation_that_was_interrupted_is_made_up_for_and_none_is_lost(
