@@ -22,7 +22,6 @@ import yaml
 from PIL import Image
 from skimage import data
 
-from benchmarks.environment import read_environment
 from benchmarks.multadds import layers_of_module, total
 from reslite.__main__ import cli, main
 from training.catalogue import find_model
@@ -413,16 +412,8 @@ def test_commands_of_the_guides_run(
                 capsys.readouterr()
                 code = main(arguments)
                 errors = capsys.readouterr().err
-                _skip_where_int8_onnx_saturates(errors)
                 assert code == 0, f"{block.page}: reslite {shlex.join(arguments)}\n{errors}"
     torch.set_num_threads(threads)
-
-
-def _skip_where_int8_onnx_saturates(errors: str) -> None:
-    simd = read_environment(sample_seconds=0).simd
-    without_vnni = "avx2" in simd and not {"avx_vnni", "avx512_vnni"} & {*simd}
-    if without_vnni and re.search(r"_int8\w*\.onnx: differs from its source", errors):
-        pytest.skip("int8 ONNX files fail their proof on x86 without VNNI (docs/quantize.md)")
 
 
 def test_the_workflow_to_copy_runs_what_the_guide_runs() -> None:
