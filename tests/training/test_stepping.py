@@ -11,7 +11,7 @@ from PIL import Image
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch, draw_batches, drawn_ahead, source_of
-from training.degradations import bicubic
+from training.degradations import bicubic, shdd
 from training.recipe import load_recipe
 from training.run import Run
 from training.stepping import GraphedSteps, revive, train_step
@@ -52,6 +52,24 @@ def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
         kernels.append(run.network.get_parameter("entry.weight").detach())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(*kernels)
+
+
+def test_pixels_that_nothing_befell_weigh_as_the_recipe_says() -> None:
+    changes = ["precision=float32", "loss=l1", "identity_weight=3", "network.extraction=[8]"]
+    small = ["channels=4", "experts=2", "srirs=1", "blocks=1", "templates=2"]
+    run = Run.fresh(load_recipe("mepsnet-s", [*changes, *(f"network.{one}" for one in small)]))
+    random = torch.Generator().manual_seed(0)
+    original = torch.randint(0, 256, (2, 8, 8, 3), generator=random, dtype=torch.uint8)
+    degraded, weights = original.clone(), torch.full((2, 8, 8), 3.0)
+    degraded[:, :5] ^= 64
+    weights[:, :5] = 1
+    degraded[0, 6, 2, 1] ^= 1  # one channel
+    weights[0, 6, 2] = 1
+    with torch.no_grad():
+        restored = run.network.restore_scales({1: degraded.permute(0, 3, 1, 2) / 255})[1]
+        errors = (restored - original.permute(0, 3, 1, 2) / 255).abs().mean(1)
+    batch = Batch(1, shdd.DEGRADATIONS["moderate"], (original, degraded))
+    torch.testing.assert_close(train_step(run, [batch]), (weights * errors).mean())
 
 
 def test_what_is_drawn_ahead_comes_in_order() -> None:
