@@ -41,6 +41,26 @@ def test_interior_agrees_with_torchs_antialiased_bicubic(
     assert np.abs(reduced - expected)[4:-4, 4:-4].max() <= 1.01
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_reduction_done_by_hand(scale: int) -> None:
+    """Keys' kernel stretched by the scale, rounded to 8 bits after the rows and the columns."""
+    picture = np.random.default_rng(0).integers(0, 256, (8 * scale, 8 * scale), np.uint8)
+
+    def keys(x: float) -> float:
+        x = abs(x)
+        if x <= 1:
+            return 1.5 * x**3 - 2.5 * x**2 + 1
+        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0
+
+    # Row t lies at (t + 0.5) · scale; the kernel reaches two rows to either side.
+    padded = np.pad(picture, 2 * scale, mode="symmetric")
+    places = np.arange(-2 * scale, 10 * scale) + 0.5
+    weights = np.array([[keys(p / scale - t - 0.5) / scale for p in places] for t in range(8)])
+    rows = np.clip(np.floor(weights @ padded + 0.5), 0, 255)
+    expected = np.clip(np.floor(rows @ weights.T + 0.5), 0, 255)
+    np.testing.assert_array_equal(bicubic.reduce(picture, scale), expected)
+
+
 @given(value=st.integers(0, 255), height=st.integers(1, 40), width=st.integers(1, 40))
 def test_a_flat_picture_stays_flat_at_any_size(value: int, height: int, width: int) -> None:
     flat = np.full((12, 8, 3), value, np.uint8)

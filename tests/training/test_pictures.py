@@ -58,6 +58,22 @@ def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
     np.testing.assert_array_equal(originals, 10 * distorted)
 
 
+@pytest.mark.parametrize("scale", [1, 3])
+def test_both_windows_of_a_pair_are_of_one_place_and_turned_alike(scale: int) -> None:
+    low = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    high = low.repeat(scale, 0).repeat(scale, 1)
+    source = PatchSource([high], {scale: [low]})
+    originals, degraded = source.windows(np.random.default_rng(1), scale, 8, 64)
+    np.testing.assert_array_equal(originals, degraded.repeat(scale, 1).repeat(scale, 2))
+
+
+def test_patches_are_shown_in_all_eight_orientations() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    (windows,) = PatchSource([picture]).windows(np.random.default_rng(1), 1, 8, 100)
+    turned = [np.rot90(one, turns) for one in (picture, picture[:, ::-1]) for turns in range(4)]
+    assert {one.tobytes() for one in windows} == {one.tobytes() for one in turned}
+
+
 def test_large_pictures_are_drawn_from_more_often_by_area_only() -> None:
     pictures = [np.full((side, 32, 3), value, np.uint8) for value, side in ((1, 32), (2, 96))]
     source = patch_source(pictures, bicubic.DEGRADATION, (2,), seed=0)
