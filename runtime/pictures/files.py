@@ -13,40 +13,26 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
+from PIL import Image, UnidentifiedImageError
 
 from runtime.atomic import replacing
 from runtime.errors import UserError, first_line
-from runtime.pictures import sixteen_bit
-from runtime.pictures.metadata import NOTHING_SAID, Metadata, metadata_of
+from runtime.pictures.decoding import decode, too_large
+from runtime.pictures.metadata import NOTHING_SAID, Metadata
 from runtime.pictures.png import write_png
-from runtime.pictures.png_chunks import SIGNATURE, Chunks, take_apart
 from runtime.pictures.samples import BAND_ROWS, Samples, bands, with_padding
 from runtime.pictures.tiff import LARGEST_TIFF, write_tiff
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-_LARGEST = 178_000_000  # pixels; beyond, a small file may well be meant to fill the memory
 _QUALITY = 95  # of JPEG and WebP
 _LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP in a JPEG, a little less than what fits
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
-_ORIENTATION = 0x0112  # EXIF tag
-_SUBFILE_TYPE, _SAMPLE_FORMAT = 254, 339  # TIFF tags
-_THUMBNAIL_OR_MASK, _UNSIGNED = 0b101, 1
-_GREY_MODES = ("1", "L", "LA", "La")
-_OPAQUE_MODES = ("P", "RGB", "RGBX", "YCbCr", "CMYK", "1", "L")
-_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between the levels of 2 and of 4 bits
-_ALPHA_MODES = ("PA", "RGBA", "RGBa", "LA", "La")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,24 +77,13 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
             # The limit is checked below, with a message that says what to do.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # broken EXIF leaves a picture whole
-            chunks = _png_chunks(path)
-
-            @contextmanager
-            def opened() -> Iterator[ImageFile]:
-                # A file that Pillow opens by its name may be mapped, with the sides of a turned
-                # TIFF exchanged.
-                stream: BinaryIO = path.open("rb") if chunks is None else io.BytesIO(chunks.pixels)
-                with stream, Image.open(stream, formats=_FORMATS) as image:
-                    _choose_page(path, image)
-                    yield image
-
-            return _decoded(path, opened, chunks)
+            decoded = decode(path)
     except UserError:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; correct the path") from error
     except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
+        raise too_large(path) from error
     except UnidentifiedImageError as error:
         raise UserError(
             f"{path}: is no PNG, JPEG, WebP or TIFF picture, or a damaged one; convert it or fetch "
@@ -126,6 +101,12 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
         ) from error
     except Exception as error:  # decoders meet arbitrary bytes, and raise whatever they trip over
         raise _damaged(path, error) from error
+    samples = decoded.samples
+    colours = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3, alpha being the even one
+    pixels, grey = samples[..., :colours], colours == 1
+    alpha = samples[..., colours:] if colours < samples.shape[2] else None
+    pixels = np.repeat(pixels, 3, axis=2) if grey else pixels
+    return PictureFile(pixels, alpha, grey, decoded.icc, decoded.metadata)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
@@ -256,140 +237,6 @@ def _pillow_options(kind: str, metadata: Metadata) -> dict[str, Any]:
     if kind == "JPEG" and metadata.dpi is not None:
         options["dpi"] = metadata.dpi
     return options
-
-
-def _png_chunks(path: Path) -> Chunks | None:
-    """Return what a PNG file says; None for files of other formats."""
-    with path.open("rb") as stream:
-        if stream.read(len(SIGNATURE)) != SIGNATURE:
-            return None
-        stream.seek(0)
-        return take_apart(stream.read())
-
-
-def _choose_page(path: Path, image: ImageFile) -> None:
-    """Turn to the only picture of a file that may hold thumbnails and masks beside it."""
-    if image.width * image.height > _LARGEST:
-        raise _too_large(path)
-    # Phones add a second picture (depth, brightness) to JPEG files; the first is the photograph.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    pages = list(range(frames))
-    if frames > 1 and isinstance(image, TiffImagePlugin.TiffImageFile):
-        pages = [one for one in pages if not _subfile_type(image, one) & _THUMBNAIL_OR_MASK]
-    if len(pages) != 1:
-        raise UserError(
-            f"{path}: holds {frames} pictures (animation or pages); "
-            "save the one to restore as a file of its own"
-        )
-    if frames > 1:
-        image.seek(pages[0])
-        if image.width * image.height > _LARGEST:
-            raise _too_large(path)
-
-
-def _subfile_type(image: TiffImagePlugin.TiffImageFile, page: int) -> int:
-    image.seek(page)
-    return int(image.tag_v2.get(_SUBFILE_TYPE, 0))
-
-
-def _too_large(path: Path) -> UserError:
-    return UserError(
-        f"{path}: has more than {_LARGEST // 10**6} megapixels; cut it into smaller pictures"
-    )
-
-
-def _decoded(
-    path: Path, opened: Callable[[], AbstractContextManager[ImageFile]], chunks: Chunks | None
-) -> PictureFile:
-    with opened() as image:
-        icc = chunks.icc if chunks else image.info.get("icc_profile") or None
-        if image.mode == "CMYK" and not sixteen_bit.has_sixteen_bits(image):
-            samples: Samples = _eight_bit_samples(_rgb_from_cmyk(image))
-            icc = None
-        else:
-            samples = _samples(path, image, opened)
-        # Pillow turns TIFFs when it decodes them, and then says so.
-        orientation = chunks.orientation if chunks else image.getexif().get(_ORIENTATION, 1)
-        metadata = chunks.metadata if chunks else metadata_of(image)
-    samples = _upright(samples, orientation)
-    colours = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3, alpha being the even one
-    pixels, grey = samples[..., :colours], colours == 1
-    alpha = samples[..., colours:] if colours < samples.shape[2] else None
-    pixels = np.repeat(pixels, 3, axis=2) if grey else pixels
-    return PictureFile(pixels, alpha, grey, icc, metadata)
-
-
-def _samples(
-    path: Path, image: ImageFile, opened: Callable[[], AbstractContextManager[ImageFile]]
-) -> Samples:
-    """Return the samples of a picture, H × W × C, as 8 or 16 bits."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        formats = set(image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,)))
-        if formats != {_UNSIGNED}:
-            raise UserError(
-                f"{path}: its samples are signed or floating-point numbers (SampleFormat "
-                f"{min(formats)}); save it as unsigned 8 or 16 bits per sample"
-            )
-    if "transparency" in image.info and sixteen_bit.unpacker(image) in _GREY_STEPS:
-        # Pillow spreads the samples over 0 to 255, but not the one that is transparent.
-        image.info["transparency"] *= _GREY_STEPS[sixteen_bit.unpacker(image)]
-    if sixteen_bit.has_sixteen_bits(image):
-        return _with_transparent_colour(sixteen_bit.read_samples(image, path, opened), image)
-    if image.mode not in _OPAQUE_MODES + _ALPHA_MODES:
-        raise UserError(
-            f"{path}: pixel format {image.mode} cannot be read; save it as 8- or 16-bit RGB"
-        )
-    return _eight_bit_samples(image)
-
-
-def _rgb_from_cmyk(image: Image.Image) -> Image.Image:
-    """Convert through the embedded profile; without a sound one, by subtraction."""
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    return image.convert("RGB")
-
-
-def _eight_bit_samples(image: Image.Image) -> NDArray[np.uint8]:
-    has_alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
-    mode = ("L" if image.mode in _GREY_MODES else "RGB") + ("A" if has_alpha else "")
-    if image.mode != mode:
-        image = image.convert(mode)
-    image.load()
-    samples = np.empty((image.height, image.width, len(mode)), np.uint8)
-    for top in range(0, image.height, BAND_ROWS):
-        bottom = min(top + BAND_ROWS, image.height)
-        band = np.asarray(image.crop((0, top, image.width, bottom)))
-        samples[top:bottom] = band.reshape(bottom - top, image.width, len(mode))
-    return samples
-
-
-def _with_transparent_colour(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
-    """Turn the one colour that a PNG may name transparent into an alpha channel."""
-    colour: Any = image.info.get("transparency")
-    if colour is None:
-        return samples
-    transparent = np.all(samples == np.asarray(colour, np.uint16), axis=2, keepdims=True)
-    alpha = np.where(transparent, 0, np.iinfo(np.uint16).max).astype(np.uint16)
-    return np.concatenate([samples, alpha], axis=2)
-
-
-def _upright(samples: Samples, orientation: int) -> Samples:
-    """Apply an EXIF orientation (TIFF 6.0, tag 274), 1 to 8; any other value means 1."""
-    if orientation in (2, 4, 5, 7):
-        samples = samples[:, ::-1]
-    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
-    return np.rot90(samples, turns)
 
 
 def _as_image(pixels: Samples, alpha: Samples | None) -> Image.Image:
