@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 import runtime
-from benchmarks.accuracy import Pair, max_abs_diff, score, session_restorer, whole_restorer
+from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
+from benchmarks.pairs import Pair
 from benchmarks.report.tables import text_table
 from export.parity import ParityError, Restore
 from runtime.errors import UserError

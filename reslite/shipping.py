@@ -16,8 +16,6 @@ from PIL import Image
 
 import runtime
 from benchmarks.accuracy import (
-    Pair,
-    Pairs,
     Scores,
     baseline,
     network_restorer,
@@ -28,6 +26,7 @@ from benchmarks.accuracy import (
 from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
 from benchmarks.devices.ethos_u import estimate
 from benchmarks.multadds import layers_of_module, total
+from benchmarks.pairs import Pair, Pairs
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact

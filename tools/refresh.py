@@ -22,20 +22,17 @@ from torch import nn
 
 import runtime
 from benchmarks.accuracy import (
-    FolderPairs,
-    Pair,
     Scores,
     baseline,
-    evaluation_pairs,
     finite,
     network_restorer,
-    pairs_in,
     psnr_loss,
     score,
     session_restorer,
 )
 from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
+from benchmarks.pairs import FolderPairs, Pair, evaluation_pairs, pairs_in
 from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import Report

@@ -11,7 +11,7 @@ import click
 from training.degradations.levels import Level
 
 if TYPE_CHECKING:
-    from benchmarks.accuracy import FolderPairs
+    from benchmarks.pairs import FolderPairs
     from training.tasks import Task
 
 
@@ -122,7 +122,7 @@ def _task(trained_for: Task, name: str | None, level: str | None) -> Task:
 
 
 def _pairs(data: Path, task: Task, scale: int, level: str | None) -> FolderPairs:
-    from benchmarks.accuracy import pairs_in
+    from benchmarks.pairs import pairs_in
     from runtime.errors import UserError
 
     pairs = pairs_in(data, task, scale)

@@ -29,7 +29,7 @@ def command(
     model: str, picture: Path, out: Path | None, distort: str | None, overwrite: bool
 ) -> None:
     """Draw PICTURE, its restoration by MODEL, and where each expert is active."""
-    from benchmarks.accuracy import Pair
+    from benchmarks.pairs import Pair
     from benchmarks.report.experts import draw, explain
     from runtime.errors import UserError
     from training.catalogue import find_model

@@ -67,8 +67,8 @@ def command(
     Every file is compared with its source, scored on real pictures and timed; manifest.json,
     report.json and report.html say what was found. Files that are there and valid are kept.
     """
-    from benchmarks.accuracy import pairs_in
     from benchmarks.gate import GATE_PICTURES, gate_pictures
+    from benchmarks.pairs import pairs_in
     from export.sources import Source
     from quantize import load_scales
     from quantize.ptq import find_scales

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy import Pair
+from benchmarks.pairs import Pair
 from export.capture import capture
 from export.execution import execute
 from export.graph import Graph

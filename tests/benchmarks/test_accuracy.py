@@ -17,18 +17,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import runtime
 from benchmarks.accuracy import (
-    Pair,
     PictureScore,
     Scores,
     baseline,
-    evaluation_pairs,
     max_abs_diff,
     network_restorer,
-    pairs_in,
     psnr_loss,
     score,
     session_restorer,
 )
+from benchmarks.pairs import Pair, evaluation_pairs, pairs_in
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import Pair, score
+from benchmarks.accuracy import score
 from benchmarks.gate import (
     UPDATE_COMMAND,
     Entry,
@@ -26,6 +26,7 @@ from benchmarks.gate import (
     read_snapshot,
     snapshot,
 )
+from benchmarks.pairs import Pair
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest

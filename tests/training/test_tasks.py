@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.accuracy import Pair, baseline, score
+from benchmarks.accuracy import baseline, score
+from benchmarks.pairs import Pair
 from quantize.calibration import calibration_crops
 from quantize.ptq import Method
 from runtime.errors import UserError
