@@ -204,7 +204,8 @@ def _score_one(restored: Picture, pair: Pair) -> PictureScore:
     if inner < 1:
         raise UserError(
             f"{pair.name}: {size_of(pair.high)} has nothing left without the border of "
-            f"{border} pixels; remove it, scored pictures need at least {2 * border + 1} pixels a side"
+            f"{border} pixels; remove it, scored pictures need at least {2 * border + 1} pixels a "
+            "side"
         )
     similarity = scoring.ssim(restored, pair.high, scale) if inner >= _SSIM_WINDOW else None
     quality = scoring.psnr(restored, pair.high, scale)
