@@ -58,7 +58,7 @@ class Model:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What runs that begin with these weights say of them: hash, recipe, training record."""
+        """Hash, recipe and training record, as stored by runs that begin with these weights."""
         recipe = self.recipe.model_dump(mode="json")
         return {"sha256": self.sha256, "recipe": recipe, **self.training}
 
@@ -68,7 +68,7 @@ class Model:
         tensors, _ = load_tensors(self.path)
         if not all(one.isfinite().all() for one in tensors.values()):
             raise UserError(
-                f"{self.path}: holds weights that are no finite numbers; train it again"
+                f"{self.path}: weights must be finite numbers, but some are not; train again"
             )
         try:
             network.load_state_dict(tensors)
@@ -79,7 +79,7 @@ class Model:
         return network.eval()
 
     def chosen_scale(self, scale: int | None) -> int:
-        """Return ``scale``, or where none was named the only one there is.
+        """Return ``scale``, or the network's only scale if None.
 
         Raises:
             UserError: If the network has no such scale, or several to choose from.
@@ -108,10 +108,10 @@ def list_models() -> list[Model]:
 
 
 def find_model(name_or_path: str) -> Model:
-    """Return a shipped model by name, or one from a ``.safetensors`` file.
+    """Return a shipped model by name, or the model of a ``.safetensors`` file.
 
     Raises:
-        UserError: If there is neither; the nearest name is suggested.
+        UserError: If neither exists; the message suggests the nearest name.
     """
     path = Path(name_or_path)
     if path.suffix and path.suffix != ".safetensors" and path.exists():
@@ -132,17 +132,17 @@ def find_model(name_or_path: str) -> Model:
 
 
 _PUBLISHED = {"sha256", "start", "psnr", "ssim", "kinds", "distorted"}
-"""Keys of a record that publishing adds, and with them the hash; and those of what came before."""
+"""Keys ignored when records are compared: added by publishing, or about earlier runs."""
 
 
 def starts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the training records of the weights that a run began with."""
-    found = record.get("start", [])  # Records older than starts of several hold one.
+    found = record.get("start", [])  # Older records hold a single start instead of a list.
     return [found] if isinstance(found, Mapping) else found
 
 
 def history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return a training record and those of all runs before it, each once, the latest first."""
+    """Return the records of a run and of all runs before it, each once, the latest first."""
     runs: list[Mapping[str, Any]] = []
     waiting = [record]
     while waiting:
@@ -154,7 +154,7 @@ def history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two records are of one run: of one file, or published and not yet."""
+    """Tell whether two records describe one run: equal hashes, or equal but for publishing."""
     if "sha256" in one and one["sha256"] == other.get("sha256"):
         return True
     if "recipe" not in one or "recipe" not in other:

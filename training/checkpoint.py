@@ -26,7 +26,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of a tensor that holds infinities or what is not a number, or None."""
+    """Return the name of the first tensor that holds an infinity or a NaN, or None."""
     return next((name for name, one in tensors.items() if not one.isfinite().all()), None)
 
 

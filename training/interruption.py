@@ -1,4 +1,4 @@
-"""Ctrl-C, and what else ends a process politely, held back until what must not be torn is whole."""
+"""Ctrl-C and SIGTERM held back until a block of code that must not be cut short has ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _POLITE = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def interruptions_held_back() -> Iterator[None]:
-    """Raise the Ctrl-C of the time within at its end, and SIGTERM where it is handled as Ctrl-C.
+    """Delay ``KeyboardInterrupt`` for Ctrl-C, or SIGTERM if handled like it, to the block's end.
 
-    Other threads than the main one never see signals, and who handles them otherwise goes on doing
-    so.
+    Does nothing outside the main thread, which alone receives signals, and leaves a signal with
+    another handler to that handler.
     """
     held: list[signal.Signals] = []
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""What a step descends: the distance of restored patches from their originals."""
+"""The training loss: the distance of restored patches from their originals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from training.recipe import Recipe
 
 _FLOOR = 1e-6
-"""Keeps the slope of the root finite at patches without an error: a quarter of a grey level."""
+"""Added under the root, to keep its gradient finite at zero error; (a quarter grey level)²."""
 
 
 def distance(
@@ -16,14 +16,14 @@ def distance(
 ) -> Tensor:
     """Return the mean distance of patches, as the recipe's ``loss`` and ``luma`` measure it.
 
-    ``rmse`` is the root of each patch's mean square. Like ``l2`` it asks for what PSNR asks for,
-    but as the mean PSNR of pictures does it minds small errors of quiet patches, too.
+    ``rmse`` is the root of each patch's mean squared error. Like ``l2`` it rewards PSNR, but small
+    errors of smooth patches weigh more, as they do in the mean PSNR of pictures.
 
     Args:
-        recipe: Which distance, and how much luma and untouched pixels count in it.
+        recipe: Names the distance and the weights of luma and of untouched pixels.
         restored: N × 3 × H × W, in [0, 1].
-        original: Of the same shape.
-        untouched: N × H × W, true where nothing befell the pixel; none if None.
+        original: N × 3 × H × W, in [0, 1].
+        untouched: N × H × W, true where the degradation left the pixel as it was; None for nowhere.
     """
     error = restored - original
     distances = _pointwise(recipe, error).mean(1)
@@ -43,7 +43,7 @@ def _pointwise(recipe: Recipe, error: Tensor) -> Tensor:
 def _luma(picture: Tensor) -> Tensor:
     """Return Y of N × 3 × H × W (ITU-R BT.601, full range).
 
-    In numbers, not a tensor: nothing can be copied to a GPU while a step is recorded there.
+    The weights are Python numbers: a tensor could not be copied to the GPU during graph capture.
     """
     red, green, blue = picture.unbind(1)
     return 0.299 * red + 0.587 * green + 0.114 * blue

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, and the protocols by which the literature takes them.
+"""PSNR and SSIM, by the protocols of the literature.
 
 Super-resolution: on Y of ITU-R BT.601 (studio range), rounded to 8 bits as MATLAB's ``rgb2ycbcr``
 does, without a border of ``scale`` pixels. Restoration at the same size: on RGB, nothing cut.
@@ -18,7 +18,7 @@ _SSIM_SIGMA, _SSIM_WINDOW = 1.5, 11
 
 
 def luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return Y of an H × W × 3 RGB picture: whole numbers in [16, 235] as float64, H × W."""
+    """Return Y of an H × W × 3 RGB picture: integers in [16, 235] as float64, H × W."""
     return np.floor(picture.astype(np.float64) @ _LUMA + 16.0 + 0.5)
 
 
@@ -47,7 +47,7 @@ class Scoring:
         return psnr(self._compared(restored, scale), self._compared(original, scale))
 
     def ssim(self, restored: NDArray[np.uint8], original: NDArray[np.uint8], scale: int) -> float:
-        """Return the SSIM, the mean of the compared planes'."""
+        """Return the mean SSIM of the compared planes."""
         ours, theirs = self._compared(restored, scale), self._compared(original, scale)
         planes = range(theirs.shape[2])
         return float(np.mean([ssim(ours[..., one], theirs[..., one]) for one in planes]))

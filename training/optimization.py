@@ -1,16 +1,16 @@
 """The optimizers: Adam for everything, or Muon for the kernels and Adam for the rest.
 
-Weight decay is decoupled in both (Loshchilov and Hutter, ICLR 2019): it shrinks parameters and
-reaches no moments.
+Weight decay is decoupled in both (Loshchilov and Hutter, ICLR 2019): it shrinks the parameters and
+does not enter the moments.
 
 Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) steps by the
 momentum of a matrix with all its singular values set to one. A kernel is one matrix for each group
-of its convolution, outputs × (inputs · k²). The first and the last convolution, biases and
-coefficients have no such structure to gain from and go to Adam.
+of its convolution, outputs × (inputs · k²). Adam steps the first and the last convolution, biases
+and coefficients, which have no such structure.
 
-torch's Muon takes one matrix after the other, in bfloat16: on two cores that is a fifth of a step
-of CARN-M. Here all matrices of a shape are iterated together, in the precision of the recipe. The
-large ones of CARN's upsamplers, nine tenths of the arithmetic, can take turns.
+All matrices of one shape are iterated together, in the precision of the recipe, which is faster
+than torch's Muon with its loop over matrices in bfloat16. The large matrices of CARN's upsamplers
+are nine tenths of the arithmetic; the option ``large_kernels_every`` lets them take turns.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from training.recipe import OptimizerOptions
 _MOMENTUM = 0.95
 _ITERATIONS = 5
 _LARGE = 256
-"""Rows and columns from which on a matrix is large: the time is that of columns · rows²."""
+"""Rows and columns from which on a matrix is large: time grows with columns · rows²."""
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Of Newton and Schulz's iteration, steep at zero: few iterations bring small values near one."""
+"""Coefficients of the Newton-Schulz iteration, steep at zero: small values approach one fast."""
 
 
 class Optimizer:
@@ -37,8 +37,8 @@ class Optimizer:
 
     Args:
         network: Its parameters are stepped in place.
-        options: Of the recipe.
-        dtype: In which Muon iterates; momenta and parameters are float32.
+        options: The recipe's options of the optimizer.
+        dtype: Precision of Muon's iteration; momenta and parameters are float32.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Optimizer:
         self._dtype = dtype
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         for parameter in self._parameters.values():
             parameter.grad = None
 
     def step(self, fraction: float | Tensor, turn: int = 0) -> None:
         """Step along the gradients at a ``fraction`` of the recipe's learning rates.
 
-        A fraction in a tensor of the parameters' device is read when the step is taken: on CUDA it
-        is what a recorded step depends on. ``turn`` is the number of the step, which tells what
-        large kernels move; it counts modulo the recipe's ``large_kernels_every``.
+        A CUDA graph needs the fraction as a tensor on the parameters' device, which is read when
+        the graph is replayed. ``turn`` is the number of the step modulo the recipe's
+        ``large_kernels_every``; it selects the large kernels to update.
 
         Parameters without a gradient, such as the upsamplers of other scales, and their moments
-        stay as they are.
+        are unchanged.
         """
         for group in self._adam.param_groups:
             group["lr"] = fraction * self._adam_rate
@@ -94,7 +94,7 @@ class Optimizer:
             self._step_kernels(fraction * self._rate, turn)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs besides the parameters, by name."""
+        """Return the momenta of Muon and the state of Adam, by name, for a resumed run."""
         tensors = {f"muon.momentum.{name}": value for name, value in self._momenta.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._adam.state.get(parameter, {}).items():
@@ -102,7 +102,7 @@ class Optimizer:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` returned."""
+        """Restore the tensors that ``state`` returned."""
         for name, parameter in self._parameters.items():
             if name in self._parts:
                 if (momentum := tensors.get(f"muon.momentum.{name}")) is not None:
@@ -141,14 +141,14 @@ class Optimizer:
                 _MOMENTUM,
             )
             steps = orthogonalized(torch.cat(updates).to(self._dtype)).float()
-            steps *= rate * (0.2 * math.sqrt(max(shape)))  # as large as a step of Adam's
+            steps *= rate * (0.2 * math.sqrt(max(shape)))  # matches the RMS of Adam's steps
             counts = [len(update) for update in updates]
             for name, step in zip(names, torch.split(steps, counts), strict=True):
                 kernel = self._parameters[name]
                 kernel.sub_(step.reshape(kernel.shape), alpha=self._strides(name, turn))
 
     def _strides(self, name: str, turn: int) -> int:
-        """Return how many steps in one a kernel takes at this turn: none if others have it."""
+        """Return the factor of a kernel's step at this turn; 0 if it is another kernel's turn."""
         if name not in self._turns:
             return 1
         return 0 if (turn + self._turns[name]) % self._turn_length else self._turn_length
@@ -157,7 +157,7 @@ class Optimizer:
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Bring the singular values of matrices, N × rows × columns, near one (about 0.7 to 1.2).
 
-    Five iterations of Newton and Schulz's, with the coefficients of Jordan et al.
+    Five Newton-Schulz iterations with the coefficients of Jordan et al.
     """
     rows, columns = matrices.shape[1:]
     x = matrices.mT if rows > columns else matrices
@@ -170,9 +170,9 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 def muon_kernels(network: nn.Module) -> Iterator[tuple[str, int]]:
-    """Yield the names of the kernels that Muon steps, and how many matrices each is made of.
+    """Yield the names of the kernels that Muon steps, and the number of matrices in each.
 
-    Parameters of three dimensions are banks of matrices already.
+    Parameters of three dimensions are banks of matrices.
     """
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,8 +1,7 @@
 """Which arithmetic trains faster on this machine: bf16 or float32.
 
-An Intel Xeon with AVX-512 bf16 loses a fifth to a third of its steps to it, an AMD EPYC with the
-same instructions wins up to 1.9 times (docs/lab/training.md): their names do not tell which it
-will be.
+The choice is measured, because CPUs with the same bf16 instructions differ: some train slower with
+bf16, others up to 1.9 times faster (docs/lab/training.md).
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ _ROUNDS = 5
 
 
 def with_precision(recipe: Recipe, device: str = "cpu") -> Recipe:
-    """Return the recipe with ``precision: auto`` replaced by what is faster on ``device``."""
+    """Return the recipe with ``precision: auto`` replaced by the faster one on ``device``."""
     if recipe.precision != "auto":
         return recipe
     return recipe.model_copy(update={"precision": faster_precision(device)})
 
 
 def faster_precision(device: str = "cpu") -> Literal["bf16", "float32"]:
-    """Measure a training step of a convolution in both; a tenth of a second on a CPU.
+    """Return the precision in which a convolution trains faster; takes 0.1 s on a CPU.
 
-    CUDA devices with bf16 are taken at their word.
+    CUDA devices are not measured: ``bf16`` if they support it.
     """
     if device != "cpu":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
@@ -42,7 +41,7 @@ def faster_precision(device: str = "cpu") -> Literal["bf16", "float32"]:
         torch.autograd.backward(sums.float().mean())
         return time.perf_counter() - start
 
-    # The least of several interleaved rounds: what else runs here slows single ones.
+    # The minimum of several interleaved rounds: other processes slow single rounds.
     rounds = [(seconds(True), seconds(False)) for _ in range(1 + _ROUNDS)][1:]
     bf16, float32 = (min(times) for times in zip(*rounds, strict=True))
     return "bf16" if bf16 < float32 else "float32"

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 class Stage(_Strict):
     """A stretch of training with one patch size and batch size.
 
-    Small patches in small batches learn fastest at first; larger ones refine at the end.
+    Small patches in small batches learn fastest at first; larger patches refine at the end.
     """
 
     steps: int = Field(gt=0)
@@ -52,9 +52,8 @@ class OptimizerOptions(_Strict):
     ``adam_learning_rate``; ``adam`` steps everything by Adam at ``learning_rate``.
 
     ``trapezoid`` stays at the learning rate and falls linearly to ``final_fraction`` of it over the
-    last ``decay`` steps: a run can be lengthened or shortened until the fall begins and still be
-    the run its recipe describes. ``cosine`` falls from the start; ``halving`` halves at the steps
-    of ``halvings``, as the papers do.
+    last ``decay`` steps, so that the number of steps can change until the fall begins. ``cosine``
+    falls from the start; ``halving`` halves at the steps of ``halvings``, as the papers do.
     """
 
     kind: Literal["adam", "muon"] = "adam"
@@ -62,7 +61,7 @@ class OptimizerOptions(_Strict):
     adam_learning_rate: float | None = Field(default=None, gt=0)
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     weight_decay: float = Field(
-        default=0.0, ge=0, description="part of a parameter that a step at a rate of 1 would take"
+        default=0.0, ge=0, description="fraction of a parameter subtracted by a step at rate 1"
     )
     warmup: int = Field(default=500, ge=0)
     schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
@@ -71,8 +70,8 @@ class OptimizerOptions(_Strict):
     large_kernels_every: int = Field(
         default=1,
         ge=1,
-        description="Muon steps a kernel of 256 rows or more once in so many steps, as many times "
-        "as far",
+        description="kernels with at least 256 rows and columns are updated by Muon every N-th "
+        "step, with an N times larger step",
     )
     halvings: tuple[int, ...] = (200_000, 400_000)
     clip_norm: float = Field(gt=0)
@@ -89,7 +88,7 @@ class Recipe(_Strict):
     degradation: str = Field(default=SUPER_RESOLUTION.name, description="see training.tasks")
     scale_weights: dict[int, NonNegativeFloat] = Field(default_factory=dict)
     all_scales: bool = Field(
-        default=False, description="take patches of every scale in each step, not of one at random"
+        default=False, description="each step takes patches of all scales, not of a random scale"
     )
     loss: Literal["l1", "l2", "rmse"] = Field(
         default="l1", description="rmse is the root of each patch's l2"
@@ -98,19 +97,19 @@ class Recipe(_Strict):
         default=0.0,
         ge=0,
         le=1,
-        description="part of the loss that is of luma, as PSNR-Y; the rest is of R, G and B",
+        description="weight of luma (as in PSNR-Y) in the loss, 0 to 1; R, G and B get the rest",
     )
     identity_weight: float = Field(
-        default=1.0, gt=0, description="weight in the loss of pixels that nothing befell"
+        default=1.0, gt=0, description="weight of undistorted pixels in the loss"
     )
     permute_colours: bool = Field(
-        default=False, description="put the colour channels of every patch in a random order"
+        default=False, description="permute the colour channels of every patch at random"
     )
     sizes: tuple[PositiveFloat, ...] = Field(
-        default=(1.0,), min_length=1, description="at which every picture is shown; 1 is its own"
+        default=(1.0,), min_length=1, description="factors that every picture is resized by"
     )
     by_area: bool = Field(
-        default=False, description="draw from a picture as often as it is large, not equally often"
+        default=False, description="draw pictures in proportion to their area, not equally often"
     )
     any_phase: bool = Field(
         default=False,
@@ -120,7 +119,7 @@ class Recipe(_Strict):
         default=(), description="steps before which dead channels are revived"
     )
     precision: Literal["auto", "bf16", "float32"] = Field(
-        default="auto", description="auto is what a short measurement finds faster"
+        default="auto", description="auto selects the faster of the two by a short measurement"
     )
     masked_dense: bool = False
     compiled: bool = Field(
@@ -128,7 +127,7 @@ class Recipe(_Strict):
     )
     seed: NonNegativeInt = 0
     start: tuple[str, ...] = Field(
-        default=(), description="models or weights files to begin with; of several, their mean"
+        default=(), description="models or weights files to begin with; several are averaged"
     )
     train_folder: str = "train"
     valid_folder: str = "valid"
@@ -247,7 +246,7 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _apply(change: str, content: dict[str, Any]) -> None:
-    """Put the value of ``key.key=value`` in its place in a recipe."""
+    """Set the value of ``key.key=value`` in the content of a recipe, in place."""
     key, given, text = change.partition("=")
     try:
         value = yaml.safe_load(text)

@@ -1,13 +1,14 @@
-"""Dead channels, which no patch makes positive any more, and their revival.
+"""Revival of dead channels: channels that are positive nowhere in any patch.
 
-Behind a ReLU, a channel that is never positive has no gradient and stays what it is. Its kernel is
-drawn anew and the kernels that read it forget it: the network computes what it did, and the channel
-can be learned again (Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
-ICML 2023, Sec. 4). Where a shortcut or a shared convolution reads the channel, the network changes.
+Behind a ReLU, a channel that is never positive has no gradient and stays dead. Revival draws its
+kernel anew and sets the weights that read the channel to zero: the network's output is unchanged,
+and the channel can be learned again (Sokar et al., "The Dormant Neuron Phenomenon in Deep
+Reinforcement Learning", ICML 2023, Sec. 4). Where a shortcut or a shared convolution reads the
+channel, the output changes.
 
-Steps of Muon's are as large for small kernels as for large ones, and kernels grow tenfold in long
-runs. Hence a kernel is drawn as large as the layer's others, and its bias centres what it makes: of
-kernels drawn as small as at first more died again (docs/lab/training.md, "Dead channels").
+Muon's steps have the same size for small kernels as for large ones, and kernels grow tenfold in
+long runs. A revived kernel therefore gets the RMS of the layer's others and a bias that centres its
+output at zero; smaller ones died again more often (docs/lab/training.md, "Dead channels").
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from training.networks.interface import HiddenLayer, RestorationNetwork
 def revive_dead_channels(
     network: RestorationNetwork, show_patches: Callable[[], object], random: np.random.Generator
 ) -> int:
-    """Revive the channels that no patch makes positive.
+    """Revive the channels that are positive nowhere in any patch.
 
     Args:
         network: Its parameters are changed in place.
         show_patches: Passes patches through the network.
-        random: Where the new kernels come from.
+        random: The generator of the new kernels.
 
     Returns:
         How many channels were dead.
@@ -67,7 +68,7 @@ def _dead_channels(
 
 @torch.no_grad()
 def _revive(layer: HiddenLayer, channel: int, size: float, random: np.random.Generator) -> None:
-    """Draw a channel's kernel of a root mean square of ``size``, and let no reader read it."""
+    """Draw a channel's kernel with an RMS of ``size``, and zero the weights that read it."""
     kernel = layer.writer.weight[channel]
     kernel.copy_(torch.from_numpy(size * random.standard_normal(kernel.shape)))
     if layer.writer.bias is not None:
@@ -82,8 +83,8 @@ def _revive(layer: HiddenLayer, channel: int, size: float, random: np.random.Gen
 def _centre(revived: Mapping[nn.Conv2d, list[int]], show_patches: Callable[[], object]) -> None:
     """Choose the biases of revived channels so that their convolutions return zero on average.
 
-    As the first patches pass, from the first convolution to the last: each sees what those before
-    it then make.
+    The first batch decides. Each convolution is centred during its forward pass, so that its input
+    already includes the corrections of the convolutions before it.
     """
     pending = {writer for writer, channels in revived.items() if channels}
 

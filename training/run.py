@@ -28,15 +28,15 @@ _MAY_CHANGE = {
     *("precision", "masked_dense", "compiled"),
     *("validate_every", "checkpoint_every"),
 }
-"""Keys of a recipe that a run may be resumed with other values of."""
+"""Keys of a recipe whose values may change when a run is resumed."""
 
 
 class NonFinite(UserError):
-    """A run met an infinity or what is not a number.
+    """A run met an infinity or a NaN.
 
     Args:
         step: The step, from 1.
-        what: Which values, with their verb.
+        what: Subject and verb of the message, for example ``the loss is``.
     """
 
     def __init__(self, step: int, what: str) -> None:
@@ -53,12 +53,12 @@ class Run:
     Attributes:
         recipe: What is trained and how, its precision decided.
         network: The network under training.
-        restore: Its ``restore_scales``, compiled if the recipe says so.
-        average: Exponential moving average of the network's parameters; what is published.
+        restore: The network's ``restore_scales``, compiled if the recipe says so.
+        average: Exponential moving average of the network's parameters, which is published.
         optimizer: Steps the network's parameters.
         step: Steps done.
-        seconds: Time spent in those steps.
-        start: Of the weights it began with: their hashes, recipes and training records.
+        seconds: Time spent in the steps.
+        start: Records of the weights the run began with: hashes, recipes, training records.
     """
 
     recipe: Recipe
@@ -72,7 +72,7 @@ class Run:
 
     @classmethod
     def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
-        """Begin a run: with the mean of the weights that the recipe names, or random ones.
+        """Begin a run with the mean of the weights that the recipe names, or with random weights.
 
         Raises:
             UserError: If the weights are of another network than the recipe describes.
@@ -85,7 +85,7 @@ class Run:
             if model.recipe.network != recipe.network:
                 raise UserError(
                     f"{name}: is of another network than recipe '{recipe.name}' describes; "
-                    "name weights of the same one as its start"
+                    "name weights of the same network as its start"
                 )
         states = [model.network().state_dict() for model in models]
         mean = {name: sum(state[name] for state in states) / len(states) for name in states[0]}
@@ -113,7 +113,7 @@ class Run:
         return cls(recipe, network, restore, average, optimizer)
 
     def save(self, path: Path) -> None:
-        """Write everything that a resumed run needs; the file of before becomes ``PREVIOUS``.
+        """Write everything that a resumed run needs; an existing file becomes ``PREVIOUS``.
 
         Raises:
             NonFinite: If a parameter, an average or a moment is not finite. Nothing is written.
@@ -139,9 +139,9 @@ class Run:
     def resume(cls, path: Path, recipe: Recipe, device: str = "cpu") -> Run:
         """Continue from a checkpoint of the same network.
 
-        The recipe may have changed in how far and how fast to go, so that a run can be lengthened,
-        but not in what its steps were until now. ``precision: auto`` stays what it was found to be
-        when the run began.
+        The recipe may differ in the keys of ``_MAY_CHANGE``, so that a run can be lengthened, but
+        in no key that determined the steps so far. ``precision: auto`` keeps the precision that was
+        measured when the run began.
 
         Raises:
             UserError: If the checkpoint is damaged or of another run than the recipe describes.
@@ -172,7 +172,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     def averaged_network(self) -> RestorationNetwork:
@@ -192,7 +192,7 @@ def _changes(trained: Recipe, recipe: Recipe) -> list[str]:
 
 
 def schedule(recipe: Recipe, step: int) -> float:
-    """Return the fraction of the learning rate that ``step`` (from 0) is taken at."""
+    """Return the fraction of the learning rate, 0 to 1, for ``step`` (from 0)."""
     options = recipe.optimizer
     if step < options.warmup:
         return (step + 1) / options.warmup

@@ -19,12 +19,12 @@ _LOCK = ".lock"
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder, and clear what a killed one left half written.
+    """Keep other processes out of a run's folder, and remove a killed process's unfinished files.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The operating system holds the lock and releases it when the process ends, even by a crash.
 
     Raises:
-        UserError: If another process trains into the folder, or it cannot be written.
+        UserError: If another process trains into the folder, or the folder cannot be written.
     """
     lock = FileLock(folder / _LOCK)
     try:

@@ -17,9 +17,9 @@ from training.revival import revive_dead_channels
 from training.run import Run, schedule
 
 _PROBED_STEPS = 16
-"""Channels are dead that the patches of so many steps leave dead."""
+"""A channel is dead if it is positive nowhere in the patches of this many steps."""
 _EAGER_STEPS = 3
-"""Before a graph is recorded: they choose cuDNN's kernels and make the optimizer's moments."""
+"""Steps before a graph is recorded: they choose cuDNN's kernels and create the moments."""
 
 
 def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
@@ -30,7 +30,7 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Tensor:
 
 
 def step_taker(run: Run, graphs: bool = True) -> Callable[[Sequence[Batch]], Tensor]:
-    """Return what takes the steps of a run: ``train_step``, on CUDA replayed from graphs."""
+    """Return the function that takes a step of a run: ``train_step``, or CUDA graphs of it."""
     if graphs and run.device.type == "cuda":
         return GraphedSteps(run)
     return partial(train_step, run)
@@ -39,13 +39,13 @@ def step_taker(run: Run, graphs: bool = True) -> Callable[[Sequence[Batch]], Ten
 class GraphedSteps:
     """Takes the steps of a run on CUDA by replaying a graph of all their kernels.
 
-    A step of CARN is about a thousand kernels, most of which are over before Python launches the
-    next. What changes from step to step, patches and rates, is copied into the graph's memory. A
-    graph is recorded for every shape of the batches, and for every turn of the large kernels, after
-    a few steps without it.
+    A step of CARN launches about a thousand kernels, most of which end before Python launches the
+    next. Patches and rates, which change from step to step, are copied into the graph's memory. A
+    graph is recorded for every shape of the batches and every turn of the large kernels, after a
+    few steps without a graph.
 
     Args:
-        run: Is stepped; its parameters, moments and averages stay where they are in memory.
+        run: The run to step; its parameters, moments and averages keep their addresses in memory.
     """
 
     def __init__(self, run: Run) -> None:
@@ -102,9 +102,9 @@ class _Graph:
 
 
 def revive(run: Run, source: PatchSource) -> int:
-    """Revive the channels that the next steps' patches leave dead and return how many there were.
+    """Revive the channels that are dead in the next steps' patches, and return their number.
 
-    What is drawn depends on the recipe's seed and the step alone.
+    The new kernels depend on the recipe's seed and the step alone.
     """
 
     def show_patches() -> None:
@@ -126,14 +126,14 @@ def _descend(
 ) -> Tensor:
     """Step along the gradient of the loss on some patches.
 
-    Nothing here depends on which step it is but what is passed: it can be recorded.
+    Only the arguments depend on the number of the step, so that a CUDA graph can record the call.
 
     Args:
         run: Its parameters, moments and averages are changed in place.
         batches: The patches.
         rate: Fraction of the recipe's learning rates.
-        renewal: Part of the average that the new parameters make up.
-        turn: Which large kernels move.
+        renewal: Weight of the new parameters in the average, 0 to 1.
+        turn: Turn of the large kernels to update.
 
     Returns:
         The loss.
@@ -153,13 +153,13 @@ def _descend(
 
 
 def _renewal(run: Run) -> float:
-    """Return the part of the average that the parameters after the next step make up."""
+    """Return the weight in the average of the parameters after the next step, 0 to 1."""
     step = run.step + 1
     return 1 - min(run.recipe.optimizer.ema, step / (step + 10))
 
 
 def _turn(run: Run) -> int:
-    """Return which of the large kernels the next step moves."""
+    """Return the turn of the large kernels at the next step."""
     return run.step % run.recipe.optimizer.large_kernels_every
 
 
@@ -190,7 +190,7 @@ def _to_picture(patches: Tensor) -> Tensor:
 
 
 def _with_measured_kernels(take_step: Callable[[], Tensor]) -> Tensor:
-    """Let cuDNN measure which kernels are fastest: patches have one size, pictures have many."""
+    """Take a step with cuDNN's search for the fastest kernels, which pays for a fixed size only."""
     torch.backends.cudnn.benchmark = True
     try:
         return take_step()

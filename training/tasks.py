@@ -1,6 +1,6 @@
-"""What networks undo: the one list of tasks.
+"""The list of tasks: what a network undoes, how it is scored, what it is compared with.
 
-A task is named after its degradation, as recipes spell it. One more is a module beside
+A task is named after its degradation, as recipes spell it. A new task is a module beside
 ``degradations/bicubic.py`` and a line in ``TASKS``.
 """
 
@@ -25,9 +25,9 @@ class EvaluationSet:
     Attributes:
         name: Its key in training records, for example ``set5``.
         title: What tables call it.
-        degradation: What befalls its pictures.
-        folders: Folders below ``RESLITE_DATA``, and how many of the pictures of each; None for all.
-        seed: Decides which of them.
+        degradation: How the pictures are degraded.
+        folders: Folders below ``RESLITE_DATA``, and the number of pictures of each; None for all.
+        seed: Decides which pictures of a folder, and their degradation.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Task:
     Attributes:
         degradation: What the network undoes.
         scoring: How restored pictures are compared with their originals.
-        baseline: What needs no network: turns a degraded picture and the scale into a picture of
-            the original's size.
+        baseline: The comparison without a network: turns a degraded picture and the scale into a
+            picture of the original's size.
         baseline_name: What tables call the baseline.
         evaluation: The sets that published scores are measured on, in the order of tables.
         calibration_crop: Side in pixels of the degraded crops that int8 ranges are measured on.
@@ -88,10 +88,10 @@ def restoration(degradation: Degradation, evaluation: tuple[EvaluationSet, ...] 
         baseline=lambda picture, scale: picture,
         baseline_name="distorted",
         evaluation=evaluation or _standard_sets(degradation),
-        # Wider than the receptive field of mepsnet-s, and room for several regions, so that what is
-        # pooled over a crop is pooled over a mixture of distortions.
+        # Wider than the receptive field of mepsnet-s, with room for several regions, so that the
+        # features pooled over a crop come from a mixture of distortions.
         calibration_crop=96,
-        # Some values far out carry the picture itself (docs/lab/quantization.md).
+        # Rare large values carry the picture itself (docs/lab/quantization.md).
         range_method="measured",
     )
 
@@ -143,9 +143,9 @@ def task_named(name: str) -> Task:
 def task_of_manifest(manifest: Manifest | None, scale: int) -> Task:
     """Return the task of an exported file.
 
-    The manifest decides: the recipe of its weights names the degradation. For a file without either
-    the scale is all there is to go by: one that enlarges is taken for bicubic super-resolution, one
-    that keeps the size for restoration of SHDD. Who knows better passes the task instead.
+    The recipe in the manifest names the degradation. Without a manifest or recipe, a network that
+    enlarges is taken for bicubic super-resolution and a network that keeps the size for restoration
+    of SHDD; a caller who knows better passes the task instead.
 
     Raises:
         UserError: If the recipe is of a task that this version of reslite does not know.

@@ -1,7 +1,7 @@
 """The training loop: steps on random patches, an average of the weights, exact resume.
 
 Everything random in step ``n`` is drawn from ``(seed, n)``, so that a run that was killed and
-resumed from its checkpoint ends with the weights of one that never stopped.
+resumed from its checkpoint ends with the same weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.run_folder import CHECKPOINT, WEIGHTS
 from training.stepping import revive, step_taker
 from training.validation import HeldOut, held_out, validate
 
-with without_tensorflow():  # TensorBoard takes its own writer of files then
+with without_tensorflow():  # TensorBoard then uses its own file writer
     from torch.utils.tensorboard.writer import SummaryWriter
 
 
@@ -61,13 +61,13 @@ def train(
             "choose another --out or restore the recipe"
         )
     if run.step == recipe.steps and (folder / WEIGHTS).exists():
-        tqdm.write(f"finished already: {run.step} steps; for another run choose another --out")
+        tqdm.write(f"already finished: {run.step} steps; for another run choose another --out")
         return folder / WEIGHTS
     paths = picture_paths(data / recipe.train_folder)
     source, pictures = source_of(recipe, paths)
     valid, too_small = _held_out_pictures(recipe, data / recipe.valid_folder)
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
-    # What a run that was killed had logged after its checkpoint is logged again.
+    # Entries that a killed run logged after its last checkpoint are replaced.
     log = SummaryWriter(str(folder), purge_step=run.step + 1 if resumes else 0)
     bar = tqdm(
         total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
@@ -84,7 +84,7 @@ def train(
     is_sound = True
     try:
         while True:
-            # Before the step after, so that a run that was stopped meanwhile makes up for it.
+            # Before the next step, so that a run that was stopped before validation catches up.
             if run.step and (run.step % recipe.validate_every == 0 or run.step == recipe.steps):
                 _log_validation(run, validation, log, bar)
             if run.step == recipe.steps:
@@ -97,7 +97,7 @@ def train(
                 losses.append(take_step(next(batches)))
                 if run.device.type == "cpu":
                     _check_finite(losses[-1:], run.step)
-                elif run.step % 100 == 0:  # reading losses waits for the steps on the device
+                elif run.step % 100 == 0:  # rarely, for reading a loss waits for the device
                     _check_finite(losses, run.step)
                 is_sound = True
             if run.step % 100 == 0:
@@ -114,7 +114,7 @@ def train(
         raise
     finally:
         try:
-            if is_sound:  # what failed within a step left half of it behind
+            if is_sound:  # a step that failed has updated some of the parameters only
                 run.save(checkpoint)
         finally:
             log.close()
@@ -124,10 +124,10 @@ def train(
 
 
 def _held_out_pictures(recipe: Recipe, folder: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures that have pixels left within the border, and the names of the others.
+    """Return the pictures larger than the border that scores omit, and the names of the others.
 
     Raises:
-        UserError: If none is left.
+        UserError: If no picture is large enough.
     """
     paths = picture_paths(folder)
     pictures = read_all(paths)
@@ -147,14 +147,14 @@ def _held_out_pictures(recipe: Recipe, folder: Path) -> tuple[list[Picture], lis
 
 
 def _check_finite(losses: Sequence[Tensor], step: int) -> None:
-    """Refuse to go on after the first loss that is not finite.
+    """Check that all losses are finite.
 
     Args:
-        losses: Of the last steps.
-        step: The last of them, from 1.
+        losses: The losses of the last steps.
+        step: Number of the last step, from 1.
 
     Raises:
-        NonFinite: Naming the step.
+        NonFinite: If a loss is not; names the first such step.
     """
     finite = torch.stack(list(losses)).isfinite()
     if not finite.all():
@@ -167,7 +167,7 @@ def save_weights(run: Run, path: Path, pictures: int) -> None:
     Args:
         run: The finished run.
         path: The ``.safetensors`` to write.
-        pictures: How many pictures it was trained on.
+        pictures: Number of training pictures.
     """
     record: dict[str, Any] = {
         "steps": run.step,

@@ -24,7 +24,7 @@ HeldOut = Sequence[tuple[Picture, Picture]]
 
 
 def held_out(recipe: Recipe, pictures: Sequence[Picture], scale: int) -> HeldOut:
-    """Degrade held-out pictures as the recipe says: always in the same way."""
+    """Degrade held-out pictures as the recipe says, with a fixed seed."""
     degradation = recipe.task.degradation
     pairs = []
     for index, picture in enumerate(pictures):

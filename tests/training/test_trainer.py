@@ -223,7 +223,7 @@ def test_a_run_is_not_resumed_as_another_one(
         train(shorter, tiny_data, tmp_path, progress=False)
     capsys.readouterr()
     assert train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path, progress=False) == weights
-    assert "finished already: 40 steps" in capsys.readouterr().out
+    assert "already finished: 40 steps" in capsys.readouterr().out
     assert weights.read_bytes() == before
 
     longer = load_recipe(str(tiny_recipe), ["stages=[{steps: 44, patch: 8, batch: 2}]"])

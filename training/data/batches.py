@@ -22,20 +22,20 @@ from training.degradations import bicubic
 from training.degradations.degradation import Degradation
 from training.recipe import Recipe
 
-_DRAWING_THREADS = 8  # more of them wait for one another
+_DRAWING_THREADS = 8  # more threads wait for one another
 _Drawn = TypeVar("_Drawn")
 
 
 def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
-    """Return where a recipe's batches come from: the pictures at ``paths`` and what damages them.
+    """Return the source of a recipe's batches: the pictures at ``paths`` and their degradation.
 
     A picture is left out at sizes that do not hold the largest patch at the largest scale.
 
     Returns:
-        The source, and how many of the pictures are in it.
+        The source, and the number of pictures in it.
 
     Raises:
-        UserError: If no picture holds that patch at any of the recipe's sizes.
+        UserError: If no picture holds the largest patch at any of the recipe's sizes.
     """
     side = max(stage.patch for stage in recipe.stages) * max(recipe.network.scales)
     pictures = read_all(paths)
@@ -76,10 +76,11 @@ class Batch:
 
     Attributes:
         scale: Upscaling factor.
-        degradation: What befalls the originals.
-        windows: What ``PatchSource.windows`` drew, N × side × side × 3, uint8: of the originals and
-            of their degraded forms, or of the originals alone, with a margin around the patches.
-        weight: Of its loss in that of the step.
+        degradation: How the originals are degraded.
+        windows: The windows drawn by ``PatchSource.windows``, N × side × side × 3, uint8: of the
+            originals and of their degraded forms, or of the originals alone, with a margin around
+            the patches.
+        weight: Weight of the batch in the loss of the step.
     """
 
     scale: int
@@ -89,14 +90,14 @@ class Batch:
 
     @property
     def low(self) -> Tensor:
-        """What the network sees: N × patch × patch × 3, uint8."""
+        """The network's input: N × patch × patch × 3, uint8."""
         if (of_windows := self.degradation.of_windows) is not None:
             return of_windows.degrade(self.windows[0], self.scale)
         return self.windows[1]
 
     @property
     def high(self) -> Tensor:
-        """What it should restore: N × patch·scale × patch·scale × 3, uint8."""
+        """The target of the restoration: N × patch·scale × patch·scale × 3, uint8."""
         original = self.windows[0]
         if (of_windows := self.degradation.of_windows) is not None:
             margin = of_windows.margin(self.scale)
@@ -104,17 +105,17 @@ class Batch:
         return original
 
     def on(self, device: torch.device) -> Batch:
-        """Return the batch on a device, where copies from pinned memory do not wait for it."""
+        """Return the batch on a device; copies from pinned memory are asynchronous."""
         windows = tuple(one.to(device, non_blocking=True) for one in self.windows)
         return replace(self, windows=windows)
 
     def pinned(self) -> Batch:
-        """Return the batch in memory that a GPU can read by itself."""
+        """Return the batch in page-locked memory, from which a GPU copies asynchronously."""
         return replace(self, windows=tuple(one.pin_memory() for one in self.windows))
 
 
 def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
-    """Draw the patches of ``step``, of one scale or of all; the same step always draws the same."""
+    """Draw the patches of ``step``, of one scale or of all; equal steps draw equal patches."""
     random = np.random.default_rng((recipe.seed, step))
     stage, scales = recipe.stage_at(step), recipe.network.scales
     weights = [recipe.weight_of(scale) for scale in scales]
@@ -135,7 +136,7 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
 def coming_batches(
     recipe: Recipe, source: PatchSource, steps: range, device: torch.device
 ) -> Iterator[list[Batch]]:
-    """Yield the batches of some steps; for a GPU, other threads draw them ahead."""
+    """Yield the batches of some steps; for a GPU, other threads draw the batches ahead."""
     if device.type == "cpu":
         return (draw_batches(recipe, source, step) for step in steps)
 
@@ -146,7 +147,7 @@ def coming_batches(
 
 
 def drawn_ahead(draw: Callable[[int], _Drawn], steps: range, threads: int) -> Iterator[_Drawn]:
-    """Yield ``draw(step)`` for every step, drawn on other threads while earlier ones are taken."""
+    """Yield ``draw(step)`` for every step, drawn ahead of their use on other threads."""
     depth = 2 * threads
     with ThreadPoolExecutor(threads) as pool:
         pending = deque(pool.submit(draw, step) for step in steps[:depth])

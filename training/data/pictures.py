@@ -51,7 +51,7 @@ def read_all(paths: Sequence[Path]) -> list[Picture]:
 
 
 def no_margin(scale: int) -> int:
-    """Return 0: the windows that patches are cut from are the patches."""
+    """Return 0: windows and patches are the same."""
     return 0
 
 
@@ -61,13 +61,14 @@ class PatchSource:
 
     Attributes:
         originals: The pictures.
-        degraded: Their degraded forms at every scale; without them patches are to be degraded.
-        margin: Returns, for a scale, how many pixels the windows of patches that are to be degraded
-            reach beyond them.
-        edge: Pixels mirrored beyond every edge of the originals.
-        permute_colours: Put the channels of every window in a random order.
-        by_area: Draw from a picture as often as it is large; otherwise from all equally often.
-        any_phase: Draw patches at any pixel; otherwise where the reduced picture has pixels.
+        degraded: Degraded forms of the originals at every scale; empty if the trainer degrades
+            patches itself.
+        margin: Returns, for a scale, how many pixels a window extends beyond its patch on each
+            side, for the degradation of patches.
+        edge: Pixels by which the originals were extended at every edge, by mirroring.
+        permute_colours: Permute the channels of every window at random.
+        by_area: Draw pictures in proportion to their area; otherwise all equally often.
+        any_phase: Draw patches at any pixel; otherwise at multiples of the scale.
     """
 
     originals: Sequence[Picture]
@@ -84,15 +85,15 @@ class PatchSource:
         """Draw windows, each turned and flipped at random.
 
         Args:
-            random: Where the draws come from; the same generator state draws the same windows.
+            random: The generator; equal states draw equal windows.
             scale: Upscaling factor.
             patch: Side of the low-resolution patch in pixels.
-            size: How many.
+            size: Number of windows.
 
         Returns:
-            Of the originals, size × side × side × 3, uint8: a side is patch · scale and the margin
-            at both ends. Where there are degraded pictures, also of these at the same places:
-            size × patch × patch × 3.
+            Windows of the originals, size × side × side × 3, uint8, with side = patch · scale + 2 ·
+            margin. If there are degraded pictures, also their windows at the same places: size ×
+            patch × patch × 3.
         """
         layers = [(self.originals, 1)]
         layers += [(self.degraded[scale], scale)] if self.degraded else []
@@ -111,7 +112,7 @@ class PatchSource:
                 rows, columns = (slice(one // by, (one + side) // by) for one in (top, left))
                 window = pictures[which][rows, columns]
                 window = np.rot90(window[:, ::-1] if flip else window, turns)
-                # Plane by plane: several times as fast as pixels of three bytes.
+                # Plane by plane: several times faster than copying pixels of three bytes.
                 for channel, colour in enumerate(colours):
                     windows[index, ..., channel] = window[..., colour]
         return drawn
@@ -128,7 +129,7 @@ class PatchSource:
 
     @cached_property
     def _area_shares(self) -> NDArray[np.float64]:
-        """Of all pictures up to each one."""
+        """Cumulative share of the area of all pictures, up to and including each picture."""
         areas = np.cumsum([math.prod(self._sides(one)) for one in range(len(self.originals))])
         shares: NDArray[np.float64] = areas / areas[-1]
         return shares

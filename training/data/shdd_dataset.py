@@ -1,4 +1,4 @@
-"""SHDD on disk: pictures, their distorted versions, and what befell each region."""
+"""SHDD on disk: pictures, their distorted versions, and the distortion of each region."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Written:
 
     Attributes:
         pictures: Originals.
-        versions: Distorted versions of all of them together.
-        kept: Versions that were there already.
+        versions: Distorted versions of all pictures together.
+        kept: Versions that already existed.
     """
 
     pictures: int
@@ -40,15 +40,15 @@ def write_dataset(
 
     Args:
         source: Folder of pictures.
-        out: Gets ``HR/<name>.png``, ``LR/<name>_<version>.png`` and ``….json`` beside those.
+        out: Gets ``HR/<name>.png``, ``LR/<name>_<version>.png`` and ``LR/<name>_<version>.json``.
         level: How often each picture is chopped.
-        versions: Distorted versions of each.
+        versions: Distorted versions of each picture.
         seed: Equal seeds give equal versions of a picture, whatever else the folder holds.
-        overwrite: Make again what is there.
+        overwrite: Make existing files again.
 
     Raises:
-        UserError: If there are no pictures, two bear one name, ``out`` cannot be written, or it
-            holds versions of another level or seed.
+        UserError: If there are no pictures, two pictures have one name, ``out`` cannot be written,
+            or ``out`` holds versions of another level or seed.
     """
     paths = picture_paths(source)
     by_stem: dict[str, Path] = {}
@@ -82,14 +82,18 @@ def write_dataset(
         for version, name in pending:
             found = distort(picture, level, version_random(seed, stem, version))
             _save(out / "LR" / f"{name}.png", found.pixels)
-            # Last, so that a version with its explanation is complete.
+            # Written last: a version with an explanation is complete.
             explanation = Explanation(path.name, level, seed, found.regions)
             explanation.write(out / "LR" / f"{name}.json")
     return Written(len(paths), len(paths) * versions, kept)
 
 
 def _is_there(explanation: Path, level: Level, seed: int) -> bool:
-    """Tell whether a version is finished, and refuse one that was made differently."""
+    """Tell whether a version is finished.
+
+    Raises:
+        UserError: If the version was made with another level or seed.
+    """
     if not (explanation.exists() and explanation.with_suffix(".png").exists()):
         return False
     found = read_explanation(explanation)

@@ -1,4 +1,4 @@
-"""Patches of any degradation: degraded where the network is, or cut from degraded versions."""
+"""Sources of patches for any degradation: degraded on the training device, or cut from versions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from training.data.pictures import PatchSource, Picture
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import Degradation, version_random
 
-_KEPT_BYTES = 6 * 2**30  # of versions, in memory; what is beyond is degraded again when drawn
+_KEPT_BYTES = 6 * 2**30  # of versions in memory; further versions are made anew when drawn
 
 
 def patch_source(
     pictures: Sequence[Picture], degradation: Degradation, scales: Sequence[int], seed: int
 ) -> PatchSource:
-    """Return a source of windows of pictures, and of their degraded forms unless patches will be.
+    """Return a source of windows of pictures and of their degraded forms.
+
+    The degraded forms are omitted if the degradation can be computed on patches.
 
     Args:
         pictures: The originals, H × W × 3 uint8.
-        degradation: What befalls them.
+        degradation: How the originals are degraded.
         scales: Upscaling factors that patches are drawn for.
-        seed: Of the degraded versions.
+        seed: Seed of the degraded versions.
     """
     if (of_windows := degradation.of_windows) is not None:
-        # The degradation reads beyond the edges of a picture by as much as its margin.
+        # The degradation reads up to its margin beyond the edges of a picture.
         edge = max(map(of_windows.margin, scales))
         edges = ((edge, edge), (edge, edge), (0, 0))
         mirrored = [np.pad(picture, edges, mode="symmetric") for picture in pictures]
@@ -41,13 +43,13 @@ def patch_source(
 
 
 class DegradedVersions(Sequence[Picture]):
-    """The degraded versions of pictures, those of one picture in a row, made when first drawn.
+    """The degraded versions of pictures, picture by picture, made when first drawn.
 
     Args:
         pictures: The originals.
-        degradation: What befalls them.
+        degradation: How the originals are degraded.
         scale: Upscaling factor.
-        seed: Of the versions.
+        seed: Seed of the versions.
         kept_bytes: How many bytes of versions stay in memory.
     """
 

@@ -1,8 +1,8 @@
-"""Training pictures from Ubuntu's wallpaper packages: which photographs, and how far reduced.
+"""Training pictures from Ubuntu's wallpaper packages: photographs and their reduction factors.
 
-``wallpapers.csv`` names the photographs that were chosen from 161 packages: sharp ones, each once,
-reduced until bicubic interpolation restores them (×4) no better than DIV2K's reduced four times
-(25 dB) or little better. Reducing also takes away what JPEG did to them.
+``wallpapers.csv`` lists sharp photographs of 161 packages, each once. Their reduction factors are
+chosen so that ×4 bicubic interpolation scores about 25 dB, as on DIV2K reduced four times; reducing
+also removes JPEG artifacts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Wallpaper:
 
     Attributes:
         package: Ubuntu's name of the package.
-        version: One that holds the file; others may hold it, too.
-        path: Of the file, below the folder where packages are unpacked.
-        reduction: Factor by which its sides are reduced.
-        sha256: Of the file.
+        version: A version of the package that holds the file; other versions may hold it, too.
+        path: Path of the file, below the folder where packages are unpacked.
+        reduction: Factor by which the picture's sides are reduced.
+        sha256: SHA-256 of the file.
     """
 
     package: str
@@ -53,19 +53,19 @@ def listed_wallpapers() -> list[Wallpaper]:
 def reduce_wallpapers(unpacked: Path, out: Path, listed: Sequence[Wallpaper]) -> list[Wallpaper]:
     """Write every photograph, reduced, as ``out/wallpaper_NNN.png``.
 
-    Pictures that are there already are kept, so that the call can be repeated when it was
-    interrupted or more packages are unpacked.
+    Pictures that already exist are kept, so that the call can be repeated when it was interrupted
+    or more packages are unpacked.
 
     Args:
-        unpacked: Where the packages were unpacked.
+        unpacked: The folder where the packages were unpacked.
         out: Folder of training pictures.
-        listed: Which photographs; the files are numbered in this order.
+        listed: The photographs; files are numbered in this order.
 
     Returns:
-        The photographs that ``unpacked`` lacks, or holds as another file than is listed.
+        The photographs that are missing in ``unpacked`` or whose SHA-256 differs.
 
     Raises:
-        UserError: If it lacks all of them, or ``out`` cannot be written.
+        UserError: If all photographs are missing, or ``out`` cannot be written.
     """
     lacking = []
     for number, one in enumerate(tqdm(listed, unit="picture", disable=None)):

@@ -1,8 +1,8 @@
 """MATLAB's ``imresize`` with its antialiased bicubic kernel, to the bit.
 
-The benchmarks of super-resolution define their low-resolution pictures by this function, so that
-it must round where MATLAB rounded. Set5's LRx2, LRx3 and LRx4 were rounded to 8 bits after the
-rows and again after the columns; its LRx8 only at the end. Both are reproduced to the bit.
+The benchmarks of super-resolution define their low-resolution pictures by MATLAB's function, so
+rounding follows MATLAB: Set5's LRx2, LRx3 and LRx4 are rounded to 8 bits after the rows and again
+after the columns; its LRx8 only at the end. Both are reproduced to the bit.
 Kernel: Keys, "Cubic convolution interpolation", 1981, with a = −0.5.
 """
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from training.degradations.degradation import Degradation, Degraded, WindowDegradation
 
 _REACH = 2
-"""How many of its own pixels the kernel reaches."""
+"""Radius of the kernel, in pixels of the smaller picture."""
 _STRIPE = 256
-"""Values of a row taken at once, so that what is summed stays in the processor's cache."""
+"""Values of a row summed at once, so that the sums stay in the processor's cache."""
 
 
 def resize(
@@ -66,19 +66,18 @@ def margin(scale: int) -> int:
 def reduce_windows(windows: Tensor, scale: int) -> Tensor:
     """Reduce patches that lie in windows with a margin on every side, on any device.
 
-    What ``reduce`` makes of the picture, at scales 2 and 4 to the bit: single precision holds their
-    kernels exactly. At others a value half-way between two levels may go to the other.
+    The result equals that of ``reduce``; at scales 2 and 4 to the bit, because float32 holds their
+    kernels exactly. At other scales a value half-way between two levels may round to the other one.
 
     Args:
-        windows: N × side × side × 3, uint8; a side is patch · scale and ``margin(scale)`` at
-            both ends.
-        scale: How many times.
+        windows: N × side × side × 3, uint8; side = patch · scale + 2 · ``margin(scale)``.
+        scale: Reduction factor.
 
     Returns:
         N × patch × patch × 3, uint8.
     """
     weights = _window_weights(windows.shape[1], scale, windows.device)
-    with torch.autocast(windows.device.type, enabled=False):  # bf16 has no levels of a half
+    with torch.autocast(windows.device.type, enabled=False):  # bf16 has too few bits
         rows = weights @ windows.permute(0, 3, 1, 2).float()
         reduced = _rounded((_rounded(rows) if _rounds_between(scale) else rows) @ weights.T)
     return reduced.permute(0, 2, 3, 1).to(torch.uint8).contiguous()
@@ -92,7 +91,7 @@ def crop_to_multiple(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8
 
 @lru_cache
 def _window_weights(side: int, scale: int, device: torch.device) -> Tensor:
-    """Return the weights of a window's pixels in those of its patch: patch × side, float32."""
+    """Return the weight of each window pixel in each patch pixel: patch × side, float32."""
     weights, sources = _contributions(side, side // scale)
     matrix = np.zeros((len(weights), side), np.float32)
     np.add.at(matrix, (np.arange(len(weights))[:, None], sources), weights)
@@ -100,7 +99,7 @@ def _window_weights(side: int, scale: int, device: torch.device) -> Tensor:
 
 
 def _rounds_between(scale: int) -> bool:
-    """Return whether a reduction is rounded after the rows, too; see the module."""
+    """Return whether a reduction is also rounded after the rows; see the module's docstring."""
     return scale < 8
 
 

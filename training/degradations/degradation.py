@@ -1,4 +1,4 @@
-"""What befalls a picture before a network sees it: the contract that every degradation fulfils."""
+"""The contract of degradations: how a picture is damaged before a network restores it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.data.pictures import Picture
 
 @dataclass(frozen=True)
 class Region:
-    """A block of a picture and what befell it.
+    """A block of a picture and its distortion.
 
     Attributes:
         top: First row.
@@ -22,7 +22,7 @@ class Region:
         height: Rows.
         width: Columns.
         kind: The distortion.
-        strength: In the unit of its kind.
+        strength: Strength in the unit of the kind.
     """
 
     top: int
@@ -44,8 +44,8 @@ class Degraded:
 
     Attributes:
         pixels: H × W × 3, uint8.
-        regions: Where the degradation differs from region to region: regions that cover the picture
-            exactly once.
+        regions: Regions that cover the picture exactly once, if the degradation differs between
+            regions; otherwise empty.
     """
 
     pixels: Picture
@@ -54,12 +54,12 @@ class Degraded:
 
 @dataclass(frozen=True)
 class WindowDegradation:
-    """The same degradation computed of patches, on the device that trains.
+    """The same degradation computed on patches, on the training device.
 
     Attributes:
         margin: Returns, for a scale, how many pixels beyond a patch its degraded pixels depend on.
-        degrade: Turns N × side × side × 3 uint8 windows, a side being patch · scale and the margin
-            at both ends, and the scale into N × patch × patch × 3 uint8.
+        degrade: Turns N × side × side × 3 uint8 windows and the scale into N × patch × patch × 3
+            uint8; side = patch · scale + 2 · margin.
     """
 
     margin: Callable[[int], int]
@@ -68,17 +68,18 @@ class WindowDegradation:
 
 @dataclass(frozen=True)
 class Degradation:
-    """What befalls a picture before a network sees it.
+    """How a picture is damaged before a network restores it.
 
     Attributes:
         name: What recipes call it.
         degrade: Degrades a picture, H × W × 3 uint8, whose sides are multiples of the scale. Equal
             states of the generator give equal pixels.
-        reduces: Degraded pictures are smaller by the scale; else their size stays, at scale 1.
+        reduces: Whether degraded pictures are smaller by the scale; otherwise the size stays and
+            the scale is 1.
         versions: Degraded versions of each training picture; 1 where nothing is random.
-        kinds: Kinds of its regions, in the order that tables list them.
-        of_windows: The degradation of patches, where none of it is random; else training cuts its
-            patches from degraded pictures.
+        kinds: Kinds of regions, in the order that tables list them.
+        of_windows: The same degradation for patches, if it is not random; None if training cuts
+            its patches from degraded pictures.
     """
 
     name: str
@@ -93,9 +94,9 @@ def version_random(seed: int, key: int | str, version: int) -> np.random.Generat
     """Return the generator that one version of a picture is degraded with.
 
     Args:
-        seed: Of the set of pictures.
-        key: Of the picture in it: an index or a name.
-        version: Which of its versions.
+        seed: Seed of the set of pictures.
+        key: Index or name of the picture in the set.
+        version: Number of the picture's version.
     """
     number = zlib.crc32(key.encode()) if isinstance(key, str) else key
     return np.random.default_rng((seed, number, version))

@@ -46,7 +46,7 @@ VERSIONS = 12
 """Distorted versions of each training picture."""
 
 SCHEMA = 1
-"""Of the explanations of distorted pictures."""
+"""Schema of the explanations of distorted pictures."""
 
 _LEAST_SIDE = 8
 
@@ -55,13 +55,13 @@ _Block = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What lies beside a distorted picture as JSON and explains it.
+    """The JSON file beside a distorted picture that explains its distortions.
 
     Attributes:
         picture: File name of the original.
-        level: How often it was chopped.
-        seed: Of the data set.
-        regions: They cover the picture exactly once.
+        level: How often the picture was chopped.
+        seed: Seed of the data set.
+        regions: Regions that cover the picture exactly once.
     """
 
     picture: str
@@ -79,7 +79,7 @@ class Explanation:
 
 
 def read_explanation(path: Path) -> Explanation:
-    """Read what ``Explanation.write`` wrote.
+    """Read the file that ``Explanation.write`` wrote.
 
     Raises:
         UserError: If the file is missing, damaged or of another schema version.
@@ -126,8 +126,8 @@ def plan_regions(
 def pink_noise(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """Return noise whose amplitude falls as 1/f: mean 0 and deviation 1 (0 for a single pixel).
 
-    The spectrum is that of white noise divided by the frequency: random phases, and amplitudes
-    that are 1/f on average.
+    The spectrum of white noise is divided by the frequency: phases are random, amplitudes are 1/f
+    on average.
     """
     frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequencies[0, 0] = np.inf  # no mean
@@ -140,7 +140,7 @@ def pink_noise(random: np.random.Generator, height: int, width: int) -> NDArray[
 def _halves(
     random: np.random.Generator, block: tuple[int, int, int, int]
 ) -> list[tuple[int, int, int, int]]:
-    """Split a block by a horizontal or a vertical line, whichever it has room for."""
+    """Split a block by a random horizontal or vertical line, where its sides allow a choice."""
     top, left, height, width = block
     horizontal = bool(random.integers(2))
     if (height if horizontal else width) < 2 * _LEAST_SIDE:

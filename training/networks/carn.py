@@ -25,12 +25,12 @@ class CarnConfig:
     """The shape of a CARN.
 
     Attributes:
-        family: Tells recipes of CARN from those of other networks.
+        family: Name of the family.
         channels: Width of the body.
         blocks: Cascading blocks.
         units: Residual blocks in each cascading block.
         groups: Groups of the 3×3 convolutions of body and upsamplers (1 is a plain convolution).
-        efficient: Use the residual-E block (two grouped 3×3 and a 1×1) for the plain one.
+        efficient: Use the residual-E block (two grouped 3×3 and a 1×1) instead of the plain block.
         recursive: Use one residual block ``units`` times in each cascading block.
         scales: The upscaling factors that have an upsampler, each 2, 3 or 4.
     """
@@ -75,7 +75,7 @@ class CarnConfig:
 
 
 class GroupedConv2d(nn.Conv2d):
-    """A 3×3 convolution in groups that can train as a dense one with a block-diagonal kernel.
+    """A grouped 3×3 convolution that can train as a dense one with a block-diagonal kernel.
 
     Where grouped kernels are slow to train (CPUs with AMX, CUDA), the dense kernel with zeros off
     its diagonal blocks gives the same outputs and gradients faster. The parameters stay grouped.
@@ -111,15 +111,15 @@ class ResidualBlock(nn.Module):
         return F.relu(self.body(x) + x)
 
     def writer(self) -> nn.Conv2d:
-        """Return the convolution that makes the channels of the output."""
+        """Return the convolution that computes the channels of the output."""
         return self._convolutions()[-1]
 
     def readers(self) -> Iterator[Reader]:
-        """Yield what reads the channels of the input, besides the shortcut."""
+        """Yield the convolutions that read the channels of the input; the shortcut also does."""
         yield self._convolutions()[0], 0
 
     def hidden_layers(self) -> Iterator[HiddenLayer]:
-        """Yield the layers within."""
+        """Yield the hidden layers of the body."""
         activations = [layer for layer in self.body if isinstance(layer, nn.ReLU)]
         for activation, (writer, reader) in zip(
             activations, pairwise(self._convolutions()), strict=True
@@ -175,17 +175,17 @@ class Cascade(nn.Module):
         return current
 
     def writer(self) -> nn.Conv2d:
-        """Return the convolution that makes the channels of the output."""
+        """Return the convolution that computes the channels of the output."""
         return self._fusions()[-1]
 
     def readers(self) -> Iterator[Reader]:
-        """Yield what reads the channels of the input, besides shortcuts."""
+        """Yield the convolutions that read the channels of the input; shortcuts also do."""
         yield from self._in_order()[0].readers()
         for fusion in self._fusions():
             yield fusion, 0
 
     def hidden_layers(self) -> Iterator[HiddenLayer]:
-        """Yield the layers within: outputs of stages and of fusions, and what is in stages."""
+        """Yield the outputs of stages and of fusions, and the hidden layers of the stages."""
         stages, fusions = self._in_order(), self._fusions()
         for stage in dict.fromkeys(stages):
             readers = [
@@ -197,7 +197,7 @@ class Cascade(nn.Module):
             yield HiddenLayer(stage, stage.writer(), tuple(readers))
             yield from stage.hidden_layers()
         for fusion, stage in zip(fusions, stages[1:], strict=False):
-            # A shared stage reads other features by the same kernels, which must not forget.
+            # A shared stage reads other features with the same weights, which must not be zeroed.
             forgetting = tuple(stage.readers()) if stages.count(stage) == 1 else ()
             yield HiddenLayer(fusion, fusion, forgetting)
 
@@ -271,7 +271,7 @@ class Carn(RestorationNetwork):
                 module.masked_dense = enabled
 
     def hidden_layers(self) -> Iterator[HiddenLayer]:
-        """Yield the layers of the body; those of upsamplers are shuffled into others."""
+        """Yield the layers of the body; channels of upsamplers are shuffled and left out."""
         yield from self.body.hidden_layers()
         upsamplers = [cast(nn.Sequential, one) for one in self.upsamplers.values()]
         readers = tuple((cast(nn.Conv2d, upsampler[0]), 0) for upsampler in upsamplers)

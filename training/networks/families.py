@@ -1,4 +1,4 @@
-"""The families of networks: which configuration describes which."""
+"""The families of networks and the configuration of each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CONFIGS: Mapping[str, type[NetworkConfig]] = {
     "carn": CarnConfig,
     "mepsnet": MepsnetConfig,
 }
-"""The configuration of each family: one more is a module with its recipe and a line here."""
+"""The configuration of each family; a new family is a module, a recipe and a line here."""
 
 
 def family_of(config: Any) -> str:
-    """Return the family that a configuration, parsed or not, is of; CARN unless it says so."""
+    """Return the family of a configuration, parsed or not; ``carn`` if the key is missing."""
     if isinstance(config, dict):
         return str(config.get("family", "carn"))
     return str(getattr(config, "family", ""))
@@ -27,7 +27,7 @@ def family_of(config: Any) -> str:
 
 if TYPE_CHECKING:
     AnyNetworkConfig: TypeAlias = NetworkConfig
-else:  # a union made from the list, which mypy cannot follow
+else:  # a union made from the list, which mypy cannot read
     AnyNetworkConfig = Annotated[
         Union[tuple(Annotated[one, Tag(family)] for family, one in CONFIGS.items())],  # noqa: UP007
         Discriminator(family_of),

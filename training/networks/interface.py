@@ -1,4 +1,4 @@
-"""What every network and its configuration offer to trainer, export and measurements."""
+"""The contracts of networks and their configurations, for trainer, export and measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RGB_MEANS = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
 
 Reader: TypeAlias = tuple[nn.Conv2d, int]
-"""A convolution that reads a layer, and which input channel of its the first one is."""
+"""A convolution that reads a layer, and the index of its input channel that reads channel 0."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class HiddenLayer:
     """Channels behind a ReLU.
 
     Attributes:
-        observed: The module that returns them, or what the ReLU is applied to.
-        writer: The convolution that makes them.
-        readers: The convolutions that read them and nothing else in their place; shortcuts and
-            shared convolutions are not among these.
+        observed: The module that returns the channels, before or after the ReLU.
+        writer: The convolution that computes the channels.
+        readers: The convolutions that read the channels; without shortcuts, and without shared
+            convolutions, whose weights also read other layers.
     """
 
     observed: nn.Module
@@ -48,18 +48,18 @@ class RestorationNetwork(nn.Module):
         """
 
     def restore_scales(self, pictures: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Restore pictures of several scales, the key, in one pass where that is faster.
+        """Restore pictures of several scales, the keys, in one pass where that is faster.
 
-        The result is that of ``forward`` at each scale.
+        The result equals that of ``forward`` at each scale.
         """
         return {scale: self(picture, scale) for scale, picture in pictures.items()}
 
     @abstractmethod
     def at_scale(self, scale: int) -> nn.Module:
-        """Return the module that is exported and measured: it takes pictures alone."""
+        """Return the module that is exported and measured: its only input is the picture."""
 
     def train_masked_dense(self, enabled: bool) -> None:
-        """Choose whether grouped convolutions train as masked dense ones, where there are some."""
+        """Choose whether grouped convolutions, if any, train as masked dense convolutions."""
 
     def hidden_layers(self) -> Iterator[HiddenLayer]:
         """Yield the layers whose dead channels can be revived (``training.revival``)."""
@@ -69,13 +69,13 @@ class RestorationNetwork(nn.Module):
 class NetworkConfig(Protocol):
     """The shape of a network: a frozen dataclass, which a recipe holds under ``network``.
 
-    Its ``__pydantic_config__`` forbids unknown keys; what does not go together is a ``ValueError``
-    when it is made.
+    Its ``__pydantic_config__`` forbids unknown keys; values that do not go together raise
+    ``ValueError`` when the configuration is made.
     """
 
     @property
     def family(self) -> str:
-        """Tells the recipes of this family from those of others."""
+        """Name of the family, as in ``training.networks.families.CONFIGS``."""
         ...
 
     @property
@@ -85,7 +85,7 @@ class NetworkConfig(Protocol):
 
     @property
     def groups(self) -> int:
-        """Groups of its grouped convolutions, which may train as masked dense ones; 1 for none."""
+        """Groups of the grouped convolutions, which may train as masked dense; 1 for none."""
         ...
 
     @property
@@ -95,7 +95,7 @@ class NetworkConfig(Protocol):
 
     @property
     def mixes_kernels(self) -> bool:
-        """Whether ``restore_scales`` mixes at once the kernels that ``forward`` mixes in turn."""
+        """Whether ``restore_scales`` mixes all kernels in one product, ``forward`` one by one."""
         ...
 
     def build(self) -> RestorationNetwork:

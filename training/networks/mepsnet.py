@@ -2,8 +2,8 @@
 
 Kim, Ahn and Sohn, "Restoring Spatially-Heterogeneous Distortions using Mixture of Experts
 Network", ACCV 2020; chapter 7 of the thesis. Extraction, experts side by side, attentive fusion
-and reconstruction. The 3×3 convolutions inside the experts own no kernels but a few coefficients
-each: their kernels are weighted sums of templates that all of them share.
+and reconstruction. Each 3×3 convolution inside the experts owns only a few coefficients: its kernel
+is the weighted sum of templates that all these convolutions share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from training.networks.interface import RGB_MEANS, RestorationNetwork
 
 Mix: TypeAlias = Callable[[Tensor], Tensor]
-"""Makes a kernel of coefficients."""
+"""Turns coefficients into a kernel."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class MepsnetConfig:
     """The shape of a MEPSNet.
 
     Attributes:
-        family: Tells recipes of MEPSNet from those of CARN.
+        family: Name of the family.
         extraction: Output channels of the convolutions before the experts.
         channels: Width of the experts.
-        experts: How many there are.
+        experts: Number of experts.
         srirs: Shared residual-in-residual blocks in each expert.
-        blocks: Shared residual blocks in each of those, of two convolutions each.
+        blocks: Shared residual blocks, of two convolutions, in each residual-in-residual block.
         templates: Kernels in the bank.
-        sharing: Make kernels from the bank; without it every convolution owns its kernel.
-        initial_gain: Deviation of all first kernels against He's initialization.
-        last_gain: That of the last one in each residual branch and each expert against the others:
-            the sums of dozens of blocks would else grow beyond what an optimizer recovers from.
+        sharing: Mix kernels from the bank; otherwise every convolution owns its kernel.
+        initial_gain: Standard deviation of all initial kernels, relative to He's initialization.
+        last_gain: Standard deviation of the last kernel in each residual branch and each expert,
+            relative to the others: sums over dozens of blocks grow too large at 1.
     """
 
     family: Literal["mepsnet"] = "mepsnet"
@@ -72,7 +72,7 @@ class MepsnetConfig:
 
     @property
     def groups(self) -> int:
-        """Its convolutions are plain ones."""
+        """1: no convolution is grouped."""
         return 1
 
     @property
@@ -82,7 +82,7 @@ class MepsnetConfig:
 
     @property
     def mixes_kernels(self) -> bool:
-        """True where there is a bank to mix them from."""
+        """True if kernels are mixed from the bank."""
         return self.sharing
 
     def build(self) -> Mepsnet:
@@ -116,7 +116,7 @@ class SharedConv2d(nn.Module):
 
     def __init__(self, config: MepsnetConfig, gain: float = 1.0) -> None:
         super().__init__()
-        # Coefficients of this deviation keep that of the templates.
+        # With this deviation, mixed kernels have the deviation of the templates.
         self.coefficients = nn.Parameter(torch.empty(config.templates))
         nn.init.normal_(self.coefficients, std=gain / math.sqrt(config.templates))
 
@@ -127,7 +127,7 @@ class SharedConv2d(nn.Module):
 
 
 class OwnConv2d(nn.Module):
-    """What a shared convolution is compared with: a 3×3 convolution that owns its kernel."""
+    """A 3×3 convolution that owns its kernel, for comparison with shared convolutions."""
 
     def __init__(self, config: MepsnetConfig, gain: float = 1.0) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class ResidualInResidual(nn.Module):
 
 
 class Expert(nn.Module):
-    """A path of its own from the extracted features to what it makes of them."""
+    """One of the parallel paths from the extracted features to the fusion."""
 
     def __init__(self, config: MepsnetConfig) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Expert(nn.Module):
 
 
 class AttentiveFusion(nn.Module):
-    """Weighs the channels of all experts by what they are on average over the whole picture.
+    """Weighs the channels of all experts by their averages over the whole picture.
 
     Squeeze and excitation (Hu et al., CVPR 2018) with a reduction of 2.
     """
@@ -239,14 +239,13 @@ class Mepsnet(RestorationNetwork):
     def restore_scales(self, pictures: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Restore pictures; one matrix product mixes the kernels of all shared convolutions.
 
-        One product for each, and its gradient, made up a fifth of a step on two 48×48 patches
-        (mepsnet-s).
+        A product for each convolution costs up to a fifth of a training step on small patches.
         """
         mix = self._mixed_together(self.bank) if self.bank is not None else None
         return {scale: self(picture, scale, mix) for scale, picture in pictures.items()}
 
     def expert_features(self, picture: Tensor, mix: Mix | None = None) -> list[Tensor]:
-        """Return what each expert makes of N × 3 × H × W pictures, N × C × H × W each."""
+        """Return each expert's features of N × 3 × H × W pictures, N × C × H × W each."""
         if mix is None and self.bank is not None:
             mix = self.bank.mixed
         features = self.extraction(picture - self.means)
