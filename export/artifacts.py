@@ -1,4 +1,4 @@
-"""Artifacts: each is written from its lowered form, run, and compared with its reference."""
+"""Artifacts: exported files, written from a lowered graph and compared with their reference."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from runtime.formats import FORMATS, Format
 from runtime.manifest import HD, Artifact, Measured, sha256_of, size_of
 
 Simulate = Callable[[Graph, ScaleTable, Format], Restore]
-"""Makes the reference of int8 files: from a lowered graph and its scales to restored pictures."""
+"""Makes the reference of an int8 file, from a lowered graph, its table of scales and the format."""
 
 
 def write_artifact(
     source: Source, variant: Variant, lowered: Lowered, folder: Path, table: ScaleTable | None
 ) -> Artifact:
-    """Write the file of a variant into ``folder`` and describe it; nothing is measured yet."""
+    """Write the file of a variant into ``folder`` and return its entry, without measurements."""
     path = folder / variant.file_name(source.model.name, source.scale)
     scales = table if variant.precision == "int8" else None
     written = WRITERS[variant.format](lowered.graph, path, variant, table)
@@ -65,15 +65,15 @@ def prove_artifact(
 ) -> Measured:
     """Run a file, check it against its reference and return its difference from the network.
 
-    Float files are checked against the network, int8 files against their simulation. Nothing is
-    measured of a file that cannot run here.
+    The reference is the network for float files and the simulator for int8 files. If the file
+    cannot run on this machine, nothing is measured.
 
     Raises:
-        ParityError: If it does not compute what its reference computes.
+        ParityError: If the outputs of file and reference differ by more than is allowed.
     """
     if not FORMATS[artifact.format].runs_here():
         return Measured()
-    # A file that restores tiles is proven on a picture of several: one tile says nothing.
+    # A file that restores tiles is run on a picture of several tiles; one would not test the halo.
     halo = source.graph.halo() if artifact.pooling is not None else None
     with runtime.open(folder / artifact.file) as session:
         pictures = parity_pictures(session.fixed_size, halo)
@@ -88,7 +88,7 @@ def prove_artifact(
     return Measured(max_abs_diff=difference)
 
 
-# Writers are imported when they are used: coremltools alone takes seconds.
+# Writers are imported on first use, because importing coremltools takes seconds.
 
 
 def _onnx(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None) -> Written:
@@ -116,4 +116,4 @@ WRITERS: Mapping[Format, Callable[[Graph, Path, Variant, ScaleTable | None], Wri
     "tflite": _tflite,
     "coreml": _coreml,
 }
-"""Writes a lowered graph as the file of a variant, by format; the table is that of int8 files."""
+"""The writer of each format; it reads the table of scales for int8 files only."""

@@ -1,7 +1,7 @@
 """Bundles: the files exported from one network at one scale, and their manifest.
 
-Files that are there, unchanged and made in the same way are kept, so that an interrupted export
-goes on where it stopped; every new file is run and compared with its source at once.
+Files that already exist, unchanged and made in the same way, are kept, so that an interrupted
+export goes on where it stopped; every new file is run and compared with its source at once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def bundle_of(
 ) -> Manifest:
     """Export the variants that ``folder`` does not hold yet, and prove each of them.
 
-    Of a network that pools globally every variant brings its companion, which restores tiles.
-    The manifest is written after every file: an interrupted export goes on where it stopped. A
-    file that fails its proof does not stay, and neither do those that other versions of the
-    libraries or, with ``overwrite``, other weights made.
+    If the network pools globally, every variant brings a companion file, which restores tiles. The
+    manifest is written after every file, so that an interrupted export goes on where it stopped.
+    Files that fail their proof are removed, and so are files made by other versions of the
+    libraries or, with ``overwrite``, from other weights.
 
     Args:
         source: The network.
@@ -41,14 +41,15 @@ def bundle_of(
         folder: The bundle's folder.
         table: The scales; needed for int8.
         simulate: The reference for int8 files; without it their parity is not checked.
-        overwrite: Export even what is there and valid, or of other weights.
-        announce: Told what happens, a line per file.
+        overwrite: Export again what already exists and is valid, and replace files of other
+            weights.
+        announce: Receives one line per file.
 
     Returns:
         The manifest of all files in the bundle.
 
     Raises:
-        ParityError: If a file does not compute what its source computes.
+        ParityError: If a file's output differs from its reference by more than is allowed.
         UserError: If a variant cannot be made.
     """
     if any(variant.precision == "int8" for variant in variants):

@@ -1,4 +1,4 @@
-"""The manifest of a bundle's folder, kept true to the files: what is there, proven, and current."""
+"""The manifest of a bundle, kept true to the files: which exist, are proven and are current."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def empty_manifest(source: Source) -> Manifest:
 
 
 def provenance(model: Model) -> dict[str, Any]:
-    """Return what the manifest says of the weights: the training record and the recipe."""
+    """Return the training record and the recipe of the weights, for the manifest."""
     return {**model.training, "recipe": model.recipe.model_dump(mode="json")}
 
 
@@ -49,11 +49,11 @@ def tool_versions() -> dict[str, str]:
 
 
 def existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, list[str]]:
-    """Return what a folder holds of the source, and the files of it that are outdated.
+    """Return the manifest of the source's files in a folder, and the names of outdated files.
 
     Raises:
-        UserError: If the folder holds the bundle of another model or scale or, unless that is to be
-            replaced, of other weights, or a damaged manifest.
+        UserError: If the folder holds the bundle of another model or scale or, without
+            ``overwrite``, files of other weights or a damaged manifest.
     """
     fresh = empty_manifest(source)
     try:
@@ -81,12 +81,12 @@ def existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, l
 
 
 def holds(folder: Path, file: str, table: ScaleTable | None = None) -> bool:
-    """Tell whether a bundle holds a proven file, unchanged, of today's tools and these scales.
+    """Tell whether a bundle holds a file, proven, unchanged and made by the installed libraries.
 
     Args:
         folder: The bundle.
-        file: Name in it; what restores tiles in its place counts, too.
-        table: The scales of int8 files.
+        file: Name of the file; its companion that restores tiles must be held, too.
+        table: The scales that an int8 file must be made with.
     """
     try:
         manifest = read_manifest(folder)
@@ -112,14 +112,14 @@ def is_current(
     return (
         artifact is not None
         and artifact.rewrites == rewrites
-        # Older manifests do not say it.
+        # Older manifests lack ``float_io``.
         and artifact.float_io == variant.float_io
         and _is_whole(artifact, folder, table)
     )
 
 
 def _is_whole(artifact: Artifact, folder: Path, table: ScaleTable | None) -> bool:
-    """Tell whether a file is there, proven, unchanged and from these scales."""
+    """Tell whether a file exists, proven, unchanged and made with these scales."""
     path = folder / artifact.file
     scales_sha256 = table.sha256 if table and artifact.precision == "int8" else None
     return (
@@ -131,14 +131,14 @@ def _is_whole(artifact: Artifact, folder: Path, table: ScaleTable | None) -> boo
 
 
 def _is_proven(artifact: Artifact) -> bool:
-    """Tell whether a file was compared with its source, or cannot run here to be compared."""
+    """Tell whether a file was compared with its source, or cannot run on this machine."""
     return artifact.measured.max_abs_diff is not None or not FORMATS[artifact.format].runs_here()
 
 
 def discard(manifest: Manifest, folder: Path, file: str) -> None:
     """Undo an export of ``file`` that failed: write the manifest as it was before the export.
 
-    The file stays if it is still the one that ``manifest`` proved.
+    The file stays if it is unchanged since ``manifest`` recorded its proof.
     """
     known, path = manifest.artifact(file), folder / file
     if not path.exists():
@@ -164,7 +164,7 @@ def _without_artifact(manifest: Manifest, file: str) -> Manifest:
 
 
 def with_artifact(manifest: Manifest, artifact: Artifact) -> Manifest:
-    """Return the manifest with ``artifact`` added, or replaced where its file was known."""
+    """Return the manifest with ``artifact`` added, in place of an entry of the same file."""
     others = _without_artifact(manifest, artifact.file).artifacts
     ordered = sorted([*others, artifact], key=lambda entry: entry.file)
     return dataclasses.replace(manifest, artifacts=tuple(ordered))

@@ -1,4 +1,4 @@
-"""What can go wrong between a network and its file."""
+"""The errors of capturing, rewriting and writing a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runtime.errors import UserError
 
 
 class CannotLower(UserError):
-    """A graph holds something that a rewrite or a writer cannot express; the message says what."""
+    """A graph holds an operator or attribute that a rewrite or a writer cannot express."""
 
 
 class InvalidGraph(CannotLower):
@@ -19,7 +19,7 @@ class UnsupportedOperators(CannotLower):
     """A network uses operators outside the vocabulary.
 
     Attributes:
-        operators: Every one of them as (module, operator), in the order they run.
+        operators: All unsupported (module, operator) pairs, in the order of execution.
     """
 
     def __init__(self, operators: Sequence[tuple[str, str]], known: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ class UnsupportedOperators(CannotLower):
 
 
 def _shortened(names: Sequence[str], most: int = 3) -> str:
-    """Return the distinct names, those beyond ``most`` as a number."""
+    """Return up to ``most`` distinct names and the number of further ones."""
     distinct = list(dict.fromkeys(names))
     more = [f"{len(distinct) - most} more"] if len(distinct) > most else []
     return ", ".join([*distinct[:most], *more])

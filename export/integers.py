@@ -18,20 +18,24 @@ def output_axis(node: Node) -> int:
     return 1 if node.op == "ConvTranspose" else 0
 
 
-# A channel whose weights are this much smaller than the largest of its kernel says next to nothing;
-# a scale as small as its weights would leave no int32 that holds its bias.
+# Relative to the largest weight of a kernel: channels whose weights are all smaller hardly matter,
+# and with a scale as small as such weights the bias would not fit int32.
 _SMALLEST_CHANNEL = 1e-4
 
 
 def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
-    """Return one scale per output channel, so that the largest weight becomes ±127.
+    """Return one scale per output channel, with which the channel's largest weight becomes ±127.
 
-    Channels with hardly any weights beside the others', or none, take a larger scale, so that their
-    biases fit.
+    Channels whose weights are all zero, or tiny beside those of other channels, get a larger scale,
+    so that their biases fit int32.
+
+    Args:
+        kernel: As ``Graph.constants`` holds it.
+        axis: The axis of output channels.
     """
     others = tuple(index for index in range(kernel.ndim) if index != axis)
     largest = np.abs(kernel).max(axis=others)
-    # Below that, scales would not be normal float32 numbers any more.
+    # Below 1e-30 scales would not be normal float32 numbers.
     most = largest.max() if largest.max() > 1e-30 else 1.0
     chosen = np.where(largest > 0, np.maximum(largest, _SMALLEST_CHANNEL * most), most)
     scales: NDArray[np.float32] = (chosen / 127).astype(np.float32)
@@ -39,21 +43,21 @@ def weight_scales(kernel: Array, axis: int = 0) -> NDArray[np.float32]:
 
 
 def quantized_weight(kernel: Array, axis: int = 0) -> NDArray[np.int8]:
-    """Return the int8 kernel that belongs to ``weight_scales``."""
+    """Return the kernel as int8 multiples of ``weight_scales``, in [−127, 127]."""
     shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]
     scaled: Array = kernel / weight_scales(kernel, axis).reshape(shape)
     return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
 
 
 def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[np.float64]:
-    """Return the scales of a bias: those of the weights times that of the input."""
+    """Return one scale per element of a bias: the weight scale times the scale of the input."""
     return weight_scales(kernel, axis).astype(np.float64) * source.scale
 
 
 def quantized_bias(
     bias: Array, kernel: Array, source: Quantization, axis: int = 0
 ) -> NDArray[np.int32]:
-    """Return the int32 bias, saturated where it fits no 32 bits."""
+    """Return the bias as int32 multiples of ``bias_scales``, saturated."""
     limit = 2.0**31 - 1
     rounded = np.rint(bias / bias_scales(kernel, source, axis))
     return np.clip(rounded, -limit, limit).astype(np.int32)

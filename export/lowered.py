@@ -18,13 +18,13 @@ from runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a file is written from.
+    """A graph ready to be written.
 
     Attributes:
-        graph: The graph it holds.
+        graph: The graph that the file holds.
         rewrites: Names of the rewrites that made ``graph``, in order, for the manifest.
-        whole: Where ``graph`` is cut to restore tiles: the same lowered graph before the cut, for
-            the reference of the file's parity. Otherwise ``graph``.
+        whole: The lowered graph without the cut at its pooling, which is the reference in the
+            parity check; equal to ``graph`` unless the variant restores tiles.
     """
 
     graph: Graph
@@ -41,8 +41,8 @@ def lower_for(source: Source, variant: Variant, table: ScaleTable | None = None)
         table: The scales; needed for int8.
 
     Raises:
-        UserError: If the profile is unknown or for another format, or the table is missing or of
-            other weights.
+        UserError: If the profile is unknown or for another format, or the table is missing or made
+            for other weights.
     """
     target = variant.target
     cut = [partial(cut_at_pooling)] if variant.tiled else []
@@ -63,10 +63,10 @@ def lower_for(source: Source, variant: Variant, table: ScaleTable | None = None)
 
 
 def own_table(source: Source, table: ScaleTable | None) -> ScaleTable:
-    """Return ``table`` if it is one of the source's weights.
+    """Return ``table`` if it was made for the weights and the scale of ``source``.
 
     Raises:
-        UserError: If it is not.
+        UserError: If the table is missing or made for other weights or another scale.
     """
     if table is None:
         raise UserError(

@@ -16,14 +16,14 @@ class Node:
     """One operation.
 
     Attributes:
-        op: Its operator, a key of ``OPERATORS``.
-        name: The module of the network it comes from, for messages.
-        inputs: Names of values or constants.
-        outputs: Names of the values it makes.
+        op: The operator, a key of ``OPERATORS``.
+        name: The network's module that the node comes from, for messages.
+        inputs: Names of the activations and constants that it reads.
+        outputs: Names of the values that it makes.
         attributes: As ``OPERATORS`` lists them.
 
     Raises:
-        CannotLower: If there is no such operator, or its attributes have other names or types.
+        CannotLower: If the operator is unknown, or its attributes have other names or types.
     """
 
     op: str
@@ -53,7 +53,7 @@ class Node:
 
     @property
     def operator(self) -> Operator:
-        """What its operator is."""
+        """The entry of the operator in ``OPERATORS``."""
         return OPERATORS[self.op]
 
     @property

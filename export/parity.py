@@ -15,7 +15,7 @@ from runtime.session import Session
 from runtime.tiling import restore_tiled
 
 Restore = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From a picture, H × W × 3 in [0, 1], to the restored one, clamped or not."""
+"""From a picture, H × W × 3 in [0, 1], to the restored picture, clamped or not."""
 
 TOLERANCE: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-3, "int8": 2.01 / 255}
 """Largest difference allowed: floats from the network, int8 from its simulation (2 quanta)."""
@@ -28,12 +28,12 @@ _TILE = 16
 
 
 class ParityError(UserError):
-    """A file does not compute what its source computes.
+    """A file's output differs from its reference by more than is allowed.
 
     Attributes:
         file: Name of the file.
-        difference: Largest difference from its reference.
-        allowed: The largest that it may have.
+        difference: Largest absolute difference found, in [0, 1].
+        allowed: Largest absolute difference allowed.
     """
 
     def __init__(self, file: str, difference: float, allowed: float) -> None:
@@ -47,11 +47,11 @@ class ParityError(UserError):
 def parity_pictures(
     fixed_size: tuple[int, int] | None = None, halo: int | None = None
 ) -> list[NDArray[np.float32]]:
-    """Return seeded pictures: smooth colours with noise.
+    """Return seeded pictures of smooth colours with noise, H × W × 3 float32 in [0, 1].
 
     Args:
-        fixed_size: The only size a file takes; None for several odd ones.
-        halo: Of a file that is to be proven in tiles: the picture is larger than one of them.
+        fixed_size: The only height and width that a file takes; None for several odd sizes.
+        halo: The halo of a file that is run in tiles, for one picture larger than a tile; or None.
     """
     random = np.random.default_rng(7)
     pictures = []
@@ -79,7 +79,7 @@ def restore_with(module: nn.Module) -> Restore:
 
 
 def in_tiles(session: Session) -> Restore:
-    """Return a function that restores one picture with a file in tiles."""
+    """Return a function that restores one picture tile by tile."""
     tile = None if session.fixed_size else _TILE
     return lambda picture: restore_tiled(session, picture, tile)
 
@@ -95,13 +95,13 @@ def largest_difference(
 
 
 def check_parity(name: str, kind: Format, precision: Precision, difference: float) -> None:
-    """Raise if ``difference`` is above what a file of this format and precision may have.
+    """Compare a file's difference from its reference with the tolerance of format and precision.
 
     Raises:
-        ParityError: With the difference found and the one allowed.
+        ParityError: If ``difference`` is larger than the tolerance, or not a number.
     """
     coreml_int8 = (kind, precision) == ("coreml", "int8")
     allowed = COREML_INT8_TOLERANCE if coreml_int8 else TOLERANCE[precision]
-    # Written so that a difference that is not a number fails.
+    # ``difference > allowed`` would be false for NaN.
     if not difference <= allowed:
         raise ParityError(name, difference, allowed)

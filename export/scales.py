@@ -1,7 +1,7 @@
 """The one table of scales, and its file.
 
-Quantization is decided once, by ``quantize``; the simulator and the writers all take their numbers
-from here and from ``export.integers``, so that they cannot disagree. Activations are 8-bit with one
+Quantization is decided once, by ``quantize``; the simulator and all writers take their numbers from
+the table and from ``export.integers``, so that they cannot disagree. Activations are 8-bit with one
 scale and zero point per tensor.
 """
 
@@ -20,11 +20,11 @@ from runtime.manifest import Calibration
 from runtime.records import read_record, to_text, write_record
 
 SCHEMA = 2
-"""Version of a table's file; version 1 knew kernels by what rewrites called them."""
+"""Version of the file. Kernels are named as in the captured graph; in version 1, as in rewrites."""
 
 _SMALLEST_SPAN = 1e-5
-"""Of activations that say something. Those of dead channels are zero at any scale, while runtimes
-refuse scales that are next to nothing, and float16 rounds them to it."""
+"""Ranges narrower than this count as dead and get a span of 1.0; runtimes reject scales near zero,
+and float16 rounds them to zero."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Quantization:
 
     Attributes:
         scale: Size of one quantum.
-        zero_point: The int8 value of real zero, in [−128, 127]. As uint8 it is 128 more.
+        zero_point: The int8 value of real zero, in [−128, 127]; in uint8 it is 128 more.
     """
 
     scale: float
@@ -41,7 +41,10 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf or not -128 <= self.zero_point <= 127:
-            raise ValueError(f"scale {self.scale} and zero point {self.zero_point} fit no 8 bits")
+            raise ValueError(
+                f"scale {self.scale} and zero point {self.zero_point} found; expected a positive "
+                "scale and a zero point in [-128, 127]"
+            )
 
     @classmethod
     def of_range(cls, low: float, high: float) -> Quantization:
@@ -53,15 +56,15 @@ class Quantization:
 
 
 PIXELS = Quantization(float(np.float32(1 / 255)), -128)
-"""Of the picture and the restored picture: one quantum is one of the 256 levels of a pixel."""
+"""The quantization of the picture and the restored picture: one quantum is one pixel level."""
 
 
 SIGMOID = Quantization(1 / 256, -128)
-"""Of a sigmoid's result: what TFLite's int8 LOGISTIC returns, always."""
+"""The quantization of a sigmoid's output, because TFLite's int8 LOGISTIC has no other."""
 
 
 Gain = float | tuple[float, ...]
-"""Of all channels of an activation, or of each."""
+"""The factor of an activation: one for all channels, or one per channel."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,20 @@ class ScaleTable:
 
     Attributes:
         model: Model the table was made for.
-        scale: Its upscaling factor.
-        weights_sha256: Of the weights it was made for.
-        method: How ranges were chosen, for people.
-        activations: By activation; input and output are always ``PIXELS``.
+        scale: The model's upscaling factor.
+        weights_sha256: SHA-256 of the weights the table was made for.
+        method: How ranges were chosen, for people to read.
+        activations: The quantization of each activation; input and output are always ``PIXELS``.
         requantized: Inputs of concatenations that change their scale, as (value, Concat output)
             pairs; concatenations that are not named share one scale with all their inputs.
-        calibration: The pictures behind the numbers.
-        gains: By what activations are multiplied, where that is not 1, one factor for all channels
-            or one for each (see ``export.rewrites.gains``); their scales are those after it.
-        roundings: By kernel, which of its weights are rounded up and which down, one text for each
-            form that it has in the int8 form of the network, as a rule one (see
+        calibration: The calibration pictures.
+        gains: The factor of each activation whose factor is not 1 (see ``export.rewrites.gains``);
+            ``activations`` holds the scales after the multiplication.
+        roundings: By kernel, which of its weights are rounded up and which down: one text per form
+            of the kernel in the int8 form of the network, usually one (see
             ``export.rewrites.roundings``). Weights of other kernels go to the nearest integer.
-        corrections: By the output of a convolution, what is added to its bias, per output channel
-            (see ``quantize.bias_correction``).
+        corrections: By the output of a convolution, the values added to its bias, one per output
+            channel (see ``quantize.bias_correction``).
     """
 
     model: str
@@ -106,7 +109,7 @@ class ScaleTable:
         """Return the quantization of an activation by its name in the captured graph.
 
         Raises:
-            UserError: If the table does not cover it.
+            UserError: If the table does not cover the activation.
         """
         found = self.activations.get(value)
         if found is None:

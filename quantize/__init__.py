@@ -14,7 +14,7 @@ SCALES_FOLDER = Path(__file__).parent / "scales"
 
 
 def scales_path(model: str, scale: int) -> Path:
-    """Return where the table of a shipped model lies, whether or not it exists."""
+    """Return the path of a shipped model's table, whether or not the file exists."""
     from training.catalogue import file_stem
 
     return SCALES_FOLDER / f"{file_stem(model, scale)}.json"
@@ -24,7 +24,7 @@ def load_scales(model: str, scale: int) -> ScaleTable:
     """Read the table of scales that ships with a model.
 
     Raises:
-        UserError: If none ships or it is damaged.
+        UserError: If no table ships with the model, or the table is damaged.
     """
     from export.scales import read_scale_table
 

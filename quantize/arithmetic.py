@@ -1,7 +1,8 @@
-"""What runtimes make of sums of two quantized activations, and of changes of scale.
+"""How runtimes add two quantized activations, and how they change the scale of an activation.
 
-Neither has an exact form in integers; each runtime has its own. Sums lie within a quantum of each
-other, ties aside they are the same. XNNPACK changes scales by multipliers of eight bits.
+Neither operation is exact in integers, and each runtime approximates it in its own way. The sums of
+two runtimes differ by at most one quantum, and only near ties. XNNPACK changes scales with 8-bit
+multipliers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from export.scales import Quantization
 from runtime.formats import Format
 
 Addition = Callable[[Sequence[Tensor], Sequence[Quantization], Quantization], Tensor]
-"""From two addends, real numbers that 8 bits hold, and their quantizations to their sum, which is
-to be rounded to the third."""
+"""Adds two activations: from the addends (real numbers that 8 bits hold), their two quantizations
+and the quantization of the result to the sum, which the caller rounds to that quantization."""
 
 Requantization = Callable[[Tensor, Quantization, Quantization], Tensor]
-"""From a value, real numbers that 8 bits hold, its quantization and the one it gets, to what is to
-be rounded to the latter."""
+"""Changes the scale of an activation: from its values (real numbers that 8 bits hold), their
+quantization and the new quantization to the values that the caller rounds to the new one."""
 
 
 def exact_sum(
@@ -36,9 +37,9 @@ def exact_sum(
 def onnx_runtime_sum(
     addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
 ) -> Tensor:
-    """Add as ONNX Runtime's QLinearAdd does on x86: float32, fused, zero points included.
+    """Add as ONNX Runtime's QLinearAdd does on x86: in float32, with fused multiply-adds.
 
-    A tie goes to the even one of the unsigned integers that the file holds.
+    Zero points are part of the sum, so that ties go to the even uint8 value.
     """
     zero, *zeros = (one.zero_point + 128 for one in (target, *sources))
     ratios = [float(ratio) for ratio in _ratios(sources, target)]
@@ -56,7 +57,7 @@ def onnx_runtime_sum(
 def xnnpack_sum(
     addends: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
 ) -> Tensor:
-    """Add as XNNPACK, TFLite's kernels on CPUs, does: multipliers of 21 bits, halves go up."""
+    """Add as XNNPACK, TFLite's CPU kernels, does: with 21-bit multipliers, halves rounded up."""
     ratios = _ratios(sources, target)
     unit = 2.0 ** (int(np.frexp(ratios.max())[1]) - 21)
     first, second = (
@@ -72,10 +73,10 @@ def exact_requantization(value: Tensor, source: Quantization, target: Quantizati
 
 
 def xnnpack_requantization(value: Tensor, source: Quantization, target: Quantization) -> Tensor:
-    """Change a scale as XNNPACK does: by whole 256ths, halves go up.
+    """Change a scale as XNNPACK does: by a ratio in whole 256ths, halves rounded up.
 
-    A ratio of 0.135 becomes 35/256, 1.3 % more. LiteRT's own kernels, to which ratios go that
-    XNNPACK does not take, are exact but for ties.
+    XNNPACK takes ratios in [1/256, 128]. Other ratios go to LiteRT's own kernels, which are exact
+    except for ties.
     """
     (ratio,) = _ratios([source], target)
     if not 2.0**-8 <= ratio <= 2.0**7:
@@ -86,7 +87,7 @@ def xnnpack_requantization(value: Tensor, source: Quantization, target: Quantiza
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a runtime makes of ``Add`` and ``Requantize`` nodes."""
+    """How a runtime computes ``Add`` and ``Requantize`` nodes."""
 
     add: Addition = exact_sum
     requantize: Requantization = exact_requantization
@@ -97,7 +98,7 @@ ARITHMETIC: Mapping[Format, Arithmetic] = {
     "onnx": Arithmetic(onnx_runtime_sum),
     "tflite": Arithmetic(xnnpack_sum, xnnpack_requantization),
 }
-"""Of the formats whose runtimes are not exact; that of any other is ``EXACT``."""
+"""The arithmetic of formats whose runtimes are not exact; other formats have ``EXACT``."""
 
 
 def _ratios(sources: Sequence[Quantization], target: Quantization) -> NDArray[np.float32]:

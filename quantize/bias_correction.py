@@ -1,11 +1,11 @@
-"""Bias correction: taking back the shift that int8 gives to the mean of every channel.
+"""Bias correction: subtracting from biases the shift that int8 causes in the mean of each channel.
 
-Rounded weights and clipped activations move the mean of what a convolution returns, and the network
-carries that on. The shift is measured on calibration pictures and subtracted from the bias, from
-the first convolution to the last, so that each makes up for what those before it left over
-(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.2, with measured means). Where a ReLU follows, only pixels count that it lets through:
-what it stops may be off by anything.
+Rounded weights and clipped activations shift the mean of a convolution's output, and later layers
+carry the shift on. The shift is measured on calibration pictures and subtracted from the bias, from
+the first convolution to the last, so that each correction includes the shifts that remain from
+earlier layers (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", ICCV 2019, section 4.2, with measured means). Where a ReLU follows, only pixels with
+positive values count: the ReLU discards the errors of all others.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from export.rewrites.roundings import with_roundings
 from export.scales import ScaleTable
 from quantize.simulator import CONVOLUTIONS, Simulator, rounded
 
-# More, or larger ones, change nothing: a channel has thousands of values in each.
+# Enough for a mean: each channel of a picture has thousands of values.
 _PICTURES, _SIDE = 16, 64
 
 
 def bias_corrections(
     graph: Graph, table: ScaleTable, images: Sequence[Tensor]
 ) -> Mapping[str, tuple[float, ...]]:
-    """Return what to add to the biases of a graph, so that int8 keeps the mean of every channel.
+    """Return the corrections of biases with which int8 keeps the mean of every channel.
 
     Args:
-        graph: Of ``export.rewrites.gains.with_gains``.
+        graph: The result of ``export.rewrites.gains.with_gains``.
         table: The scales and roundings.
-        images: Pictures, 1 × 3 × H × W in [0, 1]. The first sixteen go through each layer together,
-            cut to 64×64 pixels or the size of the smallest.
+        images: Pictures, 1 × 3 × H × W in [0, 1]. The first sixteen are used, as one batch, cropped
+            to 64×64 pixels or to the size of the smallest.
 
     Returns:
         As ``ScaleTable.corrections``.
     """
     pictures = _stacked(images[:_PICTURES])
-    # A kernel that a rewrite made up is exact in int8.
+    # Kernels that a rewrite made up are exact in int8 and need no correction.
     corrected = {
         node.output
         for node in graph.nodes

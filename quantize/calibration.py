@@ -1,7 +1,7 @@
-"""Calibration pictures: what an int8 network's ranges are measured on.
+"""Calibration pictures: the pictures on which the ranges of an int8 network are measured.
 
-They come from a folder the caller names, else from the training pictures, else from the photographs
-inside the installed scikit-image; nothing is downloaded.
+They come from a folder that the caller names, else from the training pictures, else from the
+photographs inside the installed scikit-image; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.degradations.degradation import version_random
 from training.tasks import Task
 
 COUNT = 48
-"""Crops, and at most as many pictures."""
+"""Number of crops, and the largest number of pictures."""
 
 _SMALLEST_CROP = 8
 _DEGRADATION_SEED = 48
@@ -48,13 +48,13 @@ def calibration_pictures(
     """Choose pictures to calibrate on.
 
     Args:
-        folder: Where to take them from; None for the training pictures of ``RESLITE_DATA``, or
-            else those inside scikit-image.
+        folder: A folder of pictures; None for the training pictures of ``RESLITE_DATA``, or else
+            the photographs inside scikit-image.
         count: How many at most.
         seed: The same seed chooses the same pictures of a folder.
 
     Raises:
-        UserError: If there are none.
+        UserError: If no pictures are found.
     """
     if folder is None:
         data = data_folder()
@@ -68,7 +68,7 @@ def scikit_image_pictures() -> list[Path]:
     """Return the photographs that ship inside scikit-image.
 
     Raises:
-        UserError: If it is not installed.
+        UserError: If scikit-image is not installed.
     """
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
@@ -92,10 +92,11 @@ def calibration_crops(
 
     Args:
         paths: High-resolution pictures.
-        task: What the network undoes.
+        task: The network's task, which brings the degradation.
         scale: Reduction factor.
         count: How many crops.
-        size: Their side in low-resolution pixels, smaller where a picture is; None for the task's.
+        size: Side of a crop in low-resolution pixels, less where a picture is smaller; None for
+            the task's ``calibration_crop``.
         seed: The same seed cuts the same crops.
 
     Returns:
@@ -107,7 +108,7 @@ def calibration_crops(
     random = np.random.default_rng(seed)
     size = size or task.calibration_crop
     crops: list[Picture | None] = [None] * count
-    # Picture by picture, so that each is decoded once and one is in memory at a time.
+    # Picture by picture, so that each is decoded once and only one is in memory.
     for first, path in enumerate(paths[:count]):
         picture = read_rgb(path)
         for index in range(first, count, len(paths)):
@@ -116,7 +117,7 @@ def calibration_crops(
 
 
 def calibration_record(paths: Sequence[Path]) -> Calibration:
-    """Return what tables and manifests say of the pictures: names and a hash of the contents."""
+    """Return the record of the pictures in tables and manifests: names and a hash of contents."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(sha256_of(path)))

@@ -1,11 +1,11 @@
-"""By which powers of two to multiply the channels of an activation, so that all reach as far.
+"""Equalization: powers of two that give the channels of an activation similar magnitudes.
 
-An activation has one scale, that of the channel which reaches farthest. In the first layers of
-``mepsnet-s`` four or five channels of 64 carry the picture, at an eighth to a third of the range.
-Multiplied to the reach of the farthest they are rounded as much more finely, and the kernels that
-read them are divided (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction", ICCV 2019, section 4.1; there weights share a scale, too). That can make those kernels
-uneven, and their weights coarser, so that it is for activations whose rounding shows.
+All channels share one scale, set by the channel with the largest magnitude, so that channels of
+small magnitude are rounded coarsely. A channel multiplied by a power of two is rounded more finely,
+and the kernels that read it are divided by the same factor (Nagel et al., "Data-Free Quantization
+Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1, where weights share one
+scale as well). The division makes kernels uneven and their rounding coarser, so that only
+activations whose rounding has much effect on the output are equalized.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from quantize.sensitivity import effect_of_noise
 
 _PICTURES = 16
 _SIDE = 64
-_WORTH_EQUALIZING = 0.1  # of the noise that rounding all activations makes
+_WORTH_EQUALIZING = 0.1  # share of the noise that rounding all activations makes
 _MOST = 4
-"""The greatest exponent: channels that hardly reach anywhere say hardly anything."""
+"""The largest exponent, because channels of tiny magnitude hardly matter to the output."""
 _CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {"Conv"}
 
 
 def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[float, ...]]:
-    """Return a factor for each channel of the activations whose rounding shows most.
+    """Return a factor for each channel of the activations whose rounding matters most.
 
     Args:
         graph: Lowered for int8.
         images: Pictures, 1 × 3 × H × W in [0, 1], float64.
 
     Returns:
-        The factors by the name of the activation in the captured graph.
+        The factors, one per channel, by the name of the activation in the captured graph.
     """
     effects = effect_of_noise(graph, [one[:, :, :_SIDE, :_SIDE] for one in images[:_PICTURES]])
     reaches = _reaches(graph, images)
@@ -55,13 +55,13 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
 
 
 def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
-    """Choose powers of two that bring all channels within an octave of one another.
+    """Choose powers of two that bring the magnitudes of all channels within one octave.
 
-    Where that octave begins, the channels decide whose rounding shows.
+    Of eight possible octaves the one with the least rounding noise at the output is taken.
 
     Args:
-        reach: The greatest magnitude in each channel.
-        effect: What noise of variance 1 on each channel adds to the output.
+        reach: The largest magnitude in each channel.
+        effect: As ``effect_of_noise`` returns it for the activation.
     """
     alive = reach > 0
 
@@ -84,7 +84,7 @@ def _is_between_convolutions(graph: Graph, members: Sequence[str]) -> bool:
 
 
 def _reaches(graph: Graph, images: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return the greatest magnitude in each channel of the activations that a file holds."""
+    """Return the largest magnitude in each channel of the activations that a file holds."""
     found: dict[str, Tensor] = {}
 
     def look(name: str, value: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""By which powers of two to multiply activations, so that what shares a scale reaches as far.
+"""Gains: powers of two that give activations which share a scale similar magnitudes.
 
-A cascade concatenates its input with the outputs of all its stages, and the scale that they share
-is that of the output which reaches farthest, though the input, finer and read by every stage, is
-what rounding hurts most. Multiplied to the reach of the input, outputs share its scale at no cost.
+A cascade concatenates its input with the outputs of all its stages, and they share the scale of the
+output with the largest magnitude. The input has a smaller magnitude, and every stage reads it, so
+that rounding it coarsely costs most. Outputs multiplied to the input's magnitude share its finer
+scale, and the multiplication is exact.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from quantize.observers import Observer, Summary
 from quantize.scale_classes import connected, rectified
 
 _HOMOGENEOUS = operators_with(Trait.HOMOGENEOUS)
-"""Operators whose results are multiplied by what their operands are."""
+"""Operators whose results are multiplied by the factor that multiplies their operands."""
 _MOST = 8
-"""The greatest exponent."""
+"""The largest exponent."""
 
 
 def choose_gains(
@@ -29,17 +30,17 @@ def choose_gains(
     summaries: Mapping[str, Summary],
     observer: Observer,
 ) -> dict[str, float]:
-    """Return the factors of activations, those of 1 left out.
+    """Return the factors of activations, by their names in the captured graph; 1 is left out.
 
     Args:
         graph: Lowered for int8.
-        classes: Activations that share a scale, together, by their names in the captured graph.
+        classes: Groups of activations that share a scale, by their names in the captured graph.
         summaries: As ``quantize.observers.observe`` returns them.
         observer: Chooses the range of an activation.
     """
     groups = gain_groups(graph)
     leaders = {graph.origin(value): members[0] for members in groups for value in members}
-    # A concatenation is its inputs, and what only a Relu reads may be clipped.
+    # A concatenation has no values of its own; an activation that only a Relu reads may be clipped.
     joined = {graph.origin(node.output) for node in graph.nodes if node.op == "Concat"}
     made = joined | rectified(graph).keys()
     factors = {graph.input: 1.0}
@@ -53,7 +54,8 @@ def choose_gains(
             * max(map(abs, observer(reduce(Summary.merged, found))))
             for leader, found in parts.items()
         }
-        # What comes first gives the measure, for the most layers read it, or what is decided.
+        # All are matched to a group whose factor is already decided, or else to the first group,
+        # which most layers read.
         decided = [reach for leader, reach in reaches.items() if leader in factors]
         measure = next(iter(decided or reaches.values()), 0.0)
         for leader, reach in reaches.items():
@@ -71,7 +73,7 @@ def choose_gains(
 def scaled_summaries(
     graph: Graph, summaries: Mapping[str, Summary], gains: Mapping[str, float]
 ) -> dict[str, Summary]:
-    """Return the summaries of the activations of a graph with gains."""
+    """Return the summaries that the activations of ``graph`` have after multiplication by gains."""
     scaled = {name: one.scaled(gains.get(name, 1.0)) for name, one in summaries.items()}
     for node in graph.nodes:
         if node.op == "Concat":
@@ -81,9 +83,9 @@ def scaled_summaries(
 
 
 def gain_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """Return the activations of a graph, those together that must have the same factor.
+    """Return the activations of a graph in groups that must have equal factors.
 
-    The first group begins with the picture: its factor is 1.
+    The first group begins with the picture; its factor is 1.
     """
     values = [graph.input, *(value for node in graph.activations() for value in node.outputs)]
     return connected(values, _ties(graph))
@@ -95,7 +97,7 @@ def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.activations():
         values = [name for name in node.inputs if not graph.is_constant(name)]
         if node.op == "Conv":
-            # A rewrite's own copy of the picture, with a kernel it made up, stays what it is.
+            # A kernel that a rewrite made up copies the picture, whose factor is 1.
             if not graph.is_captured(graph.origin(node.inputs[1])):
                 yield graph.input, node.output
             for constant in node.inputs[1:]:
@@ -114,7 +116,7 @@ def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _same_convolution(graph: Graph, one: Node, other: Node) -> Iterator[tuple[str, str]]:
-    """Tie what two convolutions of the same constants read, and what they make."""
+    """Tie the inputs of two convolutions with the same constants, and tie their outputs."""
     yield one.output, other.output
     for node in (one, other):
         producer = graph.producer(node.inputs[0])

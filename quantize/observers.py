@@ -22,7 +22,8 @@ from export.scales import Quantization
 from runtime.errors import UserError
 
 BINS = 8192
-"""On each side of zero. At least half of them cover the larger extreme: 16 and more a quantum."""
+"""Bins on each side of zero. At least half of them lie within the larger extreme, so that a quantum
+has 16 bins or more."""
 
 Range = tuple[float, float]
 """The lowest and the highest real value that 8 bits should express."""
@@ -30,12 +31,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Summary:
-    """What is kept of the values of one activation.
+    """The extremes and the histogram of the values of one activation.
 
     Attributes:
-        low: The least.
-        high: The greatest.
-        reach: A power of two above the size of both; the histogram spans [−reach, reach].
+        low: The least value.
+        high: The greatest value.
+        reach: A power of two above both magnitudes; the histogram spans [−reach, reach].
         counts: How many values lie in each of the 2 · ``BINS`` equal bins.
     """
 
@@ -57,17 +58,17 @@ class Summary:
             raise UserError(
                 "the network's activations are not finite; its weights are damaged, train it again"
             )
-        # Zeros alone must not set the width of the bins for what follows.
+        # An all-zero tensor gets the narrowest bins, for it must not widen those of later tensors.
         reach = 2.0 ** math.frexp(max(largest, 1e-30))[1]
         counts = torch.histc(values.float(), 2 * BINS, -reach, reach)
         return cls(low, high, reach, counts.to(torch.int64).numpy())
 
     def scaled(self, factor: float) -> Summary:
-        """Return the summary of the values times a power of two."""
+        """Return the summary of the values multiplied by ``factor``, a power of two."""
         return Summary(self.low * factor, self.high * factor, self.reach * factor, self.counts)
 
     def merged(self, other: Summary) -> Summary:
-        """Return the summary of the values of both."""
+        """Return the summary of the values of both summaries."""
         reach = max(self.reach, other.reach)
         counts = self._counts_within(reach) + other._counts_within(reach)
         return Summary(min(self.low, other.low), max(self.high, other.high), reach, counts)
@@ -86,7 +87,7 @@ class Summary:
 
         Args:
             quantization: The 8-bit form.
-            clipping: How many times the error of a value counts that is out of range.
+            clipping: Weight of the squared error of values out of range.
         """
         (filled,) = np.nonzero(self.counts)
         values = np.clip(((filled + 0.5) / BINS - 1) * self.reach, self.low, self.high)
@@ -97,7 +98,7 @@ class Summary:
         return float(np.average(errors, weights=self.counts[filled]))
 
     def _counts_within(self, reach: float) -> NDArray[np.int64]:
-        """Return the counts in bins that span [−reach, reach], at least as wide as its own."""
+        """Return the counts in bins that span [−reach, reach]; ``reach`` is not below its own."""
         narrower = int(min(reach / self.reach, 2 * BINS))
         bins = BINS + (np.arange(2 * BINS) - BINS) // narrower
         return np.bincount(bins, self.counts, 2 * BINS).astype(np.int64)
@@ -120,8 +121,8 @@ def percentile_range(summary: Summary, percent: float = 99.99) -> Range:
 def least_squares_range(summary: Summary, clipping: float = 1.0) -> Range:
     """Return the range, at most the full one, with the least mean squared quantization error.
 
-    The two ends are shrunk in turn, each to the best of forty fractions of its extreme. Errors of
-    values out of range count ``clipping`` times.
+    The two ends are shrunk in turn, each to the best of forty fractions of its extreme. Squared
+    errors of values out of range are multiplied by ``clipping``.
     """
     low, high = summary.low, summary.high
     fractions = np.linspace(1, 0.025, 40)
@@ -151,14 +152,17 @@ def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
         crops: Pictures, N × 3 × H × W in [0, 1], one after the other.
 
     Returns:
-        A summary of every activation that an int8 file holds, by its name in the captured graph.
+        A summary of each activation that an int8 file holds, by its name in the captured graph.
+
+    Raises:
+        UserError: If an activation is not finite.
     """
     summaries: dict[str, Summary] = {}
     names = graph.names
 
     def record(name: str, value: Tensor) -> Tensor:
         captured = graph.origin(name)
-        # What a rewrite added is observed only where the activation that it stands for is gone.
+        # An added activation is observed only if the captured one that it stands for is gone.
         if name == captured or captured not in names:
             summary, known = Summary.of(value), summaries.get(captured)
             summaries[captured] = summary if known is None else known.merged(summary)

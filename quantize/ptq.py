@@ -49,9 +49,9 @@ from runtime.errors import UserError
 from runtime.manifest import Calibration
 from training.data.pictures import Picture
 
-_WORTH_REQUANTIZING = 0.005  # dB; less does not pay for the time that requantizing takes
-_TYPICAL_PSNR = 32.0  # dB; of super-resolution ×4, at which noise is translated into a loss
-_LARGEST_BIAS = 2.0**28  # an eighth of int32: accumulators and rewritten kernels need room, too
+_WORTH_REQUANTIZING = 0.005  # dB; a smaller gain is not worth the run time of requantizing
+_TYPICAL_PSNR = 32.0  # dB; super-resolution ×4, the level at which noise is converted to a loss
+_LARGEST_BIAS = 2.0**28  # an eighth of int32; accumulators and rewritten kernels need the rest
 
 
 def find_scales(
@@ -104,16 +104,16 @@ def quantize_network(
         crops: Low-resolution calibration crops, H × W × 3 uint8.
         model: Name of the model, for the table.
         scale: Its upscaling factor.
-        weights_sha256: Of its weights.
-        calibration: The pictures behind the crops.
+        weights_sha256: SHA-256 of its weights.
+        calibration: The pictures that the crops come from.
         method: How the range of an activation is chosen.
         concatenations: ``tied`` or ``requantized`` (see ``scale_classes``), or ``measured``:
-            tied, unless requantizing makes the output better by more than 0.005 dB.
+            tied, unless requantizing improves the output by more than 0.005 dB.
         progress: Show a progress bar.
 
     Raises:
         CannotLower: If the graph has no int8 form.
-        UserError: If there are no crops, or no such method.
+        UserError: If there are no crops or the method is unknown.
     """
     if method not in get_args(Method):
         raise UserError(f"{method}: no such method; choose one of {', '.join(get_args(Method))}")
@@ -122,9 +122,9 @@ def quantize_network(
     lowered = lower(graph, QUANTIZED_FORM)
     check_constants(lowered)
     images = [as_image(crop) for crop in crops]
-    # In float64, so that the number of threads does not decide a table's digits.
+    # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    # Of CARN-M, equalizing every layer nearly doubled the noise (docs/lab/quantization.md).
+    # With measured ranges only: equalizing CARN-M increases its noise (docs/lab/quantization.md).
     by_channel = channel_gains(lowered, exact) if method == "measured" else {}
     even = with_gains(lowered, by_channel)
     summaries = observe(even, tqdm(exact, "observing", disable=None if progress else True))
@@ -160,7 +160,7 @@ def quantize_network(
     if concatenations != "measured":
         table = table_with(concatenations)
     elif tied == requantized:
-        table = table_with("tied")  # Nothing to choose, so nothing is measured twice.
+        table = table_with("tied")  # Both choices are the same; there is nothing to measure.
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
     scaled = with_gains(lowered, table.gains)
@@ -175,10 +175,10 @@ def _cheaper(
     images: Sequence[Tensor],
     progress: bool,
 ) -> ScaleTable:
-    """Return the tied table, unless requantizing pays for the time that it takes.
+    """Return the tied table, unless requantizing improves the output enough for its run time.
 
-    What counts is the file that loses more, ONNX or TFLite: that one runtime rounds luckily is no
-    reason.
+    The larger loss of the ONNX and the TFLite file counts, so that a lucky rounding of one runtime
+    does not decide.
     """
 
     def loss(table: ScaleTable, name: str) -> float:
@@ -203,13 +203,13 @@ def output_error(
     images: Iterable[Tensor],
     arithmetic: Arithmetic = EXACT,
 ) -> float:
-    """Return the mean squared difference that int8 makes to the output, clamped to [0, 1].
+    """Return the mean squared error of the int8 output, clamped to [0, 1].
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``.
         table: The scales and gains; its roundings and corrections are not applied.
         images: 1 × 3 × H × W in [0, 1].
-        arithmetic: Of the runtime.
+        arithmetic: The arithmetic of the runtime.
     """
     graph = with_gains(graph, table.gains)
     simulator = Simulator(with_requantization(graph, table), table, arithmetic=arithmetic)
@@ -222,7 +222,7 @@ def output_error(
 
 
 def estimated_loss(error: float) -> float:
-    """Return the dB that noise of this mean square costs a network of a typical PSNR."""
+    """Return the loss in dB that noise of this mean square causes at a typical PSNR."""
     return float(10 * np.log10(1 + error * 10 ** (_TYPICAL_PSNR / 10)))
 
 
@@ -246,7 +246,7 @@ def _activations(
 def _with_room_for_biases(graph: Graph, members: Sequence[str], chosen: Range) -> Range:
     """Widen a range until the biases of the convolutions that read it fit int32 at its scale.
 
-    Only activations that are almost always zero need it.
+    Only activations that are almost always zero need a wider range.
     """
     low, high = min(chosen[0], 0.0), max(chosen[1], 0.0)
     for node in graph.nodes:

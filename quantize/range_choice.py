@@ -1,8 +1,8 @@
-"""Full ranges or those of least squares: whichever hurts the restored picture less.
+"""The choice between full and least-squares ranges by the error of the restored picture.
 
 Rounding errors of many values cancel on their way to the output. Clipping errors do not: bright
-pixels are clipped in all channels at once. Least squares cannot tell one from the other, so that
-it is right about some activations and far off about others; what the output loses tells.
+pixels are clipped in all channels at once. Least squares weighs both kinds of error alike, so that
+its ranges are good for some activations and bad for others; the output's error tells which.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantize.simulator import rounded
 
 _PICTURES = 16
 _SIDE = 64
-_WORTH_MEASURING = 0.01  # of the noise that rounding all activations makes
+_WORTH_MEASURING = 0.01  # share of the noise that rounding all activations makes
 
 Quantizations = Mapping[str, Quantization]
 
@@ -37,11 +37,14 @@ def less_harmful_ranges(
 
     Args:
         graph: Lowered for int8.
-        classes: Activations that share a scale, together, by their names in the captured graph.
-        full: The quantization of each activation that clips nothing.
-        narrow: Another, finer one. It is chosen where the output, with nothing but this class
-            rounded, differs less from that of the float network.
-        images: Pictures, 1 × 3 × H × W in [0, 1], to measure that on.
+        classes: Groups of activations that share a scale, by their names in the captured graph.
+        full: For each activation, the quantization that clips nothing.
+        narrow: For each activation, a finer quantization that clips. A class gets it if the output
+            differs less from the float network's when only this class is rounded.
+        images: Pictures for the comparison, 1 × 3 × H × W in [0, 1].
+
+    Returns:
+        The chosen quantization of each activation, by its name in the captured graph.
     """
     pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
     effect: dict[str, float] = defaultdict(float)
@@ -56,7 +59,7 @@ def less_harmful_ranges(
         outputs = [execute(graph, picture).clamp(0, 1) for picture in pictures]
 
         def error(members: Iterable[str], choice: Quantizations) -> float:
-            """Return the squared difference that rounding the members alone makes."""
+            """Return the squared error of the output with only the members rounded."""
             own = {name: choice[name] for name in members}
 
             def hook(name: str, value: Tensor) -> Tensor:

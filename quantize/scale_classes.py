@@ -1,10 +1,10 @@
 """Which activations share one scale.
 
 Operators that only move 8-bit values (DepthToSpace, Split, Concat) cannot change a scale, so that
-what goes in and what comes out has one. For a concatenation this is a real tie: its inputs differ
-in range, and one that is also read elsewhere is coarser there than it need be. The way out is a
-``Requantize`` before the concatenation. The picture and the restored picture keep the scale of
-pixels whatever they are connected to.
+their inputs and outputs share one. In a concatenation this costs accuracy: inputs differ in range,
+and an input of small range that other nodes read too is coarser there than it need be. A
+``Requantize`` before the concatenation unties it. The picture and the restored picture always have
+the scale of pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from export.operators import Trait, operators_with
 
 Concatenations = Literal["tied", "requantized"]
 
-# Concatenations can be requantized and are looked at one by one.
+# Concatenations can be requantized and are decided one by one.
 _MOVING = operators_with(Trait.MOVES) - {"Concat"}
 
 
@@ -27,10 +27,10 @@ class ScaleClasses:
     """How the activations of a graph share their scales, by the names of the captured graph.
 
     Attributes:
-        classes: Every activation that a file holds, those that share a scale together, in the
-            order of execution; without ``pixels``.
+        classes: The activations that a file holds, except ``pixels``, in groups that share a scale
+            and in the order of execution.
         pixels: The activations with the scale of pixels.
-        requantized: Where values change their scale, as in ``ScaleTable``.
+        requantized: Inputs of concatenations that change their scale, as in ``ScaleTable``.
     """
 
     classes: tuple[tuple[str, ...], ...]
@@ -44,9 +44,9 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
     Args:
         graph: Lowered for int8.
         concatenations: ``tied``: all inputs and the output of a concatenation share one scale.
-            ``requantized``: an input that something besides the concatenations of its cascade
-            reads keeps a scale of its own; one that nothing else reads would only be rounded
-            twice. Either way pixels are requantized where they meet features.
+            ``requantized``: an input that is also read outside the concatenations of its cascade
+            keeps a scale of its own; other inputs are tied, because requantizing would only round
+            them twice. With either choice pixels are requantized where they meet features.
     """
     values = list(dict.fromkeys(map(graph.origin, held_values(graph))))
     moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(graph, node)]
@@ -75,10 +75,10 @@ def held_values(graph: Graph) -> list[str]:
 
 
 def rectified(graph: Graph) -> dict[str, str]:
-    """Return what Relus make of activations that a file holds though nothing else reads them.
+    """Map each activation that a file holds and only a Relu reads to the output of the Relu.
 
-    Both, by their names in the captured graph, have the scale of the result: what is below zero may
-    be clipped.
+    Both names are those of the captured graph. The two activations share the scale of the output,
+    because negative values of the input may be clipped.
     """
     held = set(held_values(graph))
     return {
@@ -100,7 +100,7 @@ def _pixels(graph: Graph, classes: Iterable[tuple[str, ...]]) -> tuple[str, ...]
 
 
 def _cascades(graph: Graph, pixels: Sequence[str]) -> list[list[Node]]:
-    """Return the Concat nodes, those together that continue one another's list of inputs."""
+    """Return the Concat nodes in groups; a node of a group reads all that the node before reads."""
     groups: list[list[Node]] = []
     for node in graph.nodes:
         if node.op != "Concat":
@@ -141,7 +141,7 @@ def connected(
 ) -> tuple[tuple[str, ...], ...]:
     """Return ``values`` in classes: the connected components of ``ties``.
 
-    A class comes where its first value does, and its values keep their order.
+    Classes are in the order of their first values, and values keep their order within a class.
     """
     leader = {value: value for value in values}
     for one, other in ties:

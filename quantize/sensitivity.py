@@ -1,7 +1,7 @@
-"""How much the output of a graph minds what happens to its activations, to first order.
+"""How much a small change of an activation changes the output of a graph, to first order.
 
-The gradient of the output weighed by random signs, times a change of an activation, has what this
-change adds to the output, as the sum of squares over all pixels, as its expected square.
+Let g be the gradient, at an activation, of the output multiplied by random ±1. For a small change
+d, E[(g·d)²] is the squared change of the output, summed over all pixels and channels.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from export.graph import Graph
 def sensitivities(
     graph: Graph, pictures: Iterable[Tensor]
 ) -> Iterator[Mapping[str, tuple[Tensor, Tensor]]]:
-    """Yield every activation and its gradient by name, picture by picture.
+    """Yield, for each picture, every activation and its gradient by the activation's name.
 
     Args:
         graph: Any graph.
-        pictures: 1 × 3 × H × W in [0, 1]. Each gets its own signs, always the same.
+        pictures: 1 × 3 × H × W in [0, 1]. Each gets random signs of its own, with a fixed seed.
     """
     signs = torch.Generator().manual_seed(0)
     for picture in pictures:
@@ -42,9 +42,11 @@ def sensitivities(
 
 
 def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return what white noise of variance 1 on each channel of each activation adds to the output.
+    """Return how much white noise of variance 1 on a channel changes the output, to first order.
 
-    To first order, as the sum of squares over all pixels.
+    Returns:
+        By the name of the activation, for each of its channels, the expected squared change of the
+        output, summed over all pixels and channels.
     """
     effect: dict[str, Tensor] = {}
     for seen in sensitivities(graph, pictures):

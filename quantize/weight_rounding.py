@@ -1,12 +1,12 @@
-"""Rounding weights up or down so that their errors cancel in what a convolution returns.
+"""Rounding weights up or down so that their errors cancel in the output of a convolution.
 
-The nearest integers are right for each weight alone. But neighbouring pixels are alike, and the
-errors of weights that read them add up: those of a first convolution shift the colour of whole
-areas. Here weights are rounded one after another, and what the rounding of one changes on
-calibration pictures, those that follow make up for (Frantar et al., "GPTQ: Accurate Post-Training
-Quantization for Generative Pre-trained Transformers", ICLR 2023, section 3), each up or down and
-no farther (Nagel et al., "Up or Down? Adaptive Rounding", ICML 2020). The mean of a channel is
-left to ``quantize.bias_correction``.
+Rounding to nearest has the least error for each weight alone. But neighbouring pixels are alike,
+and the errors of the weights that read them add up; in a first convolution they shift the colour of
+whole areas. Here weights are rounded one after another, and the weights still to be rounded
+compensate for the change on calibration pictures (Frantar et al., "GPTQ: Accurate Post-Training
+Quantization for Generative Pre-trained Transformers", ICLR 2023, section 3). Each weight goes to
+one of its two neighbouring integers (Nagel et al., "Up or Down? Adaptive Rounding", ICML 2020). The
+mean of a channel is left to ``quantize.bias_correction``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from quantize.sensitivity import sensitivities
 
 _PICTURES = 16
 _SIDE = 64
-_WORTH_CHOOSING = 0.01  # of the noise that rounding all weights makes
-_DAMPING = 0.01  # of the mean variance: what calibration pictures never show is not left to chance
+_WORTH_CHOOSING = 0.01  # share of the noise that rounding all weights makes
+_DAMPING = 0.01  # share of the mean variance, for inputs that calibration pictures never show
 
 
 def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[str, ...]]:
-    """Choose which weights to round up, for the kernels whose rounding the output shows.
+    """Choose which weights to round up, in the kernels whose rounding matters to the output.
 
     Args:
-        graph: Of ``export.rewrites.gains.with_gains``.
+        graph: The result of ``export.rewrites.gains.with_gains``.
         images: Calibration pictures, 1 × 3 × H × W in [0, 1], float64.
 
     Returns:
@@ -57,9 +57,9 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[
 
 
 def rounding_noise(graph: Graph, images: Iterable[Tensor]) -> dict[str, float]:
-    """Return what rounding each kernel alone to its nearest integers adds to the output.
+    """Return how much rounding each kernel alone to nearest changes the output.
 
-    To first order (see ``quantize.sensitivity``), as the sum of squares over all pixels.
+    The change is squared and summed over all pixels, to first order (see ``quantize.sensitivity``).
     """
     convolutions = _convolutions(graph)
     kernels = dict.fromkeys(node.inputs[1] for node in convolutions)
@@ -81,9 +81,10 @@ def rounding_noise(graph: Graph, images: Iterable[Tensor]) -> dict[str, float]:
 def input_covariances(
     graph: Graph, kernels: Collection[str], images: Iterable[Tensor]
 ) -> dict[str, Tensor]:
-    """Return the covariance of what the weights of an output channel multiply, by kernel.
+    """Return, for each kernel, the covariance of the inputs that its weights multiply.
 
-    It is groups × n × n for n weights; all convolutions of a kernel count.
+    A kernel with n weights per output channel has one n × n matrix per group, groups × n × n. All
+    convolutions that share the kernel contribute.
     """
     readers: dict[str, list[Node]] = {}
     for node in _convolutions(graph):
@@ -124,7 +125,7 @@ def rounded_up(kernel: Array, covariance: Tensor) -> Flags:
     factor = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
     wanted = torch.from_numpy(in_quanta(kernel)).to(covariance).reshape(groups, -1, n)
     down, up, nearest = wanted.floor(), wanted.ceil(), wanted.round()
-    # The largest weight of a channel is its scale and has to stay one.
+    # The largest weight of a channel must stay ±127: writers derive the channel's scale from it.
     largest = wanted.abs() > 126.5
     low, high = torch.where(largest, nearest, down), torch.where(largest, nearest, up)
     chosen = torch.empty_like(wanted)
@@ -132,7 +133,7 @@ def rounded_up(kernel: Array, covariance: Tensor) -> Flags:
         integers = wanted[:, :, index].round()
         chosen[:, :, index] = integers.clamp(low[:, :, index], high[:, :, index])
         error = (wanted[:, :, index] - chosen[:, :, index]) / factor[:, index, index, None]
-        # What this rounding changed, the weights still to be rounded make up for.
+        # The weights still to be rounded compensate for the error of this one.
         wanted[:, :, index + 1 :] -= error[:, :, None] * factor[:, None, index, index + 1 :]
     flags: Flags = (chosen > down).numpy().reshape(kernel.shape)
     return flags

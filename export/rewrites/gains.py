@@ -1,9 +1,9 @@
 """Activations multiplied by factors that the convolutions around them make up for.
 
-The inputs of a concatenation share one 8-bit scale in every file, and one may reach five times as
-far as another; so do the channels of an activation. Where convolutions read them, they may be any
-multiple of what they were: their producers make that multiple, and the kernels that read them are
-divided by it. Powers of two keep every real number what it was, to the bit.
+The inputs of a concatenation share one 8-bit scale in every file. One input's range may be five
+times another's; the same is true of the channels of one activation. A factor evens the ranges out:
+the convolution that makes an activation multiplies it, and the kernels that read the activation are
+divided by the same factor. Factors are powers of two, so that the division is exact.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from export.scales import Gain
 def combined_gains(
     by_channel: Mapping[str, tuple[float, ...]], factors: Mapping[str, float]
 ) -> dict[str, Gain]:
-    """Return the gains of a graph that first gets those of channels, then those of activations."""
+    """Return gains that do what ``by_channel`` and then ``factors`` do."""
     combined = {
         value: tuple(factors.get(value, 1.0) * one for one in channels)
         for value, channels in by_channel.items()
@@ -34,8 +34,8 @@ def with_gains(graph: Graph, gains: Mapping[str, Gain]) -> Graph:
 
     Args:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others.
-        gains: As ``ScaleTable.gains``, 1 where none is given. Those of activations around operators
-            other than convolutions and concatenations are the same before and after, as
+        gains: As ``ScaleTable.gains``; activations that are not named get 1. Inputs and outputs of
+            operators other than convolutions and concatenations must have equal gains, as
             ``quantize.gain_choice`` chooses them.
     """
     channels, added = graph.channels(), Additions(graph)

@@ -1,8 +1,8 @@
 """Kernels whose weights are rounded up or down as a table of scales says, and not to the nearest.
 
-What the nearest integers of weights cost depends on what a convolution reads; ``quantize`` chooses
-better ones (see ``quantize.weight_rounding``). A kernel that already lies on integers of its scales
-needs no word to the writers: these are what they round it to.
+The directions come from ``quantize.weight_rounding``, which weighs rounding errors by what they
+change in the output. If every weight is already a multiple of its scale, rounding in the writers
+leaves it unchanged, so that no writer has to know of this rewrite.
 """
 
 from __future__ import annotations
@@ -29,21 +29,26 @@ def in_quanta(kernel: Array) -> Array:
 
 
 def rounded_kernel(kernel: Array, up: Flags) -> Array:
-    """Return the kernel of a Conv with every weight on the integer below it, or the one above.
+    """Return the kernel of a Conv with every weight on a multiple of its scale.
 
-    The largest weight of an output channel is its scale and has to stay one.
+    The largest weight of each output channel must stay ±127 scales: writers derive the scale of the
+    channel from that weight.
+
+    Args:
+        kernel: Output × input/groups × k × k.
+        up: In the kernel's shape, True for the multiple above the weight, False for the one below.
     """
     scales = weight_scales(kernel).reshape(-1, 1, 1, 1)
     return ((np.floor(in_quanta(kernel)) + up) * scales).astype(np.float32)
 
 
 def as_text(up: Flags) -> str:
-    """Return flags as base64 of their bits, the first of eight the highest."""
+    """Return flags packed into bytes, highest bit first, as base64."""
     return base64.b64encode(np.packbits(up).tobytes()).decode()
 
 
 def as_flags(text: str, shape: tuple[int, ...]) -> Flags:
-    """Return the flags that ``as_text`` made a text of.
+    """Return the flags of a kernel of ``shape`` from the text that ``as_text`` made of them.
 
     Raises:
         ValueError: If the text holds another number of flags.
@@ -56,10 +61,10 @@ def as_flags(text: str, shape: tuple[int, ...]) -> Flags:
 
 
 def kernel_forms(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Return the kernels of a graph's convolutions by the captured kernel that they stand for.
+    """Return the forms of each captured kernel in a graph, in the order in which nodes read them.
 
-    A kernel has several forms where convolutions share it and a rewrite changes it for some of
-    them. They are in the order in which the graph reads them.
+    A kernel has several forms where convolutions share it and a rewrite changed it for some of
+    these convolutions.
     """
     forms: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(node.inputs[1] for node in graph.nodes if node.op == "Conv"):
@@ -71,11 +76,11 @@ def with_roundings(graph: Graph, roundings: Mapping[str, tuple[str, ...]]) -> Gr
     """Round the kernels named in ``roundings`` (see ``ScaleTable``); all else stays as it is.
 
     Args:
-        graph: Of ``export.rewrites.gains.with_gains``, before all other rewrites.
-        roundings: By the name of a captured kernel, which weights of its forms are rounded up.
+        graph: The result of ``export.rewrites.gains.with_gains``, before all other rewrites.
+        roundings: By the name of a captured kernel, one text of flags (see ``as_text``) per form.
 
     Raises:
-        UserError: If they do not fit the kernels of the graph.
+        UserError: If the roundings do not fit the kernels of the graph.
     """
     added, rounded, forms = Additions(graph), dict[str, str](), kernel_forms(graph)
     for kernel, texts in roundings.items():
@@ -90,7 +95,7 @@ def with_roundings(graph: Graph, roundings: Mapping[str, tuple[str, ...]]) -> Gr
         except ValueError as error:
             raise UserError(
                 f"the table of scales does not fit the kernel '{kernel}': {error}; "
-                "make it anew with 'reslite quantize'"
+                "run 'reslite quantize' again"
             ) from error
 
     def reading(node: Node) -> Node:
