@@ -54,7 +54,7 @@ class Graph:
         input: Name of the picture, 1 × 3 × H × W in [0, 1].
         output: Name of the restored picture.
         pooling: The activation that is pooled over the whole picture and the pooled value, where
-            the first is handed out beside the restored picture and the second is handed in beside
+            the first is an output beside the restored picture and the second is an input beside
             the picture (see ``export.rewrites.pooling``).
         origins: For every activation and constant that a rewrite added or changed, the name of the
             captured graph that it stands for. Two kinds stand for their own name: an activation

@@ -1,4 +1,4 @@
-"""Target profiles: which rewrites a file for one kind of machine gets. Data, not code.
+"""Target profiles: the rewrites that a file for one kind of machine gets. Data, not code.
 
 The choices come from measurements (docs/profiles.md); the order of the rewrites matters.
 """
@@ -17,7 +17,7 @@ QUANTIZED_FORM = (
     "carry_mean_as_channel",
     "convolve_before_pooling",
 )
-"""What the rewrites of every int8 file begin with; scales are found on the graph after these."""
+"""The first rewrites of every int8 file; scales are chosen on the graph that they make."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Profile:
     """A target.
 
     Attributes:
-        name: For the command line and the manifest.
-        format: The file format it reads.
+        name: Its name on the command line and in the manifest.
+        format: The file format that the target runs.
         rewrites_float: Rewrites of float32 and float16 files, in order.
         further_int8: Rewrites of int8 files after those of ``QUANTIZED_FORM``, in order.
     """
@@ -37,7 +37,7 @@ class Profile:
     further_int8: tuple[str, ...] = ()
 
     def rewrites(self, precision: Precision) -> tuple[str, ...]:
-        """Return the rewrites for files of ``precision``, without those that scales add."""
+        """Return the rewrites for files of ``precision``, except those that need a table."""
         int8 = (*QUANTIZED_FORM, *self.further_int8)
         return int8 if precision == "int8" else self.rewrites_float
 
@@ -61,7 +61,7 @@ PROFILES: Mapping[str, Profile] = {
                 "use_dcr_shuffles",
             ),
         ),
-        # With AMX one dense convolution is faster than four groups of it.
+        # With AMX one dense convolution is faster than four grouped ones.
         Profile(
             name="litert-cpu-amx",
             format="tflite",
@@ -126,7 +126,7 @@ def profile_named(name: str) -> Profile:
     """Return the profile ``name``.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no profile has this name.
     """
     if name not in PROFILES:
         raise UserError(f"{name}: no such target profile; choose one of {', '.join(PROFILES)}")

@@ -1,4 +1,4 @@
-"""Networks that enter the line: loaded, captured once, and ready to export."""
+"""Networks to export: loaded and captured once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes and resolutions of values as a graph is walked, and what is wrong with its next node."""
+"""Shapes and resolutions of the values of a graph, and the check of each node against them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Values:
     """The values that exist at one point of a graph, its constants included.
 
     Attributes:
-        shapes: Of constants, kernels and activations, as ``Graph.shapes`` returns them.
-        resolutions: Of activations, as ``Graph.resolutions`` returns them.
+        shapes: Shape of each constant, kernel and activation, as ``Graph.shapes`` returns them.
+        resolutions: Resolution of each activation, as ``Graph.resolutions`` returns them.
     """
 
     shapes: dict[str, Shape]
     resolutions: dict[str, int]
 
     def add_activation(self, name: str, channels: int, resolution: int) -> None:
-        """Add an activation that is handed in."""
+        """Add an input of the graph."""
         self.shapes[name], self.resolutions[name] = (1, channels, 1, 1), resolution
 
     def add(self, node: Node) -> None:
@@ -34,7 +34,7 @@ class Values:
             self.resolutions.update(dict.fromkeys(node.outputs, resolution))
 
     def problem(self, node: Node) -> str:
-        """Say what is wrong with a node that is to run next; an empty string if nothing is."""
+        """Say what is wrong with the next node; an empty string if nothing is."""
         operator = node.operator
         for name in node.inputs:
             if name not in self.shapes:
@@ -58,7 +58,7 @@ class Values:
         return [name for name in node.inputs if name in self.resolutions]
 
     def _miscount(self, node: Node) -> str:
-        """Say whether operands are too many or too few, or of the wrong kind."""
+        """Say what is wrong with the number and kind of operands; an empty string if nothing is."""
         operator = node.operator
         count = len(node.inputs) - len(operator.constants)
         if count < 1 if operator.operands is None else count != operator.operands:
@@ -75,7 +75,7 @@ class Values:
         return ""
 
     def _mismatch(self, node: Node) -> str:
-        """Say whether activations are of sizes that do not go together."""
+        """Say what is wrong with the operands' resolutions; an empty string if nothing is."""
         operator = node.operator
         found = {self.resolutions[name] for name in self._activations(node)}
         if len(found - {0} if Trait.BROADCASTS in operator.traits else found) > 1:

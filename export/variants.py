@@ -1,4 +1,4 @@
-"""Variants: which files are made of a network, and what they are called."""
+"""Variants: the files that a network is exported to, and their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.catalogue import file_stem
 
 @dataclass(frozen=True)
 class Variant:
-    """Which file to make of a network.
+    """One of the files that a network is exported to.
 
     Attributes:
         format: The file format.
@@ -23,7 +23,7 @@ class Variant:
         float_io: For int8 TFLite: float32 input and output around the integer network.
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
-        flexible: For Core ML: least and greatest side of the input, for the enumerated sizes.
+        flexible: For Core ML: least and greatest side of the input, in place of enumerated sizes.
         tiled: Cut at the global pooling, to restore tiles in two passes (see
             ``export.rewrites.pooling``).
     """
@@ -41,7 +41,7 @@ class Variant:
         """The target profile.
 
         Raises:
-            UserError: If there is none of that name, or it is for another format.
+            UserError: If no profile has this name, or the profile is for another format.
         """
         profile = profile_named(self.profile or DEFAULT_PROFILES[self.format])
         if profile.format != self.format:
@@ -49,10 +49,10 @@ class Variant:
         return profile
 
     def companion(self, graph: Graph) -> Variant | None:
-        """Return the variant that restores tiles in this one's place, where there is to be one.
+        """Return the variant that restores tiles for this one, or None if it needs none.
 
-        That is for networks that pool globally, unless the input is fixed at a size that the halo
-        fills: no picture can be cut into such tiles.
+        Networks that pool globally need one, unless the input has a fixed size of at most twice the
+        halo: such tiles have no pixels beside their halo.
         """
         room = self.size is None or min(self.size) > 2 * graph.halo()
         if self.tiled or not graph.pools_globally or not room:

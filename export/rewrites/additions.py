@@ -1,4 +1,4 @@
-"""What a rewrite adds to a graph: activations and constants, and what each of them stands for."""
+"""Activations and constants that a rewrite adds to a graph, with their origins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from export.graph import Array, Graph, Node
 
 
 class Additions:
-    """Collects what one rewrite adds to a graph.
+    """The activations and constants that one rewrite adds to a graph.
 
-    Names are proposals: a name that something else bears gets a ``'``, so that no addition hides
-    another or a value of the captured graph, whatever that is called.
+    Names are proposals: a name that already exists gets a ``'``, so that an addition never hides
+    another addition or a value of the graph.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -23,12 +23,13 @@ class Additions:
         self._origins: dict[str, str] = {}
 
     def constant(self, name: str, array: Array, origin: str | None = None) -> str:
-        """Add a constant and return its name; equal constants of one name are one.
+        """Add a constant and return its name; constants equal in name and values are stored once.
 
         Args:
-            name: The name to give it.
-            array: Its values.
-            origin: The constant of the graph that it stands for; None if the rewrite made it up.
+            name: The proposed name.
+            array: The values.
+            origin: The constant of the graph that the new one stands for; None if the rewrite made
+                it up.
         """
         while name in self._taken and not np.array_equal(self._constants.get(name, ()), array):
             name += "'"
@@ -45,10 +46,10 @@ class Additions:
         return name
 
     def replacement(self, name: str) -> str:
-        """Note that ``name`` is now another activation in the place of the one called so."""
+        """Record that the activation ``name`` holds other values than in the graph; return it."""
         self._origins[name] = name
         return name
 
     def graph(self, nodes: Iterable[Node]) -> Graph:
-        """Return the graph of ``nodes``, with the additions that they read or make."""
+        """Return the graph of ``nodes``, with the additions that ``nodes`` read or make."""
         return self._graph.with_nodes(tuple(nodes), self._constants, self._origins)

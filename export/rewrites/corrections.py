@@ -1,4 +1,4 @@
-"""Biases that make up for the mean error of int8 (see ``quantize.bias_correction``)."""
+"""Biases that compensate for the mean error of int8 (see ``quantize.bias_correction``)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
     """Add the corrections of ``table`` to the biases of convolutions.
 
     Args:
-        graph: Of ``export.lowering.int8_form``, before all other rewrites: some change the order of
-            channels.
+        graph: The result of ``export.lowering.int8_form``, before all other rewrites, because some
+            change the order of channels.
         table: The scales and corrections.
+
+    Raises:
+        UserError: If the table corrects another number of channels than a convolution has.
     """
     added = Additions(graph)
 
@@ -33,7 +36,7 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
                 f"scales of {table.model} ×{table.scale} correct {len(shifts)} channels of "
                 f"'{node.output}', which has {channels}; run 'reslite quantize' again"
             )
-        # Convolutions that share a bias are corrected each for its own input.
+        # Convolutions that share a bias get a bias each, because their corrections differ.
         own = graph.constants[bias] + np.array(shifts, np.float32)
         name = added.constant(f"{bias}/{node.output}", own, bias)
         return dataclasses.replace(node, inputs=(value, weight, name))

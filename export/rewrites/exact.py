@@ -13,7 +13,7 @@ from export.rewrites.additions import Additions
 
 
 def fold_template_bank(graph: Graph) -> Graph:
-    """Compute every kernel that is mixed from templates, so that convolutions own theirs."""
+    """Compute every kernel that is mixed from templates and store it as a constant."""
     mixed = {node.output: node for node in graph.nodes if node.op == "MixTemplates"}
     folded: dict[str, Array] = {}
     for output, node in mixed.items():
@@ -79,8 +79,8 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
         node.op != "Conv" or node.integer("groups") != 1 for node in entries
     ):
         raise CannotLower(
-            f"{subtraction.name}: something else than convolutions in one group reads the picture "
-            "minus its mean; choose a profile without carry_mean_as_channel"
+            f"{subtraction.name}: only ungrouped convolutions may read the picture minus its mean; "
+            "choose a profile without carry_mean_as_channel"
         )
     means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
     added = Additions(graph)
@@ -117,10 +117,11 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
 def convolve_before_pooling(graph: Graph) -> Graph:
     """Move a 1×1 convolution that alone reads a global average before the pooling.
 
-    An average that is rounded to 8 bits, and then weighed with all others of a picture, is wrong
-    by as much everywhere. What is rounded for every pixel and then averaged is not: the errors of
-    thousands of pixels cancel. What lies between the two operators is then the convolution's
-    result for every pixel: it takes the place of the average, in tables of scales and by name.
+    Both operators are linear, so that their order does not matter in real numbers. In int8 it does:
+    the rounding error of an average is the same for the whole picture, while the rounding errors of
+    thousands of pixels cancel when they are averaged. The activation between the two operators is
+    then the convolution's output for every pixel; it takes the name of the average, also in tables
+    of scales.
     """
     moved: dict[str, Node] = {}
     added = Additions(graph)

@@ -16,7 +16,8 @@ from export.rewrites.shuffles import chain_from_convolution
 def make_convolutions_dense(graph: Graph) -> Graph:
     """Turn grouped convolutions into plain ones with block-diagonal kernels.
 
-    More MultAdds, all of them by zero, but many kernels for grouped convolutions are slower still.
+    The added MultAdds multiply by zero, but many runtimes compute a dense convolution faster than a
+    grouped one.
     """
     added = Additions(graph)
 
@@ -34,7 +35,15 @@ def make_convolutions_dense(graph: Graph) -> Graph:
 
 
 def block_diagonal(weight: Array, groups: int) -> Array:
-    """Return the dense kernel (out × in × k × k) of a grouped one (out × in/groups × k × k)."""
+    """Turn the kernel of a grouped convolution into the kernel of a dense one.
+
+    Args:
+        weight: Output × input/groups × k × k.
+        groups: Number of groups.
+
+    Returns:
+        Output × input × k × k, zero between channels of different groups.
+    """
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     dense = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), np.float32)
     for group in range(groups):
@@ -46,8 +55,11 @@ def block_diagonal(weight: Array, groups: int) -> Array:
 def split_shuffled_convolutions(graph: Graph) -> Graph:
     """Split each grouped convolution that feeds a shuffle into one branch per group.
 
-    Channels of such a convolution may not cross its groups, so that its shuffle cannot be put in
-    DCR order; each branch, an ungrouped convolution with a shuffle of its own, can.
+    DCR order would move channels of a grouped convolution across its groups. In each branch, an
+    ungrouped convolution with a shuffle of its own, channels can be put in any order.
+
+    Raises:
+        CannotLower: If a group does not hold whole channels of the shuffle's output.
     """
     added = Additions(graph)
     nodes = list(graph.nodes)
@@ -70,7 +82,7 @@ def split_shuffled_convolutions(graph: Graph) -> Graph:
 
 
 def _branches(graph: Graph, chain: Sequence[Node], groups: int, added: Additions) -> list[Node]:
-    """Return Split, one copy of ``chain`` per group, and Concat; add what they read and make."""
+    """Return Split, one copy of ``chain`` per group, and Concat; ``added`` gets their values."""
     conv, shuffle = chain[0], chain[-1]
     source, weight, bias = conv.inputs
     kernels, biases = graph.constants[weight], graph.constants[bias]

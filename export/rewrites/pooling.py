@@ -1,9 +1,9 @@
 """Cutting a network at its global pooling, so that it can restore a picture tile by tile.
 
-A tile knows nothing of the rest of the picture, so a network that weighs its features by what they
-are on average over the whole picture would weigh them differently in every tile. The cut graph
-hands its features out and takes their average in: one pass over all tiles sums the features, a
-second one restores with the average of the whole picture (``runtime.tiling``).
+A network that weighs its features by their averages over the whole picture would weigh them
+differently in every tile. The cut graph has the features as an output and their average as an
+input: a first pass over all tiles sums the features, and a second pass restores each tile with the
+average of the whole picture (``runtime.tiling``).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from export.graph import Graph, Pooling
 
 
 def cut_at_pooling(graph: Graph) -> Graph:
-    """Return the graph without its global pooling, what it read handed out and its result in.
+    """Replace the global pooling by an output for its operand and an input for its result.
 
     Raises:
-        CannotLower: If the graph has not exactly one global pooling, or pools features that are
-            larger than the picture.
+        CannotLower: If the graph does not have exactly one global pooling, or pools features of
+            another height and width than the picture's.
     """
     pools = [node for node in graph.nodes if node.op == "GlobalAveragePool"]
     if len(pools) != 1:

@@ -10,7 +10,7 @@ from export.scales import Quantization, ScaleTable
 def with_requantization(graph: Graph, table: ScaleTable) -> Graph:
     """Insert the ``Requantize`` nodes that ``table`` asks for.
 
-    A value that enters several concatenations of one scale is requantized once.
+    An activation that enters several concatenations of one scale is requantized once.
     """
     wanted, added = set(table.requantized), Additions(graph)
     nodes: list[Node] = []

@@ -17,13 +17,13 @@ _CHANNELWISE = operators_with(Trait.PER_CHANNEL)
 
 
 def convolve_before_shuffles(graph: Graph) -> Graph:
-    """Move a convolution to few channels, such as the last one to colours, before its shuffle.
+    """Move a convolution with few output channels, such as the last one, before its 2×2 shuffle.
 
-    There it makes the four pixels of a block as channels, with a kernel of zeros wherever a pixel
-    does not see a neighbour. That is four times the MultAdds, but kernels that make twelve channels
-    at a time waste less than those for three, few channels are shuffled instead of many, and the
-    features are never held at the higher resolution. Blocks of 3×3, with nine times the MultAdds
-    and a kernel nearly half as large as the rest of CARN-M, lose on some targets and stay.
+    The moved convolution makes the four pixels of a block as channels; its kernel is zero wherever
+    a pixel does not see a neighbour. It needs four times the MultAdds, but it uses the runtimes'
+    kernels better, few channels are shuffled instead of many, and no features are stored at the
+    higher resolution. Shuffles of 3×3 blocks stay, because nine times the MultAdds are slower on
+    some targets.
     """
     added = Additions(graph)
     channels, moved = graph.channels(), set[str]()
@@ -57,7 +57,8 @@ def block_kernel(weight: Array, block: int) -> Array:
         block: Upscaling factor r of the shuffle.
 
     Returns:
-        Out·r² × in·r² × k' × k', both sides in CRD order, for the features before the shuffle.
+        Out·r² × in·r² × k' × k', input and output channels in CRD order, for the features before
+        the shuffle.
     """
     outputs, inputs, size = weight.shape[:3]
     reach = -(-(size // 2) // block)
@@ -78,11 +79,12 @@ def block_kernel(weight: Array, block: int) -> Array:
 def use_dcr_shuffles(graph: Graph) -> Graph:
     """Permute the convolution before every CRD shuffle so that the shuffle becomes DCR.
 
-    PyTorch's PixelShuffle reads channel c·r² + i·r + j for output pixel (i, j), ONNX's ``CRD``;
-    TFLite and most NPUs read (i·r + j)·C + c, ``DCR``. Element-wise operators commute with it.
+    For pixel (i, j) of output channel c, PyTorch's PixelShuffle reads channel c·r² + i·r + j (ONNX
+    calls this order ``CRD``), TFLite and most NPUs read channel (i·r + j)·C + c (``DCR``).
+    Element-wise operators between convolution and shuffle commute with the permutation.
 
     Raises:
-        CannotLower: If a shuffle is fed by anything else, or by a grouped convolution.
+        CannotLower: If a shuffle is not fed by an ungrouped convolution of its own.
     """
     added = Additions(graph)
     replaced: dict[str, Node] = {}
@@ -118,7 +120,7 @@ def dcr_order(channels: int, block: int) -> np.ndarray:
         block: Upscaling factor r of the shuffle.
 
     Returns:
-        Integer array of length C·r²; element k is the CRD channel that belongs at k.
+        Integer array of length C·r²; element k is the CRD channel at position k of DCR order.
     """
     return np.arange(channels * block * block).reshape(channels, block * block).T.ravel()
 
@@ -127,6 +129,9 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
     """Turn every CRD shuffle into a transposed convolution with a kernel of zeros and ones.
 
     For NPUs without a depth-to-space operator (Arm Ethos-U).
+
+    Raises:
+        CannotLower: If a shuffle is in DCR order.
     """
     added = Additions(graph)
 
@@ -155,7 +160,11 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
 
 
 def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
-    """Return the nodes from the convolution that feeds ``shuffle`` up to the shuffle itself."""
+    """Return the nodes from the convolution that feeds ``shuffle`` up to the shuffle itself.
+
+    Raises:
+        CannotLower: If a node between them is not element-wise, or has other consumers.
+    """
     chain = [shuffle]
     while chain[0].op in _CHANNELWISE or chain[0] is shuffle:
         producer = graph.producer(chain[0].inputs[0])
@@ -164,7 +173,7 @@ def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
         chain.insert(0, producer)
     if chain[0].op != "Conv":
         stopped = chain[0] is shuffle or chain[0].op in _CHANNELWISE
-        found = "a value that others read too" if stopped else chain[0].op
+        found = "an activation that other nodes read too" if stopped else chain[0].op
         raise CannotLower(
             f"{shuffle.name}: a shuffle must be fed by a convolution of its own; found {found}"
         )
@@ -172,11 +181,11 @@ def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
 
 
 def _convolution_after_shuffle(graph: Graph, shuffle: Node) -> Node | None:
-    """Return the plain convolution that alone reads a CRD shuffle of blocks of 2×2, if one does."""
+    """Return the ungrouped convolution that alone reads a CRD shuffle of 2×2 blocks, or None."""
     if shuffle.op != "DepthToSpace" or shuffle.attributes != {"block": 2, "mode": "CRD"}:
         return None
     conv = graph.sole_consumer(shuffle.output)
     if conv is None or conv.op != "Conv" or conv.integer("groups") != 1:
         return None
-    # A Relu would lose its convolution: the int8 form rounds between the two only after both.
+    # Moved, the shuffle would stand between the convolution and its Relu and prevent their fusion.
     return conv if graph.fused_relu(conv) is None else None

@@ -347,7 +347,7 @@ def test_a_shuffle_without_a_convolution_of_its_own_is_refused(
     conv, constants = _conv("image", "wide", 3, 12)
     second = Node("GlobalAveragePool", "pool", ("wide",), ("mean",))
     nodes = (conv, second, _shuffle("wide", "restored_image", 2))
-    with pytest.raises(CannotLower, match="found a value that others read too"):
+    with pytest.raises(CannotLower, match="found an activation that other nodes read too"):
         rewrite(Graph(nodes, constants))
 
 
