@@ -58,8 +58,8 @@ class Block:
     """A fenced block of a page.
 
     Attributes:
-        page: Of the block, relative to the repository.
-        language: What stands behind the opening fence.
+        page: Path of the page, relative to the repository.
+        language: The text behind the opening fence.
         text: The lines between the fences, without their indentation.
         not_run: The reason of a marked block; None for all others.
     """

@@ -63,7 +63,7 @@ def test_figures_belong_together(on_u65: tuple[Artifact, NpuEstimate], tiny: obj
         moved.update(layer.bytes)
     assert moved["Sram"] > 0
     assert moved["Dram"] > 0
-    assert found.sram_bytes <= 384 * 1024  # Of the memory mode.
+    assert found.sram_bytes <= 384 * 1024  # The memory mode's SRAM.
 
 
 def test_estimate_names_its_system(on_u65: tuple[Artifact, NpuEstimate]) -> None:

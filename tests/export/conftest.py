@@ -1,4 +1,4 @@
-"""What the tests of the export package share.
+"""Fixtures of the export package's tests.
 
 Networks captured once a session, a minimal calibration, the simulation of an int8 file, one graph
 per operator, and an interpreter of Core ML packages (Core ML itself runs on macOS only).
@@ -51,7 +51,7 @@ class Captured:
     graph: Graph
 
     def restore(self, image: Image) -> Image:
-        """Return what torch makes of the picture."""
+        """Return the picture restored by torch."""
         with torch.no_grad():
             restored: Image = self.module(torch.from_numpy(image)).numpy()
         return restored
@@ -267,7 +267,7 @@ def small_graph() -> Graph:
 
 @pytest.fixture(scope="session")
 def open_package() -> Callable[[Path], Callable[[Image], Image]]:
-    """Return a function that reads a Core ML package and returns what runs it on a picture.
+    """Return a function that reads a Core ML package and returns a function that runs it.
 
     A package of several inputs and outputs takes and returns arrays in their order.
     """

@@ -1,4 +1,4 @@
-"""A bundle keeps the files that are what its manifest proved, and nothing else."""
+"""A bundle keeps the files that are unchanged since their proof, and no others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _rewrite(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
 
 
 def _with_entry(file: str, change: Callable[[Artifact], Artifact]) -> Callable[[Path], None]:
-    """Return what changes a manifest's entry of ``file``."""
+    """Return a function that changes the entry of ``file`` in a manifest."""
 
     def replaced(manifest: Manifest) -> Manifest:
         entries = (change(one) if one.file == file else one for one in manifest.artifacts)

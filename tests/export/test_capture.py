@@ -1,4 +1,4 @@
-"""Capture: what a network becomes, and what is refused, naming the module."""
+"""Capture: the graphs of networks, and refusals that name the module."""
 
 from __future__ import annotations
 

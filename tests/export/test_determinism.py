@@ -40,7 +40,7 @@ def test_another_order_of_hashes_changes_no_file(tmp_path: Path) -> None:
 
 
 class _Network(nn.Module):
-    """×2 of a few channels, with what rewrites and writers treat apart."""
+    """A ×2 network of a few channels with every case that rewrites and writers distinguish."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def _values(graph: Graph, image: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _change(before: Graph, after: Graph, image: torch.Tensor) -> float:
-    """Return the largest change of a value that ``after`` says is what was captured."""
+    """Return the largest change among the values that ``after`` marks as captured."""
     old, new = _values(before, image), _values(after, image)
     kept = [name for name in new if after.is_captured(name)]
     assert set(map(after.origin, new)) <= set(old) and after.output in kept
@@ -194,12 +194,12 @@ def test_convolve_before_shuffles(kernel: int, groups: int, size: tuple[int, int
     moved = convolve_before_shuffles(graph)
     assert [node.op for node in moved.nodes[-2:]] == ["Conv", "DepthToSpace"]
     assert max(moved.resolutions()[node.output] for node in moved.nodes if node.op == "Conv") == 1
-    assert _largest_change(graph, moved, *size) <= 5e-5  # Of sums as large as 30.
+    assert _largest_change(graph, moved, *size) <= 5e-5  # Outputs are as large as 30.
     assert convolve_before_shuffles(moved) == moved
 
 
 def _gated(size: int = 1, read_twice: bool = False) -> Graph:
-    """Return features weighed by what a convolution and a ReLU make of their averages."""
+    """Return features multiplied by gates, a convolution and a ReLU of the features' averages."""
     first, constants = _conv("image", "features", 3, 6)
     squeeze, more = _conv("mean", "squeezed", 6, 6, size, 2)
     last, rest = _conv("weighed", "restored_image", 6, 3)
@@ -220,7 +220,7 @@ def test_convolve_before_pooling(size: tuple[int, int]) -> None:
     graph = _gated()
     moved = convolve_before_pooling(graph)
     assert [node.op for node in moved.nodes[:4]] == ["Conv", "Conv", "GlobalAveragePool", "Relu"]
-    # The average's name is that of what takes its place, and says so.
+    # The convolution's output has the name of the average, and its origin says that it was added.
     assert moved.origins == {"mean": "mean"} and moved.resolutions()["mean"] == 1
     assert moved.resolutions()["squeezed"] == 0
     assert _largest_change(graph, moved, *size) <= 1e-5

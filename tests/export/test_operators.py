@@ -1,4 +1,4 @@
-"""The vocabulary: what its entries must say."""
+"""The vocabulary: facts that every entry must state."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_tiles_restore_what_the_whole_picture_does(
         whole = np.clip(session.run(image), 0, 1)
         tiled = restore_tiled(session, image, tile)
         assert np.abs(tiled - whole).max() <= allowed
-        # What the second pass is for: tiles that are taken for the whole picture are wrong.
+        # Without the second pass each tile is restored with its own average, which is wrong.
         monkeypatch.setattr(session, "open_tiled", None)
         assert np.abs(restore_tiled(session, image, tile) - whole).max() > 2 * allowed
 

@@ -1,4 +1,4 @@
-"""Kernels on chosen integers: what a table says is what writers round to."""
+"""Kernels on chosen integers: writers round to the integers that a table names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteRT must compute from our files what torch computes from their source."""
+"""LiteRT's outputs from our files must equal torch's outputs from the network."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def test_recursive_weights_are_stored_once(
 ) -> None:
     graph, path = lowered(captured("carn-m", 4).graph, precision), tmp_path / "file.tflite"
     write_tflite(graph, path, precision, calibrated(graph, picture(4, 4)))
-    # CARN-M runs each residual block three times; its weights stored thrice need 230 kB more even
-    # as int8. What is not weights are scales, names and operators.
+    # CARN-M runs each residual block three times; weights stored three times would need 230 kB
+    # more, even as int8. The rest of the file is scales, names and operators.
     reads = [node.inputs[1] for node in graph.nodes if node.op == "Conv"]
     assert len(reads) > len(set(reads))
     weights = width * sum(array.size for array in graph.constants.values())

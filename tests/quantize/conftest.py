@@ -1,4 +1,4 @@
-"""A small trained-like network, photographs to calibrate on, and the record of them."""
+"""A small network with the outputs of a trained one, and photographs to calibrate it on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network() -> AtScale:
 
 @pytest.fixture(scope="session")
 def graph(network: AtScale) -> Graph:
-    """Its graph, as captured."""
+    """The captured graph of ``network``."""
     return capture(network)
 
 
@@ -60,7 +60,7 @@ def crops(photographs: list[Path]) -> list[NDArray[np.uint8]]:
 def quantized(
     graph: Graph, crops: list[NDArray[np.uint8]]
 ) -> Callable[[Concatenations], ScaleTable]:
-    """Return a function that finds its scales, with concatenations of one kind."""
+    """Return a function that finds the network's scales, with concatenations of one kind."""
 
     def find(concatenations: Concatenations) -> ScaleTable:
         return quantize_network(

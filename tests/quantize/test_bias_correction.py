@@ -1,4 +1,4 @@
-"""Corrected biases: channels keep their means, files their channels, pictures lose less."""
+"""Corrected biases keep the means of channels, and pictures lose less."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _corrected(graph: Graph, table: ScaleTable) -> Graph:
 
 
 def _values(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str, Tensor]:
-    """Return what every convolution returns, with int8 where there is a table."""
+    """Return the output of every convolution, computed in int8 if there is a table."""
     values: dict[str, Tensor] = {}
 
     def remember(name: str, value: Tensor) -> Tensor:

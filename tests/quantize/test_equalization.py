@@ -1,4 +1,4 @@
-"""Factors of channels: the network stays what it is, and what shows is rounded more finely."""
+"""Factors of channels leave the output unchanged and refine the channels that matter to it."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_factors_are_powers_of_two_and_never_make_more_noise(
     def noise(gains: torch.Tensor) -> float:
         return float((effect / gains**2).sum() * (gains * reach).max() ** 2)
 
-    # Of the octaves to choose from one leaves the farthest channel where it is and brings no other
-    # beyond it.
+    # One of the octaves to choose from leaves the channel of largest magnitude unchanged and brings
+    # no other channel above it.
     assert noise(gains) <= noise(torch.ones_like(reach)) * (1 + 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Factors of activations: the network stays what it is, and what shares a scale reaches as far."""
+"""Factors of activations leave the output unchanged and even out magnitudes that share a scale."""
 
 from __future__ import annotations
 

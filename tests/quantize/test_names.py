@@ -75,7 +75,7 @@ _NETWORK = _network()
 
 
 def _int8(graph: Graph) -> tuple[ScaleTable, torch.Tensor]:
-    """Return the scales of a network, and what its int8 file makes of a picture."""
+    """Return the scales of a network and the picture that its int8 file restores."""
     table = quantize_network(
         graph,
         _CROPS,
@@ -104,7 +104,7 @@ def test_the_network_needs_every_part_of_a_table(
     assert table.gains and table.corrections and table.requantized
     names = {*table.activations, *table.gains, *table.roundings, *table.corrections}
     assert names <= _NETWORK.names
-    # The kernel for the picture has a channel more than that for features.
+    # The kernel for the picture has one input channel more than the kernel for features.
     one, other = table.roundings["entry.weight"]
     assert len(one) > len(other)
     difference = restored - execute(_NETWORK, _IMAGE).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Ranges are checked against the values themselves, of which summaries keep only a histogram."""
+"""Ranges from summaries, which hold a histogram, are checked against all values."""
 
 from __future__ import annotations
 

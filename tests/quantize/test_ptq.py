@@ -1,4 +1,4 @@
-"""Tables of scales: what is tied is equal, what is measured is better, what is lost is little."""
+"""Tables of scales: tied scales are equal, measured choices are better, and the loss is small."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_network_without_concatenations_has_nothing_to_measure(
 
 
 def _convolutions(bias: NDArray[np.float32]) -> Graph:
-    """Two 3×3 convolutions; what the first makes goes through a ReLU."""
+    """Two 3×3 convolutions with a ReLU between them."""
     random = np.random.default_rng(5)
     constants = {
         "w1": random.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32),

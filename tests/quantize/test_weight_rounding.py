@@ -115,7 +115,7 @@ def test_covariances_are_those_of_the_windows_of_all_that_a_kernel_reads(
 ) -> None:
     lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
     images = [as_image(crop).double() for crop in crops[:2]]
-    name = next(  # Of a convolution that is run several times.
+    name = next(  # A kernel that several convolutions share.
         kernel
         for kernel in (node.inputs[1] for node in lowered.nodes if node.op == "Conv")
         if sum(node.inputs[1] == kernel for node in lowered.nodes if node.op == "Conv") > 1

@@ -36,7 +36,7 @@ def _layers(network: Carn) -> list[HiddenLayer]:
 
 
 def _is_read_elsewhere(network: Carn, layer: HiddenLayer) -> bool:
-    """Tell whether the layer goes to a residual block, which adds it to what it makes of it."""
+    """Tell whether the layer's output enters a residual block, whose skip reads it once more."""
     return layer.observed is layer.writer and layer.writer is not network.body.writer()
 
 
@@ -138,7 +138,7 @@ def test_revived_channels_are_as_large_as_the_others_and_half_let_through(name: 
     made: dict[nn.Module, torch.Tensor] = {}
 
     def remember(writer: nn.Module, _: object, features: torch.Tensor) -> None:
-        made.setdefault(writer, features[:, CHANNEL])  # Of shared ones, the first.
+        made.setdefault(writer, features[:, CHANNEL])  # The first run of a shared writer.
 
     for layer in layers:
         layer.writer.register_forward_hook(remember)
