@@ -1,8 +1,8 @@
 """From a torch module to the graph.
 
 ``torch.export`` traces the module with symbolic height and width, torch's ONNX exporter decomposes
-it into ONNX operators (opset 18), and this module reads those into the closed vocabulary. What
-does not fit is an error that names the modules it came from.
+it into ONNX operators (opset 18), and this module translates these into the closed vocabulary. An
+operator that has no translation is an error that names its module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def capture(module: nn.Module) -> Graph:
         module: Takes N × 3 × H × W pictures in [0, 1] and returns restored ones.
 
     Raises:
-        UnsupportedOperators: If the module uses operators outside the vocabulary; it lists all.
+        UnsupportedOperators: If the module uses operators outside the vocabulary; lists all.
         CannotLower: If the module uses an operator in a way that no writer supports.
     """
     return read_model(_trace(module.eval()))
@@ -43,8 +43,8 @@ def read_model(model: ir.Model) -> Graph:
     """Return an ONNX model, from ``image`` to ``restored_image``, as a graph.
 
     Args:
-        model: Its values are renamed so that no name holds a ``/``: these names are left to what
-            rewrites and writers add.
+        model: The model. Its values are renamed so that no name holds a ``/``, which is reserved
+            for names that rewrites and writers add.
 
     Raises:
         CannotLower: If the model uses an operator outside the vocabulary.
@@ -83,7 +83,7 @@ def _trace(module: nn.Module) -> ir.Model:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress and its advice about packages we do not use."""
+    """Silence the exporter's progress output and its advice about unused packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -118,13 +118,13 @@ def _array(value: ir.Value) -> Array:
 def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
     """Read every node; a kernel that is mixed from constants becomes one ``MixTemplates``.
 
-    The exporter spells that Reshape(MatMul(coefficients, Reshape(templates))).
+    The exporter writes such a kernel as Reshape(MatMul(coefficients, Reshape(templates))).
     """
     nodes: list[Node] = []
     unsupported: list[tuple[str, str]] = []
     misused: list[CannotLower] = []
     mixed: dict[str, tuple[str, str]] = {}
-    kernels: dict[str, Array] = {}  # Of mixed kernels the shape is known, not the values.
+    kernels: dict[str, Array] = {}  # Mixed kernels: shapes are known, values are not.
     known = ChainMap(constants, kernels)
     for node in graph:
         names = [str(value.name) for value in node.inputs if value is not None]
@@ -151,7 +151,7 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
                 misused.append(error)
     if unsupported:
         raise UnsupportedOperators(unsupported, list(_READERS))
-    # An operator whose operands an unsupported one makes looks misused, too.
+    # Raised last: the operands of a misused operator may come from an unsupported one.
     if misused:
         raise misused[0]
     return nodes
@@ -171,7 +171,7 @@ def _read_node(node: ir.Node, inputs: Sequence[str], constants: Mapping[str, Arr
     return Node(op, place, tuple(inputs[:count]), outputs, attributes)
 
 
-# A reader returns the node's attributes and how many of its inputs are operands.
+# A reader returns a node's attributes and the number of inputs that are operands; None for all.
 _Reading = tuple[dict[str, Attribute], int | None]
 _Reader = Callable[[ir.Node, str, list[Array | None]], _Reading]
 
@@ -238,7 +238,7 @@ _READERS: Mapping[str, _Reader] = {
     "DepthToSpace": _depth_to_space,
     "ReduceMean": _mean,
 }
-# What torch's exporter makes of a mean over height and width or an adaptive pooling to 1 × 1.
+# torch's exporter writes a mean over height and width, or a pooling to 1 × 1, as ReduceMean.
 _RENAMED: Mapping[str, str] = {"ReduceMean": "GlobalAveragePool"}
 
 

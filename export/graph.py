@@ -4,8 +4,9 @@ A graph is immutable. Rewrites are functions from graph to graph, writers walk i
 and the simulator runs it. Activations are N × C × H × W with N = 1 and symbolic height and width;
 every convolution has stride 1, a bias and zero padding that keeps the size.
 
-``Graph.origins`` says which names of the captured graph the names that rewrites add stand for; this
-is how one table of scales fits every lowered form of a network. Nothing else is read from a name.
+``Graph.origins`` maps each name that a rewrite added to the name in the captured graph that it
+stands for, so that one table of scales fits every lowered form of a network. Names have no other
+meaning.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Pooling:
     """Where a graph was cut at its global pooling.
 
     Attributes:
-        features: The activation whose mean over the picture is wanted, 1 × C × H × W.
-        pooled: That mean, 1 × C × 1 × 1.
-        channels: C.
+        features: Name of the pooled activation, 1 × C × H × W.
+        pooled: Name of its mean over the picture, 1 × C × 1 × 1.
+        channels: The number of channels, C.
     """
 
     features: str
@@ -70,7 +71,7 @@ class Graph:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> Graph:
-        """Check that every value is made once and before it is read, and fits what reads it.
+        """Check that every value is made once, before it is read, and fits the nodes that read it.
 
         Returns:
             The graph itself.
@@ -99,18 +100,18 @@ class Graph:
         return [node for node in self.nodes if value in node.inputs]
 
     def sole_consumer(self, value: str) -> Node | None:
-        """Return the node that alone reads ``value``; None if several do or it is handed out."""
+        """Return the only node that reads ``value``; None if there are more, or it is an output."""
         consumers = self.consumers(value)
         return consumers[0] if len(consumers) == 1 and value not in self.outputs else None
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is handed in: the picture, and the pooled value of a graph cut there."""
+        """Names of the inputs: the picture, and the pooled value if the graph is cut."""
         return (self.input,) if self.pooling is None else (self.input, self.pooling.pooled)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What is handed out: the restored picture, and the features of a graph cut there."""
+        """Names of the outputs: the restored picture, and the features if the graph is cut."""
         return (self.output,) if self.pooling is None else (self.output, self.pooling.features)
 
     @property
@@ -124,11 +125,11 @@ class Graph:
         if self.is_constant(kernel):
             return self.constants[kernel].shape
         mix = self.producer(kernel)
-        assert mix is not None, f"{node.name}: its kernel {kernel} comes from nowhere"
+        assert mix is not None, f"{node.name}: no node makes its kernel {kernel}"
         return mix.shape()
 
     def fused_relu(self, node: Node) -> Node | None:
-        """Return the Relu that ``node`` can apply itself, or None."""
+        """Return the Relu that files compute as part of ``node``, or None."""
         if Trait.FUSES_RELU not in node.operator.traits:
             return None
         consumer = self.sole_consumer(node.output)
@@ -143,7 +144,7 @@ class Graph:
         return self.origins.get(name, name)
 
     def is_captured(self, name: str) -> bool:
-        """Tell whether ``name`` is what it was in the captured graph: no rewrite added it."""
+        """Tell whether ``name`` means the same as in the captured graph: no rewrite added it."""
         return name not in self.origins
 
     @property
@@ -163,8 +164,8 @@ class Graph:
         Args:
             nodes: Topologically ordered.
             constants: The constants to add.
-            origins: For every name that is added or changes its meaning, the name of this graph
-                that it stands for, or its own (see ``export.rewrites.additions``).
+            origins: For every name that is added or changes its meaning, the name in this graph
+                that it stands for, or the name itself (see ``export.rewrites.additions``).
 
         Raises:
             ValueError: If a name is added without an origin.
@@ -192,7 +193,7 @@ class Graph:
     def shapes(self) -> dict[str, Shape]:
         """Return the shape of every constant, kernel and activation.
 
-        That of an activation is 1 × C × 1 × 1, one pixel: height and width are symbolic.
+        Activations have the shape of one pixel, 1 × C × 1 × 1: height and width are symbolic.
         """
         return self._known().shapes
 
@@ -202,11 +203,11 @@ class Graph:
         return {value: known.shapes[value][1] for value in known.resolutions}
 
     def resolutions(self) -> dict[str, int]:
-        """Return how many times larger than the input each activation is; 0 if it is 1 × 1."""
+        """Return each activation's height as a multiple of the input's; 0 if it is 1 × 1."""
         return self._known().resolutions
 
     def activations(self) -> Iterator[Node]:
-        """Go through the nodes that make activations and not kernels."""
+        """Iterate over the nodes that make activations, not kernels."""
         return (node for node in self.nodes if Trait.KERNEL not in node.operator.traits)
 
     @property
@@ -215,9 +216,9 @@ class Graph:
         return self.resolutions()[self.output]
 
     def halo(self) -> int:
-        """Return how many input pixels beyond its own each output pixel depends on.
+        """Return the distance in input pixels up to which an output pixel depends on the input.
 
-        What is pooled over the whole picture is not counted: it is one value for all pixels.
+        Values pooled over the whole picture do not count, because all pixels share them.
         """
         shapes, reach = self.shapes(), {self.output: 0}
         for node in reversed(self.nodes):
@@ -229,7 +230,7 @@ class Graph:
         return reach[self.input]
 
     def layer_multadds(self, width: int, height: int) -> list[tuple[Node, int]]:
-        """Return each convolution with its multiply-accumulates at an output of that size.
+        """Return each convolution with its multiply-accumulates at an output of width × height.
 
         The input is the output's size divided by the scale as real numbers, as the papers count:
         a 1280×720 output of a ×3 network has an input of 426⅔ × 240.
@@ -241,13 +242,13 @@ class Graph:
             per_pixel = node.operator.multadds(node.attributes, operands)
             if per_pixel:
                 resolution = resolutions[node.inputs[0]]
-                # Convolutions of what was pooled run once, however large the picture is.
+                # Convolutions of pooled values run once, however large the picture is.
                 pixels = width * height * resolution**2 / scale**2 if resolution else 1
                 rows.append((node, round(pixels * per_pixel)))
         return rows
 
     def multadds(self, width: int, height: int) -> int:
-        """Return the multiply-accumulates of all convolutions at an output of that size."""
+        """Return the multiply-accumulates of all convolutions at an output of width × height."""
         return sum(count for _, count in self.layer_multadds(width, height))
 
     def _known(self) -> Values:
@@ -257,7 +258,7 @@ class Graph:
         return values
 
     def _handed_in(self) -> Values:
-        """Return what exists before the first node runs."""
+        """Return the values that exist before the first node runs."""
         values = Values({name: array.shape for name, array in self.constants.items()}, {})
         values.add_activation(self.input, 3, resolution=1)
         if self.pooling is not None:

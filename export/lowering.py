@@ -45,11 +45,11 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
 
 
 Step = partial[Graph]
-"""A rewrite with all its arguments but the graph; the name of its function is the rewrite's."""
+"""A rewrite with all its arguments except the graph; its function's name is the rewrite's name."""
 
 
 def steps_named(rewrites: Sequence[str]) -> list[Step]:
-    """Return the rewrites of these names."""
+    """Return the rewrites with these names."""
     return [partial(REWRITES[name]) for name in rewrites]
 
 
@@ -89,5 +89,5 @@ def lower(graph: Graph, rewrites: Sequence[str]) -> Graph:
 
 
 def int8_form(graph: Graph, table: ScaleTable) -> Graph:
-    """Lower a captured graph to the one whose activations ``table`` covers, kernels rounded."""
+    """Lower a captured graph to the graph whose activations ``table`` covers, kernels rounded."""
     return apply(graph, int8_steps(table))

@@ -1,8 +1,8 @@
 """The vocabulary: what each operator of a graph is, in one place.
 
 An entry of ``OPERATORS`` holds the facts that are the same in every stage: attributes, constant
-operands, traits, channels, reach, resolution and MultAdds. What a stage makes of an operator stands
-in that stage's ``HANDLERS``, or its ``REFUSED`` says what to do instead.
+operands, traits, channels, reach, resolution and MultAdds. Every stage handles an operator in its
+``HANDLERS``, or its ``REFUSED`` says what to do instead.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from typing import Any
 Shape = tuple[int, ...]
 
 Shapes = Sequence[Shape]
-"""Shapes of operands, in order: of constants and kernels their own, of activations 1 × C × 1 × 1,
-which is one pixel."""
+"""Shapes of operands, in order. Constants and kernels have their full shape; an activation has the
+shape of one pixel, 1 × C × 1 × 1, because height and width are symbolic."""
 
 Attributes = Mapping[str, Any]
 """Attributes by name, of the types that ``Operator.attributes`` lists."""
 
 
 class Trait(Enum):
-    """What rewrites and quantization may rely on.
+    """A property of an operator that rewrites and quantization may rely on.
 
-    A trait is a permission: an operator without it may have the property all the same.
+    Traits need not be complete: an operator may have a property without the trait.
     """
 
     POINTWISE = 1
-    """Each output pixel depends on its own pixel alone: no reach, and the resolution is kept."""
+    """Each output pixel depends on the same input pixel alone; reach is 0, resolution is kept."""
     PER_CHANNEL = 2
-    """Reads one activation and commutes with a permutation of its channels, if the constants (whose
-    first axis counts channels) are permuted, too."""
+    """Reads one activation and commutes with a permutation of its channels, if constants, whose
+    first axis is that of channels, are permuted as well."""
     HOMOGENEOUS = 3
-    """f(a · x) = a · f(x) for a > 0, x being all activations it reads."""
+    """f(a · x) = a · f(x) for a > 0, where x is all activations that f reads."""
     MOVES = 4
-    """Copies 8-bit values without looking at their scale: inputs and outputs must share it."""
+    """Copies 8-bit values unchanged, so that inputs and outputs must share one scale."""
     BROADCASTS = 5
-    """Repeats operands of one channel or one pixel, and takes constants for operands."""
+    """Repeats operands of one channel or one pixel, and accepts constants as operands."""
     FUSES_RELU = 6
-    """Can apply a Relu that follows at once, in every format."""
+    """Can apply a Relu that directly follows, in every format."""
     KERNEL = 7
-    """Makes a kernel of constants and no activation."""
+    """Makes a kernel from constants and no activation."""
 
 
 def like_operands(attributes: Attributes, shapes: Shapes) -> tuple[int, ...]:
-    """Return the channels of one output that has those of the operands, or of the widest."""
+    """Return the channel count of the only output: that of the widest operand."""
     return (max(channels_of(shape) for shape in shapes),)
 
 
 def fits(attributes: Attributes, shapes: Shapes) -> str:
-    """Find nothing wrong."""
+    """Accept all attributes and operands: return an empty string."""
     return ""
 
 
@@ -67,18 +67,19 @@ class Operator:
 
     Attributes:
         name: Its name in graphs.
-        attributes: Type of each attribute; ``tuple`` is one of integers.
-        operands: How many activations it reads, before its constants; None for one or more.
+        attributes: Type of each attribute; ``tuple`` stands for a tuple of integers.
+        operands: Number of activations that it reads before its constants; None for one or more.
         constants: Names of its constant operands, which come last.
         traits: What rewrites and quantization may rely on.
-        channels: Channels of each output.
-        reach: From the pixels needed around each output pixel to those needed around each input
-            pixel; None only if ``POINTWISE``.
-        resolution: From the finest resolution of its operands to that of its outputs, in multiples
-            of the picture's; 0 is one value for the whole picture. None only if ``POINTWISE``.
-        multadds: Multiply-accumulates per pixel of its first operand.
-        misfit: Says what is wrong with attributes and operands, which are as many as expected; an
-            empty string if nothing is.
+        channels: Channel count of each output.
+        reach: From the number of pixels needed around each output pixel to the number needed around
+            each input pixel; None only if ``POINTWISE``.
+        resolution: From the finest resolution of the operands to the resolution of the outputs, in
+            multiples of the picture's; 0 means one value for the whole picture. None only if
+            ``POINTWISE``.
+        multadds: Multiply-accumulates per pixel of the first operand.
+        misfit: Says what is wrong with attributes and operands, whose number is right; an empty
+            string if nothing is.
     """
 
     name: str
@@ -98,17 +99,17 @@ class Operator:
             raise ValueError(f"{self.name}: expected reach and resolution, or POINTWISE")
 
     def output_shapes(self, attributes: Attributes, shapes: Shapes) -> list[Shape]:
-        """Return the shape of each output, as ``Shapes`` says."""
+        """Return the shape of each output, in the form of ``Shapes``."""
         if Trait.KERNEL in self.traits:
             return [attributes["shape"]]
         return [(1, count, 1, 1) for count in self.channels(attributes, shapes)]
 
     def input_reach(self, attributes: Attributes, shapes: Shapes, needed: int) -> int:
-        """Return the pixels needed around each input pixel, from those around each output pixel."""
+        """Return the number of pixels needed around each input pixel (see ``reach``)."""
         return needed if self.reach is None else self.reach(attributes, shapes, needed)
 
     def output_resolution(self, attributes: Attributes, finest: int) -> int:
-        """Return the resolution of its outputs, from the finest of its operands."""
+        """Return the resolution of the outputs (see ``resolution``)."""
         return finest if self.resolution is None else self.resolution(attributes, finest)
 
 
@@ -244,8 +245,8 @@ OPERATORS: Mapping[str, Operator] = by_name(
         resolution=lambda attributes, finest: finest * attributes["block"],
         misfit=_shuffle_misfit,
     ),
-    # A pooled value is one for all pixels, so that no pixels around are needed. It is homogeneous,
-    # too, but tables of scales have no gains for what is pooled.
+    # All pixels share one pooled value, which needs no halo. Pooling is homogeneous as well, but
+    # lacks the trait because tables of scales have no gains for pooled activations.
     Operator(
         "GlobalAveragePool",
         reach=lambda attributes, shapes, needed: 0,

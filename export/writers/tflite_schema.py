@@ -1,8 +1,7 @@
 """The flatbuffer of a .tflite file, put together tensor by tensor and operator by operator.
 
-The schema is the one that ships in ai-edge-litert. This module adds what it leaves to its users:
-operator versions and the oldest runtime that knows them, constants that are aligned, and the
-signature by which apps call the file.
+The schema ships in ai-edge-litert. This module adds operator versions, the oldest runtime that
+supports these versions, the alignment of constants, and the signature by which apps call the file.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ Shape = tuple[int | None, ...]
 """Extents; None where the app may choose."""
 
 Version = tuple[int, str]
-"""Version of an operator, and the TensorFlow Lite that brought it."""
+"""Version of an operator, and the first TensorFlow Lite release that supports it."""
 
-# Of each operator on floats and on int8, from TensorFlow's versioning/op_version.cc and
-# versioning/runtime_version.cc. DEQUANTIZE is from float16 and from int8; TRANSPOSE_CONV has a
-# bias; CONCATENATION, SPLIT and DEPTH_TO_SPACE only move values.
+# Versions of each operator on float and on int8 tensors, from TensorFlow's versioning/op_version.cc
+# and versioning/runtime_version.cc. DEQUANTIZE reads float16 and int8, TRANSPOSE_CONV has a bias.
 _VERSIONS: Mapping[str, tuple[Version, Version]] = {
     "ADD": ((1, "1.5.0"), (2, "1.14.0")),
     "CONCATENATION": ((1, "1.5.0"), (2, "1.14.0")),
@@ -44,9 +42,9 @@ _VERSIONS: Mapping[str, tuple[Version, Version]] = {
     "TRANSPOSE_CONV": ((3, "2.3.0"), (3, "2.3.0")),
 }
 GROUPED_CONV_2D: Version = (6, "2.9.0")
-"""A CONV_2D whose kernels see only their group of the channels."""
+"""Version of CONV_2D for grouped convolutions."""
 GROWING_MUL: Version = (3, "1.15.0")
-"""An int8 MUL whose product of input scales is at least its output scale."""
+"""Version of an int8 MUL whose product of input scales is at least its output scale."""
 
 _TYPES: Mapping[np.dtype[Any], int] = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
@@ -65,7 +63,7 @@ class TFLiteFile:
 
     Args:
         description: For people who open the file.
-        integer: Whether its operators work on int8; it decides their versions.
+        integer: Whether operators work on int8, which decides their versions.
     """
 
     def __init__(self, description: str, integer: bool) -> None:
@@ -90,7 +88,7 @@ class TFLiteFile:
             name: Its name.
             dtype: float32, float16, int32 or int8.
             shape: Its extents; activations are N × H × W × C.
-            scales: Of an integer tensor: one, or one per position on its first axis.
+            scales: Scales of an integer tensor: one, or one per position on the first axis.
             zero_point: The integer of real zero.
         """
         quantization = None
@@ -104,7 +102,7 @@ class TFLiteFile:
             schema.TensorT(
                 name=name,
                 type=_TYPES[np.dtype(dtype)],
-                # A reader that cannot resize sees the smallest size.
+                # Readers that cannot resize take the smallest size.
                 shape=[1 if extent is None else extent for extent in shape],
                 shapeSignature=[-1 if extent is None else extent for extent in shape]
                 if None in shape
@@ -143,7 +141,7 @@ class TFLiteFile:
             inputs: Tensors it reads.
             outputs: Tensors it makes.
             options: The schema's options object, if the operator has one.
-            version: What it needs, where that is more than usual for its type of values.
+            version: The version it needs, if that is not the usual version for float or int8.
         """
         key = (name, version or _VERSIONS[name][self._integer])
         if key not in self._versions:
@@ -162,7 +160,7 @@ class TFLiteFile:
         return dict(sorted(Counter(name for name, _ in self._operators).items()))
 
     def serialize(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
-        """Return the file with these named inputs and outputs."""
+        """Return the bytes of the file, with inputs and outputs by name."""
         subgraph = schema.SubGraphT(
             name="main",
             tensors=self._tensors,
@@ -198,7 +196,7 @@ class TFLiteFile:
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """A buffer whose data start at a multiple of 16 bytes.
 
-    The schema demands it (``force_align: 16``), the generated Python code forgets it.
+    The schema demands this alignment (``force_align: 16``); the generated code does not provide it.
     """
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (overrides the generated method)

@@ -114,7 +114,7 @@ def test_the_vocabulary_is_read_exactly(
 
 def test_all_operators_outside_the_vocabulary_are_listed_with_their_modules() -> None:
     head = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Softmax(dim=1))
-    strided = nn.Conv2d(3, 3, 3, stride=2, padding=1)  # Refused as well, but not what matters most.
+    strided = nn.Conv2d(3, 3, 3, stride=2, padding=1)  # Refused as well, but reported last.
     network = nn.Sequential(nn.Tanh(), nn.Sequential(nn.ReLU(), head), strided, nn.Tanh())
     with pytest.raises(
         UnsupportedOperators,
