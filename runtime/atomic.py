@@ -1,8 +1,8 @@
-"""Writing files so that a reader never sees half of one.
+"""Atomic writing of files: a reader never sees half a file.
 
 A file (or a folder, for Core ML packages) is written beside its destination under a temporary name
-and renamed at the end. Whatever stops the writing, an exception, Ctrl-C or a full disk, removes the
-temporary one and leaves what was there before.
+and renamed at the end. If an exception, Ctrl-C or a full disk stops the writing, the temporary file
+is removed and an earlier file stays.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def clear_unfinished(destination: Path) -> None:
-    """Remove what killed writers of ``destination`` left beside it; none may be at work."""
+    """Remove temporary files that killed writers of ``destination`` left; none may be running."""
     for folder in destination.parent.iterdir():
         if folder.name.startswith(_prefix(destination)) and folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prefix(destination: Path) -> str:
-    # Names may be as long as the file system allows; the temporary folder's is longer.
+    # Shortened, because the temporary name is longer than the destination's and may be too long.
     return f".{destination.name[:32]}."
 
 
 def _move(temporary: Path, destination: Path) -> None:
-    """Rename; a folder makes way for a folder only, and comes back if the renaming fails."""
+    """Rename; a folder replaces only a folder, and an old folder is restored if renaming fails."""
     if not (temporary.is_dir() and destination.is_dir()) or destination.is_symlink():
         temporary.replace(destination)
         return

@@ -18,15 +18,15 @@ _QUARTER_TURNS = (0, 2, 1, 3)
 
 
 ORIENTATIONS = tuple((turns, flip) for turns in _QUARTER_TURNS for flip in (False, True))
-"""Quarter turns, and whether the picture is flipped before them; the first leaves it as it is."""
+"""Number of quarter turns, and whether to flip first; orientation 0 is the picture unchanged."""
 
 
 def restore(run: Callable[[FloatPicture, int], FloatPicture], image: FloatPicture) -> FloatPicture:
     """Restore all eight orientations of a picture and average them in float.
 
     Args:
-        run: Restores one picture, H × W × 3 → scale·H × scale·W × 3, told which of
-            ``ORIENTATIONS`` it has.
+        run: Restores one picture, H × W × 3 → scale·H × scale·W × 3; its second argument is the
+            index of the picture's orientation in ``ORIENTATIONS``.
         image: H × W × 3.
 
     Returns:

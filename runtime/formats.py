@@ -1,6 +1,6 @@
 """The file formats of artifacts: one record each, from which everything about a format derives.
 
-Imports nothing but the standard library: the command line reads its choices from here.
+Imports only the standard library, because the command line reads its choices from this module.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class FileFormat:
     """A file format.
 
     Attributes:
-        suffix: Of its files (for Core ML, folders), with the dot.
-        title: Its name for people.
-        engines: What opens it, the usual one first; ``runtime.engines`` has a module of each.
-        systems: Where it can run, the desktop's first; empty for everywhere.
+        suffix: Suffix of the files (for Core ML, folders), with the dot.
+        title: Name in messages and tables.
+        engines: Engines that open the format, the default first; ``runtime.engines`` has a module
+            for each.
+        systems: Operating systems that run the format, the desktop system first; empty for all.
         is_folder: Whether an artifact is a folder and not a file.
     """
 
@@ -40,7 +41,7 @@ class FileFormat:
 
     @property
     def not_run(self) -> str | None:
-        """Why figures are missing where the format cannot run; None if it runs everywhere."""
+        """Reason for missing figures where the format cannot run; None if it runs everywhere."""
         return f"not run (needs {self.systems[0]})" if self.systems else None
 
 

@@ -1,7 +1,6 @@
-"""TensorFlow kept out of libraries that import it only in passing: coremltools and TensorBoard.
+"""Hiding TensorFlow from coremltools and TensorBoard, which import it without needing it.
 
-Where it is installed, that takes seconds, and TensorFlow's own messages come from C++, past every
-filter of Python's.
+Importing TensorFlow takes seconds, and its C++ code prints messages that Python cannot filter.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def without_tensorflow() -> Iterator[None]:
-    """Let every import of TensorFlow fail; one that was imported before stays."""
+    """Make every import of TensorFlow fail in the block, unless it has been imported before."""
     if "tensorflow" in sys.modules:
         yield
         return

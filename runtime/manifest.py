@@ -1,8 +1,8 @@
-"""manifest.json: what travels with the artifacts and proves them.
+"""manifest.json: the description of a bundle, which travels with its artifacts.
 
 The manifest names every file of a bundle with its SHA-256, its input and output, the halo that
-tiling needs, the rewrites and the scales that made it, where the weights come from, and what was
-measured.
+tiling needs, the rewrites and scales it was made with, the origin of the weights, and the measured
+figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TensorInfo:
         name: Tensor name.
         layout: ``NCHW`` or ``NHWC``.
         dtype: ``float32``, ``float16``, ``int8`` or ``uint8``.
-        shape: Its four extents; None where the app may choose.
+        shape: Four extents; None where the app may choose.
         minimum: Value of black, before quantization.
         maximum: Value of white, before quantization.
         scale: Quantization scale of an integer tensor.
@@ -57,14 +57,14 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class PoolingTensors:
-    """How a file restores tiles of a picture whose network pools over the whole of it.
+    """The additional tensors of a file cut at its global pooling, so that it can restore tiles.
 
-    Run it on every tile with any ``pooled``, average ``features`` over all pixels of the picture
-    (each tile without its halo), and run it on every tile again with that average.
+    Run the file on every tile with any ``pooled``, average ``features`` over all pixels of the
+    picture (each tile without its halo), and run the file on every tile again with the average.
 
     Attributes:
-        features: Output beside the restored picture: one vector for every input pixel.
-        pooled: Input beside the picture: the average of those vectors.
+        features: Second output, besides the restored picture: a vector for every input pixel.
+        pooled: Second input, besides the picture: the average of ``features``.
     """
 
     features: TensorInfo
@@ -73,15 +73,15 @@ class PoolingTensors:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of an artifact.
+    """Measured figures of an artifact; None where a figure was not measured.
 
     Attributes:
-        max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
+        max_abs_diff: Largest difference from the source network, for outputs in [0, 1].
         psnr: PSNR in dB on the evaluation pictures: of Y for super-resolution, else of RGB.
         ssim: SSIM on the evaluation pictures.
-        psnr_loss: dB lost against the source network on the same pictures.
+        psnr_loss: Loss in dB against the source network on the same pictures.
         latency_median_ms: Median latency of one inference.
-        latency_iqr_ms: Its interquartile range.
+        latency_iqr_ms: Interquartile range of the latency.
     """
 
     max_abs_diff: float | None = None
@@ -94,7 +94,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The pictures that decided the scales: file names and one hash over their contents."""
+    """The pictures that the scales were found on: file names and one hash over their contents."""
 
     pictures: tuple[str, ...]
     sha256: str
@@ -108,7 +108,7 @@ class Artifact:
         file: Name beside the manifest.
         format: ``onnx``, ``tflite`` or ``coreml``.
         precision: ``float32``, ``float16`` or ``int8``.
-        sha256: Of the file; of a folder, over its sorted relative paths and contents.
+        sha256: SHA-256 of the file, or of a folder's sorted relative paths and contents.
         bytes: Size.
         input: The picture tensor.
         output: The restored tensor.
@@ -116,13 +116,14 @@ class Artifact:
         rewrites: Names of the rewrites applied, in order.
         multadds: Multiply-accumulates of the network at a 1280×720 output.
         operators: How often each operator occurs in the file.
-        calibration: The pictures behind int8 scales.
-        measured: What was measured.
-        scales_sha256: Of the table of scales, for int8.
-        pooling: Of a file that restores tiles for another: its tensors besides the pictures.
-        tiled_by: Name of the file that restores tiles in the place of this one, whose network
-            pools over the whole picture.
-        float_io: Whether an int8 file whose format takes integers takes and returns float32.
+        calibration: The pictures that int8 scales were found on.
+        measured: Measured figures.
+        scales_sha256: SHA-256 of the table of scales, for int8.
+        pooling: The additional tensors of a file cut at its global pooling.
+        tiled_by: Name of the file to restore tiles with, if this file's network pools over the
+            whole picture.
+        float_io: Whether an int8 file takes and returns float32, in a format whose int8 files
+            usually take and return integers.
     """
 
     file: str
@@ -151,8 +152,8 @@ class Manifest:
     Attributes:
         model: Model name.
         scale: Upscaling factor.
-        halo: Input pixels around a tile that its output depends on.
-        weights_sha256: Of the trained weights.
+        halo: Input pixels around a tile that the tile's output depends on.
+        weights_sha256: SHA-256 of the trained weights.
         training: The training record of the weights.
         tools: Versions of the libraries that wrote the bundle.
         artifacts: The files.
@@ -181,7 +182,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read ``manifest.json`` of ``folder``; None if there is none.
 
     Raises:
-        UserError: If it is damaged, of another schema version or leads out of the folder.
+        UserError: If it is damaged, of another schema version or names files outside the folder.
     """
     try:
         manifest = read_record(folder / MANIFEST, Manifest, SCHEMA, _REMEDY)
@@ -192,10 +193,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:
-    """Refuse a manifest that leads out of its folder.
+    """Refuse a manifest that names files outside its folder.
 
     Raises:
-        UserError: Naming the entry.
+        UserError: If there is such an entry; names it.
     """
     for entry in manifest.artifacts:
         for name in (entry.file, entry.tiled_by):

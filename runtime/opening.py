@@ -1,4 +1,4 @@
-"""Opening an exported artifact: which engine runs it, and what its manifest says of it."""
+"""Opening an exported artifact: choice of the engine and lookup in the manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.manifest import verify as verify_sha256
 from runtime.session import Session
 
 _PROBE_SIZE = (8, 8)
-_MOST_THREADS = 1024  # more than any CPU has cores; of 100,000 LiteRT dies, and none is faster
+_MOST_THREADS = 1024  # more than any CPU has cores; LiteRT crashes at 100,000
 
 
 def open(  # noqa: A001  (``runtime.open`` is the name people type)
@@ -29,15 +29,16 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
     """Open an artifact of any format in ``runtime.formats``.
 
     Args:
-        path: The artifact. A ``manifest.json`` beside it that names it gives scale and halo.
-        verify: Whether to compare its SHA-256 with that manifest.
+        path: The artifact. Scale and halo come from a ``manifest.json`` in its folder, if the
+            manifest lists the file.
+        verify: Whether to compare the file's SHA-256 with the manifest.
         runtime: One of the format's engines: ``litert``, ``onnxruntime``, ``openvino`` or
-            ``coreml``; None is the usual one.
+            ``coreml``; None selects the format's default.
         threads: CPU threads; None uses every available core.
 
     Raises:
-        UserError: If the file is missing, damaged, of another kind than its suffix says, differs
-            from its manifest, is no picture-to-picture network, or if its runtime is missing.
+        UserError: If the file is missing, damaged, of another format than its suffix, differs from
+            the manifest, is not a picture-to-picture network, or if its runtime is not installed.
     """
     path = Path(path)
     kind = _format_of(path)
@@ -72,7 +73,7 @@ def available_cores() -> int:
 
 
 def _engine(name: str, path: Path, threads: int) -> Engine:
-    # By name: opening a file loads the library of its engine and no other.
+    # Imported by name, so that only the library of this engine is loaded.
     engine: Engine = import_module(f"runtime.engines.{name}_engine").open_engine(path, threads)
     return engine
 
@@ -97,7 +98,7 @@ def _check_system(path: Path, kind: FileFormat) -> None:
 
 
 def _check_content(path: Path, kind: FileFormat) -> None:
-    """Refuse a file whose first bytes show that it is something else than its suffix says."""
+    """Refuse a file whose first bytes belong to another format than its suffix."""
     if kind.is_folder:
         return
     if path.is_dir():
@@ -105,7 +106,7 @@ def _check_content(path: Path, kind: FileFormat) -> None:
     with path.open("rb") as stream:
         head = stream.read(8)
     found, expected = _kind_of(head), _model(kind.title)
-    # TFLite files bear a signature; ONNX is plain protobuf, which has none.
+    # TFLite files have a signature; ONNX is plain protobuf, which has none.
     unrecognized = found is None and expected != _model("TFLite")
     if found != expected and not unrecognized:
         raise UserError(
@@ -123,7 +124,7 @@ def _kind_of(head: bytes) -> str | None:
         return "a ZIP archive (a PyTorch checkpoint, perhaps)"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF")):
         return "a picture"
-    # Field 1 of ModelProto, the version of its representation, is always written first.
+    # 0x08 is the tag of ModelProto's field 1 (ir_version), which is always written first.
     return _model("ONNX") if head.startswith(b"\x08") else None
 
 
@@ -132,7 +133,7 @@ def _model(title: str) -> str:
 
 
 def _described(path: Path, verify: bool) -> tuple[Manifest, Artifact] | None:
-    """Return what the manifest beside a file says of it; None without one that names it."""
+    """Return the manifest beside a file and the file's entry in it; None if there is no entry."""
     manifest = read_manifest(path.parent)
     artifact = manifest.artifact(path.name) if manifest else None
     if manifest is None or artifact is None:
@@ -143,7 +144,7 @@ def _described(path: Path, verify: bool) -> tuple[Manifest, Artifact] | None:
 
 
 def _probed_scale(file: str, engine: Engine) -> int:
-    """Run a network without a manifest once, to see how many times larger its pictures become."""
+    """Return the scale of a network without a manifest, found by running it once."""
     session = Session(file, engine, scale=1)
     height, width = session.fixed_size or _PROBE_SIZE
     restored = session.run(np.zeros((height, width, 3), np.float32))

@@ -24,7 +24,7 @@ from runtime.errors import UserError
 Record = TypeVar("Record")
 
 _FIRST_SCHEMA = 1
-"""Schema of files without a version: versions were added later."""
+"""Schema of files without a version."""
 
 _NOUNS: Mapping[Any, str] = {
     int: "an integer",
@@ -36,7 +36,7 @@ _NOUNS: Mapping[Any, str] = {
 
 
 class RecordError(ValueError):
-    """JSON that does not fit its record, told by its place: ``artifacts[0].scale: …``."""
+    """JSON that does not fit its record; the message begins with the place in the JSON."""
 
 
 def read_record(path: Path, kind: type[Record], schema: int, remedy: str) -> Record:
@@ -50,7 +50,7 @@ def read_record(path: Path, kind: type[Record], schema: int, remedy: str) -> Rec
 
     Raises:
         FileNotFoundError, NotADirectoryError: If there is no such file.
-        UserError: If it is damaged or of another schema version.
+        UserError: If the file is damaged or of another schema version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def with_short_lists(text: str) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """Return a record, or a value inside one, as what ``json.dumps`` takes."""
+    """Return a record, or a value inside a record, as a value that ``json.dumps`` accepts."""
     if dataclasses.is_dataclass(value):
         return {one.name: to_json(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -102,8 +102,8 @@ def to_json(value: Any) -> Any:
 def from_json(kind: type[Record], value: Any) -> Record:
     """Return the record that parsed JSON holds.
 
-    Integers pass for floats; nothing else is converted. Of a union the first alternative that fits
-    is taken. Keys with a default may be missing.
+    Integers are accepted as floats; nothing else is converted. The first alternative of a union
+    that fits is taken. Keys with a default may be missing.
 
     Raises:
         RecordError: If the value is of another type, a key is missing or unknown, or the record's
@@ -186,7 +186,7 @@ def _types(kind: Any) -> dict[str, Any]:
 
 
 def _noun(kind: Any) -> str:
-    """Return what a type is called in an error."""
+    """Return the name of a type for an error message."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(map(_noun, arguments))

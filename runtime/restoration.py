@@ -38,13 +38,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of several pictures.
+    """The outcome of restoring several pictures.
 
     Attributes:
         finished: Files written.
-        skipped: Files that already existed and were left as they are.
-        failures: For each picture that could not be restored one line that names it.
-        notes: For each file whose format could not hold all that the picture's said one line.
+        skipped: Files that already existed and were not changed.
+        failures: A line for each picture that could not be restored; names the picture.
+        notes: A line for each file whose format cannot hold all metadata of the picture.
     """
 
     finished: tuple[Path, ...]
@@ -65,9 +65,9 @@ def restore_picture(
 
     Args:
         session: The opened artifact.
-        picture: The picture. If it is grey or its channels are equal, so are those of the result:
-            the mean of the three that the network returns. Colours under fully transparent pixels
-            are replaced by those beside them.
+        picture: The picture. If it is grey or its channels are equal, so are the channels of the
+            result: each is the mean of the network's three. Colours of fully transparent pixels
+            are replaced by the colours of visible pixels beside them.
         tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
         ensemble: Whether to average eight orientations (eight times slower).
         progress: Whether to draw bars of tiles if stderr is a terminal.
@@ -96,9 +96,9 @@ def restore_picture(
             pixels[..., channel] = pixels[..., 0]
     else:
         restored(colours, pixels)
-    # At scale 1 it stays: what damaged the colours did not damage the transparency.
+    # At scale 1 alpha is unchanged: the degradation affects the colours only.
     if alpha is not None and session.scale > 1:
-        # A plane without structure has nothing to restore and could only gain errors.
+        # Restoring a constant plane could only add errors.
         flat = alpha.min() == alpha.max()
         alpha = np.full((height, width, 1), alpha.flat[0]) if flat else restored(alpha)
     metadata = picture.metadata.enlarged(session.scale)
@@ -140,7 +140,7 @@ def restore_file(
 
     Raises:
         UserError: If the destination exists, cannot be written or cannot hold the picture, or the
-            source cannot be read. Nothing is left half written, Ctrl-C included.
+            source cannot be read. No unfinished file is left, not even after Ctrl-C.
     """
     source, destination = Path(source), Path(destination)
     picture_format(destination)
@@ -148,7 +148,7 @@ def restore_file(
         raise _exists_already(destination)
     picture = read_picture(source)
     check_format(destination, picture, session.scale)
-    # The destination is opened first: a folder that cannot be written should not cost the work.
+    # The destination is opened first, so that an unwritable folder fails before the work.
     try:
         with replacing(destination) as temporary:
             restored = restore_picture(session, picture, tile, ensemble, progress=progress)
@@ -195,7 +195,7 @@ def destinations(
         pictures: Picture files, and folders that stand for the pictures directly in them.
         out: For a single picture file, a file or a folder; otherwise a folder, in which the
             pictures keep their names. None writes ``NAME_x4.png`` (at scale 1
-            ``NAME_restored.png``) beside a file and the pictures of a folder into ``FOLDER_x4``.
+            ``NAME_restored.png``) beside each file, and pictures of a folder into ``FOLDER_x4``.
         scale: Upscaling factor, for the names.
         into_folder: Whether ``out`` is a folder whatever its name looks like.
 
@@ -235,14 +235,13 @@ def restore_all(
     ensemble: bool = False,
     progress: bool = True,
 ) -> Report:
-    """Restore several pictures; one that fails is reported and the others are finished.
+    """Restore several pictures; a failure is reported and does not stop the other pictures.
 
-    Pictures that already exist are skipped, so that a call that was interrupted can be
-    repeated.
+    Pictures that already exist are skipped, so that an interrupted call can be repeated.
 
     Args:
         session: The opened artifact.
-        jobs: What to restore, from :func:`destinations`.
+        jobs: The pictures and their destinations, from :func:`destinations`.
         overwrite: Whether existing files may be replaced.
         tile: Pixels per tile side; see :func:`runtime.tiling.restore_tiled`.
         ensemble: Whether to average eight orientations (eight times slower).
@@ -252,7 +251,7 @@ def restore_all(
     Raises:
         UserError: If every picture already exists.
     """
-    # os.path asks, because Path.exists raises for names that are too long.
+    # os.path.exists, because Path.exists raises for names that are too long.
     skipped = [job.destination for job in jobs if os.path.exists(job.destination)]  # noqa: PTH110
     skipped = [] if overwrite else skipped
     if skipped and len(skipped) == len(jobs):
@@ -278,7 +277,7 @@ def restore_all(
             notes += [] if note is None else [note]
         except UserError as error:
             failures.append(str(error))
-        except Exception as error:  # whatever befalls one picture, the others are finished
+        except Exception as error:  # no failure of one picture stops the others
             failures.append(f"{job.source}: {type(error).__name__}: {first_line(error)}")
     return Report(tuple(finished), tuple(skipped), tuple(failures), tuple(notes))
 
@@ -291,7 +290,7 @@ def _exists_already(*paths: Path) -> UserError:
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     taken: dict[str, Path] = {}
     for job in jobs:
-        # Path.resolve raises for symbolic links that lead to themselves.
+        # os.path.realpath, because Path.resolve raises for circular symbolic links.
         destination, source = map(os.path.realpath, (job.destination, job.source))
         if destination == source:
             raise UserError(f"{job.source}: would replace its original; choose another folder")

@@ -1,7 +1,7 @@
-"""Restoring pictures with one artifact, whatever engine runs it.
+"""Restoring pictures with one artifact, on any engine.
 
-A session takes a float32 picture H × W × 3 (RGB, [0, 1]) and gives back the restored one; layouts,
-half floats and 8-bit scales stay inside. ``run`` is ``prepare``, ``invoke`` and ``result`` in turn,
+A session takes a float32 picture H × W × 3 (RGB, [0, 1]) and returns the restored picture; it hides
+layouts, half floats and 8-bit scales. ``run`` calls ``prepare``, ``invoke`` and ``result`` in turn,
 so that a benchmark can time ``invoke`` alone. A session is used by one thread at a time.
 """
 
@@ -27,12 +27,13 @@ class Session:
 
     Attributes:
         scale: Upscaling factor; 1 for networks that keep the size.
-        halo: Input pixels around a tile that its output depends on; None without a manifest.
-        fixed_size: Height and width of the only input the artifact takes; None if it takes any.
-        runtime_name: Runtime, version and device that really execute it.
-        pooling: Tensors besides the pictures of a file that restores tiles for another.
-        open_tiled: Opens the file that restores tiles in the place of this one, whose network pools
-            over the whole picture; None if this one restores tiles itself.
+        halo: Input pixels around a tile that the tile's output depends on; None without a manifest.
+        fixed_size: Height and width of the input if the artifact fixes them; None if they are free.
+        runtime_name: Runtime, version and device that actually run the artifact.
+        pooling: The additional tensors of a file that was cut at its global pooling (see
+            ``PoolingTensors``); None for other files.
+        open_tiled: Opens the file to restore tiles with, if this file's network pools over the
+            whole picture; None if this file restores tiles itself.
     """
 
     def __init__(
@@ -44,11 +45,11 @@ class Session:
         pooling: PoolingTensors | None = None,
         open_tiled: Callable[[], Session] | None = None,
     ) -> None:
-        """Check that ``engine`` takes one RGB picture and gives one.
+        """Check that ``engine`` takes one RGB picture and returns one.
 
         Raises:
-            UserError: If it has other inputs or outputs besides those of ``pooling``, or tensors
-                of other types; the message names ``file``.
+            UserError: If the engine has further inputs or outputs besides the tensors of
+                ``pooling``, or tensors of an unsupported type; the message names ``file``.
         """
         self.scale, self.halo, self.pooling, self.open_tiled = scale, halo, pooling, open_tiled
         self.runtime_name = engine.name
@@ -74,8 +75,8 @@ class Session:
             scale·H × scale·W × 3, float32, not clamped.
 
         Raises:
-            UserError: If the artifact has a fixed size and the picture another one, or if the
-                runtime cannot run it at this size.
+            UserError: If the artifact has a fixed size and the picture another size, or if the
+                runtime cannot run the artifact at the picture's size.
         """
         self.prepare(image)
         self.invoke()
@@ -88,11 +89,11 @@ class Session:
 
         Args:
             image: H × W × 3, a tile.
-            pooled: C, the features' average over the whole picture; None in the pass that finds
-                it.
+            pooled: C, the features' average over the whole picture; None in the first pass, which
+                computes the average.
 
         Returns:
-            The restored tile, and its features, H × W × C.
+            The restored tile, and the tile's features, H × W × C.
         """
         assert self.pooling is not None
         vector = self._beside[self.pooling.pooled.name]
@@ -104,7 +105,7 @@ class Session:
         return self.result(), _decoded(self._engine.fetch(features.name), features)
 
     def prepare(self, image: FloatPicture) -> None:
-        """Convert a picture and hand it to the runtime, which adapts to its size if need be."""
+        """Convert a picture and pass it to the runtime, which allocates for its size if needed."""
         if self.fixed_size not in (None, image.shape[:2]):
             raise UserError(
                 f"this artifact takes pictures of {_size(self.fixed_size)} only; got "
@@ -121,7 +122,7 @@ class Session:
         """Run the network on the prepared picture.
 
         Raises:
-            UserError: If the runtime cannot run it at this size.
+            UserError: If the runtime cannot run the network at the picture's size.
         """
         try:
             self._engine.invoke()
@@ -157,7 +158,7 @@ def _fixed_size(
     """Return height and width of the picture if they are fixed, None if both are free.
 
     Raises:
-        UserError: If the network does not take one RGB picture and give one.
+        UserError: If the network does not take one RGB picture and return one.
     """
     for role, tensors in (("input", inputs), ("output", outputs)):
         if len(tensors) != 1:

@@ -1,18 +1,18 @@
 """Restoring a picture in tiles, with the same result as restoring it whole.
 
 An output pixel depends on the input pixels within the halo (the radius of the receptive field)
-around it. A tile is therefore read with a halo on each side and only what was restored from the
-full halo is kept. At the picture's edge there is none to read: the window ends there, and the
-network pads with zeros exactly as it does for the whole picture. All windows are of one size, so
-that the runtime plans its memory once.
+around it. A tile is therefore read with a halo on each side, and only pixels restored from the full
+halo are kept. At the picture's edge the window ends without a halo, and the network pads with zeros
+exactly as it does for the whole picture. All windows are of one size, so that the runtime plans its
+memory once.
 
-A network that pools over the whole picture would restore every tile as if it were the whole. It
-comes with a second file, cut at its pooling: one pass over the tiles sums the features (of every
-tile only what is kept, so that every pixel counts once), a second one restores with their average.
+A network that pools over the whole picture would pool over each tile instead. It comes with a
+second file, cut at its pooling: a first pass over the tiles sums the features (of the kept pixels
+only, so that every pixel counts once), a second pass restores with their average.
 
 An artifact of fixed size takes windows of exactly that size. A picture smaller than the window is
-continued by reflection at its bottom and right; within a halo of those two edges the result then
-differs from the whole picture's, where the network pads with zeros.
+continued by reflection at its bottom and right; within a halo of these two edges the result differs
+from that of the whole picture, where the network pads with zeros.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from runtime.errors import UserError
 from runtime.session import FloatPicture, Session
 
 _DEFAULT_TILE = 128
-# The halos of networks without enlargement are wide: larger tiles waste less. Not larger still,
-# because LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/lab/mepsnet.md).
+# Networks without enlargement have wide halos, so that larger tiles waste less. Memory limits the
+# size: LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/lab/mepsnet.md).
 _DEFAULT_TILE_AT_SCALE_1 = 160
-# Networks overshoot white by a tenth or two.
+# Larger restored values are refused; networks overshoot white by 0.1 or 0.2.
 _LARGEST_VALUE = 8.0
-# Pixels of a picture without a halo, where tiling is impossible and memory grows with the picture.
+# Pixels of the largest picture for an artifact without a known halo, which cannot be tiled.
 _LARGEST_UNTILED = 2_000_000
 
 
 @dataclass(frozen=True)
 class Span:
-    """What a tile reads and keeps along one axis, in input pixels.
+    """The pixels that a tile reads and keeps along one axis, in input pixels.
 
     Attributes:
         start: First pixel of the window.
-        stop: One past its last pixel.
+        stop: One past the last pixel of the window.
         keep_start: First pixel whose restoration is kept.
-        keep_stop: One past the last.
+        keep_stop: One past the last pixel whose restoration is kept.
     """
 
     start: int
@@ -80,13 +80,13 @@ class Tile:
 
 
 def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
-    """Cut a picture into tiles of ``tile`` kept pixels, or more at the picture's edges.
+    """Cut a picture into tiles that keep ``tile`` pixels a side, or more at the picture's edges.
 
     Args:
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
-        tile: Pixels kept along each side of a tile in the picture's midst.
-        halo: Pixels read around them.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        tile: Pixels kept along each side of a tile away from the picture's edges.
+        halo: Pixels read around the kept pixels.
 
     Returns:
         Tiles in reading order. Each reads min(height, tile + 2·halo) × min(width, tile + 2·halo)
@@ -102,17 +102,17 @@ def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
 
 
 def plan_default_tiles(height: int, width: int, halo: int, side: int = _DEFAULT_TILE) -> list[Tile]:
-    """Cut a picture into tiles in the memory of a square one of ``side`` kept pixels.
+    """Cut a picture into tiles that need no more memory than a square tile of ``side`` pixels.
 
     Args:
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
-        halo: Pixels read around what is kept.
-        side: Of the square.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        halo: Pixels read around the kept pixels.
+        side: Pixels kept along each side of the square tile.
 
     Returns:
-        As ``plan_tiles``, but in windows of any shape with at most (side + 2·halo)² pixels: of all
-        those plans the one that reads the fewest pixels, halos counted as often as they are read.
+        Tiles as from ``plan_tiles``, but in windows of any shape with at most (side + 2·halo)²
+        pixels: the plan that reads the fewest pixels, halos counted as often as they are read.
     """
     budget = (side + 2 * halo) ** 2
     plans: list[tuple[int, int, int]] = []
@@ -137,12 +137,12 @@ def restore_tiled(
     progress: bool = False,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Restore a picture in tiles; memory beyond the two pictures is that of one tile.
+    """Restore a picture in tiles, in the memory of the two pictures and one tile.
 
     Args:
-        session: Restores a float picture.
-        image: H × W × 3, or H × W × 1 for a grey picture, which is shown to the network as three
-            equal channels whose mean is taken afterwards; uint8, uint16, or float32 in [0, 1].
+        session: The opened artifact.
+        image: H × W × 3, or H × W × 1 for a grey picture, which the network gets as three equal
+            channels and whose result is their mean; uint8, uint16, or float32 in [0, 1].
         tile: Pixels kept per tile side; None chooses by ``plan_default_tiles``.
         ensemble: Whether to average each tile over its eight orientations.
         progress: Whether to draw a bar when there are several tiles and stderr is a terminal.
@@ -153,7 +153,7 @@ def restore_tiled(
 
     Raises:
         UserError: If the picture is too large for an artifact whose halo is unknown, a tile size
-            does not fit the artifact, or the network returns values that are no picture's.
+            does not fit the artifact, or the network returns values far outside [0, 1].
     """
     height, width, channels = image.shape
     white = _white(image)
@@ -190,10 +190,10 @@ def restore_tiled(
 
 
 def _check_values(restored: FloatPicture) -> None:
-    """Refuse what no restored picture holds, before clamping hides it.
+    """Refuse values that are not finite or far outside [0, 1], before clamping hides them.
 
     Raises:
-        UserError: If values are not finite, or far beyond [0, 1].
+        UserError: If there are such values.
     """
     largest = float(np.abs(restored).max())
     if not math.isfinite(largest):
@@ -209,7 +209,7 @@ def _check_values(restored: FloatPicture) -> None:
 
 
 _Run = Callable[[FloatPicture, int], FloatPicture]
-"""Restores a window that has one of the orientations of the self-ensemble."""
+"""Restores a window, given the index of its orientation in the self-ensemble."""
 
 
 def _running(session: Session) -> _Run:
@@ -250,9 +250,9 @@ def _white(image: NDArray[Any]) -> float:
 def _cut_session(
     session: Session, tiles: Sequence[Tile], size: tuple[int, int], stack: ExitStack
 ) -> Session | None:
-    """Return the session that was cut at its pooling and restores these tiles, or None.
+    """Return the session of a file cut at its pooling, if these tiles need one, or None.
 
-    A file that is not cut restores only the whole picture, and nothing more than it.
+    A file that pools without such a cut restores a whole picture in a single window only.
     """
     if session.pooling is not None:
         return session
@@ -326,7 +326,7 @@ def _spans(extent: int, window: int, halo: int) -> list[Span]:
 
 
 def _window_extent(extent: int, count: int, halo: int) -> int:
-    """Return the smallest window of which ``count`` cover ``extent``."""
+    """Return the smallest window extent with which ``count`` windows cover ``extent``."""
     return min(extent, math.ceil((extent + 2 * halo * (count - 1)) / count))
 
 

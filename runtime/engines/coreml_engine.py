@@ -20,7 +20,7 @@ def open_engine(path: Path, threads: int) -> Engine:
         UserError: If it cannot be read or coremltools is missing.
     """
     try:
-        # The one export library that the runtime needs, and only for this format.
+        # The only export library that the runtime needs, and only for this format.
         import coremltools
     except ImportError as error:
         raise UserError("coremltools is not installed; run pip install coremltools") from error
@@ -41,7 +41,7 @@ class CoreMLEngine(Engine):
         name = f"Core ML (macOS {platform.mac_ver()[0]}, {model.compute_unit.name})"
         # ``predict`` takes and returns float32, whatever the file's type.
         inputs = [TensorInfo(one.name, "NCHW", "float32", _extents(one)) for one in ports.input]
-        # A free size leaves that of the output unsaid.
+        # Core ML does not state the output's size when the input's is free.
         free = (None, None, None, None)
         outputs = [TensorInfo(one.name, "NCHW", "float32", free) for one in ports.output]
         super().__init__(name, tuple(inputs), tuple(outputs))

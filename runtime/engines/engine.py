@@ -1,8 +1,8 @@
 """The contract of engines: an inference library that runs one file, tensor by tensor.
 
-An engine knows its library and nothing about pictures: ``runtime.session.Session`` does. The module
-of an engine is called after the name that ``runtime.formats`` lists, ``<name>_engine``, and has a
-function ``open_engine(path, threads)`` that returns it or raises ``UserError``.
+An engine handles tensors; ``runtime.session.Session`` handles pictures. The module of an engine is
+``runtime.engines.<name>_engine``, with a name that ``runtime.formats`` lists, and has a function
+``open_engine(path, threads)`` that returns the engine or raises ``UserError``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Engine(ABC):
     """A network loaded by an inference library.
 
     Attributes:
-        name: Library, version and device that really execute it.
-        inputs: Its inputs, with the scales of 8-bit ones.
-        outputs: Its outputs, in the same way.
+        name: Library, version and device that actually run the network.
+        inputs: Input tensors, with scale and zero point if they are integers.
+        outputs: Output tensors, likewise.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Engine(ABC):
 
     @abstractmethod
     def feed(self, name: str, array: NDArray[Any]) -> None:
-        """Hand over the values of an input for the next ``invoke``, and those after it.
+        """Set the values of an input for all following calls of ``invoke``.
 
         Args:
-            name: Of the input.
-            array: C-contiguous, of the input's type; its shape may differ from that of the array
-                before where the input's extents are free.
+            name: Name of the input tensor.
+            array: C-contiguous, of the input's type; where the input's extents are free, the shape
+                may change from call to call.
 
         Raises:
             RuntimeError: If the network cannot run at this shape; ``ValueError`` likewise.
@@ -44,12 +44,12 @@ class Engine(ABC):
 
     @abstractmethod
     def invoke(self) -> None:
-        """Run the network on what was fed. This is what latencies measure: no copies in here."""
+        """Run the network on the inputs. Latencies time this call, so it copies no tensors."""
 
     @abstractmethod
     def fetch(self, name: str) -> NDArray[Any]:
-        """Return an output of the last ``invoke``, an array that later ones do not change."""
+        """Return an output of the last ``invoke``; later calls do not change the array."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the library's memory; the engine is of no use afterwards."""
+        """Release the library's memory; the engine cannot be used afterwards."""

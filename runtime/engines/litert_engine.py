@@ -1,4 +1,4 @@
-"""TFLite artifacts through LiteRT, or through its predecessor where only that is installed."""
+"""TFLite artifacts through LiteRT, or through its predecessor if LiteRT is not installed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LiteRTEngine(Engine):
         self._allocated = False
 
     def feed(self, name: str, array: NDArray[Any]) -> None:
-        """Hand over the values of an input; a new shape allocates all tensors anew."""
+        """Set the values of an input; a new shape reallocates all tensors."""
         index = self._indices[name]
         if array.shape != self._shapes[name]:
             self._allocated = False

@@ -19,7 +19,7 @@ def open_engine(path: Path, threads: int) -> Engine:
     """Load an ``.onnx`` file on the CPU.
 
     Raises:
-        UserError: If it cannot be read, its tensors are no floats, or ONNX Runtime is missing.
+        UserError: If it cannot be read, its tensors are not floats, or ONNX Runtime is missing.
     """
     try:
         import onnxruntime
@@ -29,11 +29,11 @@ def open_engine(path: Path, threads: int) -> Engine:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what is fatal arrives as an exception
-    # The pattern is a second block of all tensors beside the arena: memory without gain here.
+    options.log_severity_level = 4  # errors also arrive as exceptions
+    # The pattern allocates a second block for all tensors besides the arena, without gain here.
     options.enable_mem_pattern = False
-    # On x86 without VNNI its kernels of uint8 times int8 saturate at 16 bits, which is off by 51
-    # levels (CARN-M); with this they compute exact sums, and elsewhere it changes nothing.
+    # On x86 without VNNI, ONNX Runtime's uint8 × int8 kernels saturate at 16 bits, which costs up
+    # to 51 grey levels. This option selects exact kernels and has no effect on other processors.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(

@@ -65,7 +65,7 @@ class OpenVINOEngine(Engine):
         self._request.infer()
 
     def fetch(self, name: str) -> NDArray[Any]:
-        """Return a copy of an output, whose memory the next ``invoke`` uses again."""
+        """Return a copy of an output, because the next ``invoke`` reuses its memory."""
         return np.array(self._request.get_tensor(name).data)
 
     def close(self) -> None:

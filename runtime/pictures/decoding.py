@@ -21,7 +21,7 @@ from runtime.pictures.png_chunks import SIGNATURE, Chunks, take_apart
 from runtime.pictures.samples import BAND_ROWS, Samples
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-_LARGEST = 178_000_000  # pixels; beyond, a small file may well be meant to fill the memory
+_LARGEST = 178_000_000  # pixels; a larger picture may be an attack on the memory
 _ORIENTATION = 0x0112  # EXIF tag
 _SUBFILE_TYPE, _SAMPLE_FORMAT = 254, 339  # TIFF tags
 _THUMBNAIL_OR_MASK, _UNSIGNED = 0b101, 1
@@ -33,12 +33,12 @@ _ALPHA_MODES = ("PA", "RGBA", "RGBa", "LA", "La")
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What a picture file holds.
+    """The decoded content of a picture file.
 
     Attributes:
         samples: H × W × C, uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha.
         icc: Colour profile of the samples, or None.
-        metadata: What the file says beside samples and profile.
+        metadata: Metadata without the profile.
     """
 
     samples: Samples
@@ -50,15 +50,16 @@ def decode(path: Path) -> Decoded:
     """Decode a picture file, known by its content.
 
     Raises:
-        UserError: If it is animated, too large, or of a pixel format that cannot be read exactly.
-        OSError: If it cannot be opened. Pillow raises others of what is damaged, too.
+        UserError: If the picture is animated, too large, or of a pixel format that cannot be read
+            exactly.
+        OSError: If the file cannot be opened. Pillow raises further exceptions for damaged files.
     """
     chunks = _png_chunks(path)
 
     @contextmanager
     def opened() -> Iterator[ImageFile]:
-        # A file that Pillow opens by its name may be mapped, with the sides of a turned TIFF
-        # exchanged.
+        # Opened as a stream: Pillow may map a file opened by name, and then exchanges height and
+        # width of a turned TIFF.
         stream: BinaryIO = path.open("rb") if chunks is None else io.BytesIO(chunks.pixels)
         with stream, Image.open(stream, formats=_FORMATS) as image:
             _choose_page(path, image)
@@ -71,21 +72,21 @@ def decode(path: Path) -> Decoded:
             icc = None
         else:
             samples = _samples(path, image, opened)
-        # Pillow turns TIFFs when it decodes them, and then says so.
+        # Pillow turns TIFFs when it decodes them, and then updates the orientation.
         orientation = chunks.orientation if chunks else image.getexif().get(_ORIENTATION, 1)
         metadata = chunks.metadata if chunks else metadata_of(image)
     return Decoded(_upright(samples, orientation), icc, metadata)
 
 
 def too_large(path: Path) -> UserError:
-    """Return the error of a picture with more pixels than are read."""
+    """Return the error for a picture with more than ``_LARGEST`` pixels."""
     return UserError(
         f"{path}: has more than {_LARGEST // 10**6} megapixels; cut it into smaller pictures"
     )
 
 
 def _png_chunks(path: Path) -> Chunks | None:
-    """Return what a PNG file says; None for files of other formats."""
+    """Return the chunks of a PNG file; None for files of other formats."""
     with path.open("rb") as stream:
         if stream.read(len(SIGNATURE)) != SIGNATURE:
             return None
@@ -94,7 +95,7 @@ def _png_chunks(path: Path) -> Chunks | None:
 
 
 def _choose_page(path: Path, image: ImageFile) -> None:
-    """Turn to the only picture of a file that may hold thumbnails and masks beside it."""
+    """Seek to the only picture of a file, which may also hold thumbnails and masks."""
     if image.width * image.height > _LARGEST:
         raise too_large(path)
     # Phones add a second picture (depth, brightness) to JPEG files; the first is the photograph.
@@ -105,7 +106,7 @@ def _choose_page(path: Path, image: ImageFile) -> None:
     if len(pages) != 1:
         raise UserError(
             f"{path}: holds {frames} pictures (animation or pages); "
-            "save the one to restore as a file of its own"
+            "save the picture to restore as a separate file"
         )
     if frames > 1:
         image.seek(pages[0])
@@ -130,7 +131,7 @@ def _samples(
                 f"{min(formats)}); save it as unsigned 8 or 16 bits per sample"
             )
     if "transparency" in image.info and sixteen_bit.unpacker(image) in _GREY_STEPS:
-        # Pillow spreads the samples over 0 to 255, but not the one that is transparent.
+        # Pillow scales the samples to 0 to 255, but not the value that is transparent.
         image.info["transparency"] *= _GREY_STEPS[sixteen_bit.unpacker(image)]
     if sixteen_bit.has_sixteen_bits(image):
         return _with_transparent_colour(sixteen_bit.read_samples(image, path, opened), image)
@@ -142,7 +143,7 @@ def _samples(
 
 
 def _rgb_from_cmyk(image: Image.Image) -> Image.Image:
-    """Convert through the embedded profile; without a sound one, by subtraction."""
+    """Convert through the embedded profile; without a valid profile, by subtraction."""
     profile = image.info.get("icc_profile")
     if profile:
         try:
@@ -174,7 +175,7 @@ def _eight_bit_samples(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _with_transparent_colour(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
-    """Turn the one colour that a PNG may name transparent into an alpha channel."""
+    """Turn the transparent colour of a PNG, if any, into an alpha channel."""
     colour: Any = image.info.get("transparency")
     if colour is None:
         return samples

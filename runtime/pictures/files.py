@@ -1,11 +1,10 @@
 """Reading and writing picture files: PNG, JPEG, WebP and TIFF.
 
-What a person would notice is kept: grey stays grey, transparency, 16 bits per sample, the colour
-profile, the orientation that EXIF asks for, and what the file says beside its pixels
-(``runtime.pictures.metadata``). CMYK becomes RGB.
+Kept are grey as grey, transparency, 16 bits per sample, the colour profile, the orientation in EXIF
+(applied to the pixels), and metadata (``runtime.pictures.metadata``). CMYK becomes RGB.
 
-PNG and TIFF are written in the memory of a few rows, JPEG in that of the picture itself. WebP's
-encoder takes several times that.
+Writing PNG and TIFF takes the memory of a few rows, JPEG that of one picture, WebP several times
+that of the picture.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from runtime.pictures.tiff import LARGEST_TIFF, write_tiff
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 
 _QUALITY = 95  # of JPEG and WebP
-_LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP in a JPEG, a little less than what fits
+_LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP in a JPEG, a little below the format's limit
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
 
 
@@ -41,10 +40,10 @@ class PictureFile:
 
     Attributes:
         pixels: H × W × 3, RGB, uint8 or uint16; three equal channels if grey.
-        alpha: H × W × 1 of the same type, or None where all is opaque.
-        grey: Whether the file is grey and is to be written so.
-        icc: Colour profile of the pixels; None stands for what the metadata says, else sRGB.
-        metadata: What the file says beside pixels and profile.
+        alpha: H × W × 1 of the same type, or None if the picture is opaque.
+        grey: Whether the file is grey and is written as grey.
+        icc: Colour profile of the pixels; None for the colour space in the metadata, else sRGB.
+        metadata: Metadata without the profile.
     """
 
     pixels: Samples
@@ -61,7 +60,7 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
         path: A PNG, JPEG, WebP or TIFF file, known by its content.
 
     Raises:
-        UserError: If it is missing, empty, damaged, no picture, animated, larger than 178
+        UserError: If the file is missing, empty, damaged, not a picture, animated, larger than 178
             megapixels, or of a pixel format that cannot be read exactly.
     """
     path = Path(path)
@@ -70,7 +69,7 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
             raise UserError(f"{path}: is a folder, expected a picture file")
         size = path.stat().st_size
         if not path.is_file():
-            raise UserError(f"{path}: is no regular file; save what it brings as a file first")
+            raise UserError(f"{path}: is not a regular file; save its content as a file first")
         if size == 0:
             raise UserError(f"{path}: is empty; fetch the file again")
         with warnings.catch_warnings():
@@ -86,7 +85,7 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
         raise too_large(path) from error
     except UnidentifiedImageError as error:
         raise UserError(
-            f"{path}: is no PNG, JPEG, WebP or TIFF picture, or a damaged one; convert it or fetch "
+            f"{path}: is not a PNG, JPEG, WebP or TIFF picture, or is damaged; convert it or fetch "
             "it again"
         ) from error
     except PermissionError as error:
@@ -94,15 +93,15 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
     except MemoryError as error:
         raise UserError(f"{path}: too large for the memory; cut it into smaller ones") from error
     except OSError as error:
-        if error.errno is None:  # the decoder's, not the file system's
+        if error.errno is None:  # raised by the decoder, not by the file system
             raise _damaged(path, error) from error
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); correct the path or copy it elsewhere"
         ) from error
-    except Exception as error:  # decoders meet arbitrary bytes, and raise whatever they trip over
+    except Exception as error:  # decoders raise arbitrary exceptions for arbitrary bytes
         raise _damaged(path, error) from error
     samples = decoded.samples
-    colours = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3, alpha being the even one
+    colours = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3; alpha makes the count even
     pixels, grey = samples[..., :colours], colours == 1
     alpha = samples[..., colours:] if colours < samples.shape[2] else None
     pixels = np.repeat(pixels, 3, axis=2) if grey else pixels
@@ -116,7 +115,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
 def picture_paths(folder: Path) -> list[Path]:
     """Return the picture files directly in a folder, by their suffixes, sorted by name.
 
-    Hidden files are passed over: macOS leaves ``._NAME.png``, which is no picture, beside NAME.png.
+    Hidden files are skipped: macOS leaves ``._NAME.png``, which is not a picture, beside NAME.png.
 
     Raises:
         UserError: If the folder does not exist or holds no picture.
@@ -131,7 +130,7 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def has_picture_suffix(path: Path) -> bool:
-    """Tell whether a file is a picture by its name."""
+    """Tell whether a file's suffix is that of a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
@@ -144,7 +143,7 @@ def write_picture(path: str | os.PathLike[str], picture: PictureFile) -> None:
 
     Args:
         path: The file to create or replace, atomically.
-        picture: What to write.
+        picture: The picture.
 
     Raises:
         UserError: If the format cannot hold the picture, or the file cannot be written.
@@ -156,18 +155,18 @@ def write_picture(path: str | os.PathLike[str], picture: PictureFile) -> None:
 
 
 def check_format(path: Path, picture: PictureFile, scale: int = 1) -> None:
-    """Check that a file of this suffix can hold the picture once enlarged, before any work.
+    """Check that a file of this suffix can hold the picture enlarged ``scale`` times.
 
     Raises:
-        UserError: If the suffix is unknown, or its format has no transparency, no 16-bit samples,
-            no pictures as large, or no word for linear light and HDR.
+        UserError: If the suffix is unknown, or its format cannot hold the picture's transparency,
+            16-bit samples, size, or transfer function (linear light, HDR).
     """
     kind = picture_format(path)
     if kind == "JPEG" and picture.alpha is not None:
         raise UserError(f"{path}: JPEG has no transparency; choose .png, .webp or .tif")
     if kind != "PNG" and (transfer := picture.metadata.transfer(picture.icc)) is not None:
         raise UserError(
-            f"{path}: {kind} cannot say that the samples are not those of sRGB ({transfer}), and "
+            f"{path}: {kind} cannot store a transfer function other than sRGB's ({transfer}), and "
             "the picture would look wrong; choose .png"
         )
     if kind in ("JPEG", "WEBP") and picture.pixels.dtype == np.uint16:
@@ -204,7 +203,7 @@ def encode_picture(path: Path, picture: PictureFile) -> None:
     said = _pillow_options(kind, picture.metadata)
     subsampling = {"subsampling": "4:4:4"} if kind == "JPEG" else {}
     image = _as_image(pixels, picture.alpha)
-    # Into memory first: on a full disk Pillow takes what it could write to a file for all of it.
+    # Into memory first: Pillow ignores that a full disk cut its file short.
     encoded = io.BytesIO()
     try:
         image.save(encoded, kind, quality=_QUALITY, icc_profile=picture.icc, **subsampling, **said)
@@ -216,7 +215,7 @@ def encode_picture(path: Path, picture: PictureFile) -> None:
 
 
 def left_out(path: Path, picture: PictureFile) -> str | None:
-    """Return a line on what the format of a file cannot hold of a picture's metadata, or None."""
+    """Return a line that lists the metadata a file's format cannot hold, or None."""
     kind = picture_format(path)
     names = picture.metadata.left_out(kind, picture.icc)
     metadata = picture.metadata
@@ -227,7 +226,7 @@ def left_out(path: Path, picture: PictureFile) -> str | None:
 
 
 def _pillow_options(kind: str, metadata: Metadata) -> dict[str, Any]:
-    """Return the metadata as Pillow's encoders of JPEG and WebP take it."""
+    """Return the metadata as arguments of Pillow's encoders of JPEG and WebP."""
     longest = _LONGEST_SEGMENT if kind == "JPEG" else 2**31
     options: dict[str, Any] = {}
     if metadata.exif and len(metadata.exif) <= longest:
@@ -240,7 +239,7 @@ def _pillow_options(kind: str, metadata: Metadata) -> dict[str, Any]:
 
 
 def _as_image(pixels: Samples, alpha: Samples | None) -> Image.Image:
-    """Make a Pillow image of 8-bit samples, without a copy where their memory allows it."""
+    """Make a Pillow image of 8-bit samples, without a copy if their memory is padded."""
     height, width, colours = pixels.shape
     memory = with_padding(pixels)
     if memory is not None and alpha is None:

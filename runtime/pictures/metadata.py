@@ -1,6 +1,6 @@
-"""What a picture file says beside its pixels, and how much of that still holds once enlarged.
+"""The metadata of a picture file, and the part of it that is still true of an enlarged picture.
 
-The colour profile is not part of it: every format holds one, and ``PictureFile`` carries it.
+The colour profile is not included: every format can hold it, and it is a field of ``PictureFile``.
 Sources: PNG Specification, Third Edition (W3C 2025), section 11.3; Exif 2.32, section 4.6.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 from PIL import Image
 
 _METRES_PER_INCH = 0.0254
-_SRGB_GAMMA = range(40_000, 50_001)  # around 45,455, which is what sRGB files say
+_SRGB_GAMMA = range(40_000, 50_001)  # around 45,455, the value in sRGB files
 _SRGB_TRANSFERS = (1, 6, 13, 14, 15)  # cICP: BT.709 and alike, and sRGB itself
 
-# EXIF tags of what a picture shows and who made it; those of its storage end with the file.
+# EXIF tags about a picture's content and author; tags about its storage are dropped.
 _DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0))
 _SUB_DIRECTORIES = (0x8769, 0x8825)  # the photograph's data, and where it was taken
 _OF_THE_STORAGE = {0xA002, 0xA003, 0xA005}  # width, height, and a pointer into the old file
 
-# Attributes of XMP that turn the picture once more, or speak of its old size.
+# XMP attributes that would turn the picture again, or state its old size.
 _XMP_STORAGE = re.compile(
     rb"\s(?:tiff:Orientation|tiff:Image(?:Width|Length)|exif:Pixel[XY]Dimension)=\"[^\"]*\""
     rb"|<(tiff:Orientation|tiff:Image(?:Width|Length)|exif:Pixel[XY]Dimension)>[^<]*</\1>"
@@ -37,15 +37,15 @@ _HELD: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says beside its pixels and its colour profile.
+    """The metadata of a picture file, without the colour profile.
 
     Attributes:
         gamma: PNG's gAMA: 100,000 times the exponent from light to samples, 45,455 for sRGB.
-        chromaticities: PNG's cHRM, its 32 bytes.
+        chromaticities: The 32 bytes of PNG's cHRM.
         intent: PNG's sRGB: the rendering intent, 0 to 3; the pixels are sRGB.
         cicp: PNG's cICP: primaries, transfer, matrix and range, a byte each (ITU-T H.273).
         density: Pixels per metre along x and along y.
-        texts: Keywords and texts, of PNG.
+        texts: Keywords and texts of a PNG.
         exif: A TIFF structure without orientation, sizes and thumbnail.
         xmp: An XMP packet, without orientation and sizes.
     """
@@ -60,16 +60,16 @@ class Metadata:
     xmp: bytes | None = None
 
     def enlarged(self, scale: int) -> Metadata:
-        """Return what holds of the picture ``scale`` times as large, printed at the same size."""
+        """Return the metadata of the picture enlarged ``scale`` times, printed at the same size."""
         if self.density is None:
             return self
         return replace(self, density=(self.density[0] * scale, self.density[1] * scale))
 
     def transfer(self, icc: bytes | None) -> str | None:
-        """Return how the samples differ from sRGB's if only PNG can say it, else None.
+        """Return a transfer function other than sRGB's that only PNG can store, or None.
 
         Args:
-            icc: The colour profile, which says it in every format.
+            icc: The colour profile, which defines the transfer function in every format.
         """
         if self.cicp is not None:
             return None if self.cicp[1] in _SRGB_TRANSFERS else f"cICP transfer {self.cicp[1]}"
@@ -80,7 +80,7 @@ class Metadata:
         return f"gAMA {self.gamma / 100_000:g}"
 
     def left_out(self, kind: str, icc: bytes | None) -> list[str]:
-        """Return what a file of format ``kind`` cannot hold, for people; transfer is not in it."""
+        """Return names of the metadata a format cannot hold; without ``transfer``."""
         said = {
             "chromaticities": self.chromaticities and icc is None and self.intent is None,
             "density": self.density,
@@ -109,7 +109,7 @@ NOTHING_SAID = Metadata()
 
 
 def metadata_of(image: Image.Image) -> Metadata:
-    """Return what a JPEG, WebP or TIFF file says; Pillow has read it."""
+    """Return the metadata of a JPEG, WebP or TIFF file that Pillow has opened."""
     dpi = image.info.get("dpi")
     try:
         density = None if dpi is None else tuple(float(one) / _METRES_PER_INCH for one in dpi)
@@ -123,10 +123,10 @@ def metadata_of(image: Image.Image) -> Metadata:
 
 
 def descriptive_exif(exif: Image.Exif) -> bytes | None:
-    """Return the EXIF data that is about the photograph and not about its file.
+    """Return the EXIF data about the photograph, without the data about its file.
 
     Returns:
-        A TIFF structure; None if nothing is said or the data is broken.
+        A TIFF structure; None if there is no such data or the data is damaged.
     """
     kept = Image.Exif()
     try:
@@ -138,7 +138,7 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
             if found := {k: v for k, v in directory.items() if k not in _OF_THE_STORAGE}:
                 kept[tag] = found
         return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
-    except Exception:  # broken EXIF leaves a picture whole, whatever Pillow trips over
+    except Exception:  # the pixels are readable even if Pillow cannot read the EXIF data
         return None
 
 

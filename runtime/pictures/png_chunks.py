@@ -1,6 +1,6 @@
-"""What the chunks of a PNG say, and its pixels' chunks alone for Pillow to decode.
+"""Separating the metadata chunks of a PNG from its pixel chunks, which Pillow decodes.
 
-Pillow refuses files with a damaged or a large text, and drops what says how to show the pixels.
+Pillow refuses files with a damaged or a large text, and drops the chunks about colour space.
 Format: PNG Specification, Third Edition (W3C 2025), sections 5 and 11.3.
 """
 
@@ -18,10 +18,10 @@ from runtime.pictures.metadata import Metadata, descriptive_exif, without_storag
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 
-_LARGEST = 1 << 26  # bytes of a decompressed text or profile; beyond, it may be meant to do harm
+_LARGEST = 1 << 26  # bytes of a decompressed text or profile; larger ones may be an attack
 # Ancillary chunks that the pixels depend on: transparency, and the frames of an animation.
 _OF_THE_PIXELS = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})
-_EXIF_COPY = "Raw profile type"  # how ImageMagick stored EXIF and XMP before there was eXIf
+_EXIF_COPY = "Raw profile type"  # ImageMagick's keyword for EXIF and XMP in a text chunk
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Chunks:
     """A PNG file taken apart.
 
     Attributes:
-        pixels: A PNG file that holds nothing but the pixels.
+        pixels: A PNG file that holds only the pixels.
         icc: The colour profile.
-        orientation: As EXIF says, 1 to 8; 1 if it says nothing.
-        metadata: All else that is said; chunks with a wrong checksum are left out.
+        orientation: Orientation in EXIF, 1 to 8; 1 without EXIF.
+        metadata: All other metadata; chunks with a wrong checksum are left out.
     """
 
     pixels: bytes
@@ -42,10 +42,10 @@ class Chunks:
 
 
 def take_apart(content: bytes) -> Chunks:
-    """Separate what a PNG file says from its pixels.
+    """Separate the metadata of a PNG file from its pixels.
 
     Args:
-        content: The file. What is not a whole chunk stays with the pixels, for the decoder to find.
+        content: The file. An incomplete chunk stays with the pixels, for the decoder to report.
     """
     pixels, said = [SIGNATURE], dict[bytes, list[bytes]]()
     for kind, data, whole, is_sound in _chunks(content):
@@ -130,7 +130,7 @@ def _texts(said: dict[bytes, list[bytes]]) -> Iterator[tuple[str, str]]:
 
 
 def _inflated(compressed: bytes) -> bytes | None:
-    """Decompress; None for what is damaged or larger than any honest text or profile."""
+    """Decompress; None for data that is damaged or longer than ``_LARGEST``."""
     decompressor = zlib.decompressobj()
     try:
         inflated = decompressor.decompress(compressed, _LARGEST)
@@ -140,14 +140,14 @@ def _inflated(compressed: bytes) -> bytes | None:
 
 
 def _exif(said: dict[bytes, list[bytes]], texts: dict[str, str]) -> Image.Exif:
-    """Return the EXIF data as Pillow finds it: in its own chunk, or where older programs put it."""
+    """Return the EXIF data, from its own chunk or from the text chunks of older programs."""
     carrier = Image.new("1", (1, 1))
     carrier.info.update(texts)
     if b"eXIf" in said:
         carrier.info["exif"] = b"Exif\0\0" + said[b"eXIf"][0]
     try:
         return carrier.getexif()
-    except Exception:  # broken EXIF leaves a picture whole, whatever Pillow trips over
+    except Exception:  # the pixels are readable even if Pillow cannot read the EXIF data
         return Image.Exif()
 
 

@@ -1,4 +1,4 @@
-"""How the samples of a picture lie in memory, so that encoding one never copies it whole."""
+"""The layout of a picture's samples in memory, chosen so that encoding needs no full copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAND_ROWS = 64
 
 
 def bands(pixels: NDArray[Any], alpha: NDArray[Any] | None) -> Iterator[NDArray[Any]]:
-    """Yield the samples as an encoder wants them: contiguous rows, alpha behind the colours.
+    """Yield the samples as encoders need them: contiguous rows, alpha behind the colours.
 
     Args:
         pixels: H × W × 1 or H × W × 3.
@@ -32,13 +32,13 @@ def bands(pixels: NDArray[Any], alpha: NDArray[Any] | None) -> Iterator[NDArray[
 def empty_padded(height: int, width: int) -> NDArray[np.uint8]:
     """Return an uninitialized 8-bit RGB picture with a byte of padding behind each pixel.
 
-    Pillow's JPEG and WebP encoders work on four bytes a pixel and take this memory as it is.
+    Pillow's JPEG and WebP encoders work on four bytes a pixel and use this memory without a copy.
     """
     return np.empty((height, width, 4), np.uint8)[..., :3]
 
 
 def with_padding(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Return the H × W × 4 memory behind a picture of ``empty_padded``, None for any other."""
+    """Return the H × W × 4 memory of a picture made by ``empty_padded``; None for others."""
     memory = pixels.base
     padded = (*pixels.shape[:2], 4)
     if not isinstance(memory, np.ndarray) or memory.dtype != np.uint8 or memory.shape != padded:

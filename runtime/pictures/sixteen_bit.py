@@ -1,8 +1,8 @@
-"""Reading 16-bit samples of PNG and TIFF in full, which Pillow alone does for grey pictures only.
+"""Reading all 16 bits of samples in PNG and TIFF, which Pillow does for grey pictures only.
 
-Pillow decodes 16-bit colour but hands out the high byte of each sample. Its unpackers come in both
-byte orders, so decoding once more with the other order hands out the low byte; together they are
-the sample. Compression, filters and interlacing stay Pillow's work.
+Pillow decodes 16-bit colour but returns the high byte of each sample. Its unpackers exist for both
+byte orders, so decoding again with the other order returns the low byte. Pillow also does the
+decompression, filters and interlacing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BIG, _LITTLE = "B", "L"
 _NATIVE = _LITTLE if sys.byteorder == "little" else _BIG
 _OTHER_ORDER = {_BIG: _LITTLE, _LITTLE: _BIG, "N": _BIG if _NATIVE == _LITTLE else _LITTLE}
 
-# Pillow has no little-endian unpacker for grey with alpha, but its four bytes are also those of an
+# Pillow has no little-endian unpacker for grey with alpha, but its four bytes can be unpacked as an
 # 8-bit RGBA pixel.
 _GREY_ALPHA, _AS_FOUR_BYTES = "LA;16B", "RGBA"
 
@@ -33,7 +33,7 @@ _WHITE_IS_ZERO = 0
 
 
 def has_sixteen_bits(image: ImageFile) -> bool:
-    """Return whether the file of an opened, not yet decoded picture has over 8 bits a sample."""
+    """Tell whether the file of an opened, not yet decoded picture has over 8 bits a sample."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits: tuple[int, ...] = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         return max(bits) > 8
@@ -47,14 +47,14 @@ def read_samples(
 
     Args:
         image: The opened picture, for which ``has_sixteen_bits`` holds.
-        path: Its file, for messages.
-        opened: Opens it once more: it is decoded a second time for the low bytes.
+        path: The picture's file, for messages.
+        opened: Opens the picture again, to decode the low bytes.
 
     Returns:
         H × W × C, uint16: grey, grey and alpha, RGB, or RGB and alpha.
 
     Raises:
-        UserError: If the samples are laid out in a way that is not known to decode exactly.
+        UserError: If the layout of the samples is not known to decode exactly.
     """
     inverted = False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -90,7 +90,7 @@ def _renamed(arguments: Any, unpacker: str) -> Any:
 
 
 def unpacker(image: ImageFile) -> str:
-    """Return how Pillow will unpack the samples of a picture that is not decoded yet."""
+    """Return Pillow's unpacker for the samples of a picture that is not decoded yet."""
     arguments: Any = image.tile[0].args if image.tile else ""
     return arguments[0] if isinstance(arguments, tuple) else str(arguments)
 

@@ -34,11 +34,11 @@ def write_tiff(
     """Write a picture as baseline TIFF, one strip per band of rows.
 
     Args:
-        stream: Where to write, at position 0; must be able to seek.
+        stream: A seekable stream at position 0.
         pixels: H × W × 1 (grey) or H × W × 3 (RGB), uint8 or uint16.
         alpha: H × W × 1 of the same type, or None. Stored as unassociated alpha.
         icc: Colour profile, or None.
-        metadata: What else the file says, or None; texts are left out.
+        metadata: Metadata, or None; texts are left out.
     """
     height, width, colours = pixels.shape
     stream.write(b"II*\0" + bytes(4))
@@ -112,6 +112,6 @@ def _write_directory(stream: BinaryIO, tags: list[_Tag]) -> None:
 
 
 def _at_even_byte(stream: BinaryIO) -> int:
-    """Go to the next even byte, where directories begin, and return its offset."""
+    """Pad to the next even byte, where directories must begin, and return its offset."""
     stream.write(bytes(stream.tell() % 2))
     return stream.tell()

@@ -1,7 +1,7 @@
-"""Colours under fully transparent pixels, which nobody sees and every network reads.
+"""Colours of fully transparent pixels, which are invisible but read by a network.
 
-Whatever an editor left there (black, mostly) would bleed into the visible pixels beside it, so that
-it is replaced by the visible colours next to it before a picture is restored.
+Editors usually leave black there, which would bleed into visible pixels. The colours are therefore
+replaced by the nearest visible colours before a picture is restored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from runtime.pictures.samples import BAND_ROWS, Samples
 
 
 def with_spread_colours(pixels: Samples, alpha: Samples) -> Samples:
-    """Replace the colours of fully transparent pixels by those of the visible ones around them.
+    """Replace the colours of fully transparent pixels by colours of visible pixels around them.
 
     A transparent pixel takes the mean colour of the visible pixels in the smallest block of 2×2,
-    4×4, 8×8, … pixels around it that holds some (the pull and push of Gortler et al., "The
+    4×4, 8×8, … pixels around it that has any (the pull and push of Gortler et al., "The
     Lumigraph", SIGGRAPH 1996, section 3.4.2, with boxes).
 
     Args:
@@ -53,12 +53,12 @@ def _halved_bands(
 
 
 def _filled(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean colour of every block, of a larger block where nothing in it is visible."""
+    """Return the mean colour of every block, or of a larger block if no pixel is visible."""
     known = counts > 0
     means = (sums / np.maximum(counts, 1)).astype(np.float32)
     if known.all():
         return means
-    # Means weigh the same whatever their count: what is near decides, not what is large.
+    # All means have the same weight whatever their count: nearness decides, not area.
     coarser = _filled(*_halved(means * known, known))
     return np.where(known, means, _doubled(coarser, counts.shape[:2]))
 
@@ -66,7 +66,7 @@ def _filled(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[n
 def _halved(
     sums: NDArray[np.float32], counts: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Sum blocks of 2×2; odd sides are padded by nothing."""
+    """Sum blocks of 2×2; odd sides are padded with zeros."""
     odd = ((0, sums.shape[0] % 2), (0, sums.shape[1] % 2), (0, 0))
     return _block_sums(np.pad(sums, odd)), _block_sums(np.pad(counts.astype(np.float32), odd))
 

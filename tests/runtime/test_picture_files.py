@@ -140,7 +140,7 @@ def test_broken_exif_leaves_a_picture_whole_and_silent(
 def test_pipes_and_too_little_memory_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="is no regular file"):
+    with pytest.raises(UserError, match="is not a regular file"):
         read_picture("/dev/null")
     Image.fromarray(_smooth(8, 8)).save(tmp_path / "a.png")
     monkeypatch.setattr(np, "empty", _without_memory)
@@ -362,8 +362,8 @@ def test_layouts_that_would_be_read_wrong_are_refused(
     ("name", "content", "message"),
     [
         ("a.png", b"", "is empty"),
-        ("a.png", b"hello, this is text", "is no PNG, JPEG, WebP or TIFF"),
-        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no PNG"),
+        ("a.png", b"hello, this is text", "is not a PNG, JPEG, WebP or TIFF"),
+        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a PNG"),
     ],
 )
 def test_files_that_are_no_pictures(
