@@ -1,4 +1,4 @@
-"""Running a graph in torch: the reference for every rewrite, writer and quantized file."""
+"""Running a graph in torch, the reference for every rewrite, writer and quantized file."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The quantized graph in torch: what every int8 file must compute, to the integer.
+"""The quantized graph in torch: the integers that every int8 file must compute.
 
-Weights, biases and activations hold exactly the integers of ``export.integers``, written as real
-numbers; a convolution of those is the integer convolution times its multipliers. Runtimes hold
-those in float32 and multiply in float32, and so does the simulator: a sum that lies on a tie is
-rounded as they round it. One that goes the other way can change a tenth of the outputs. This is the
-reference for the parity of int8 files, and what the search for ranges measures.
+Weights, biases and activations are the integers of ``export.integers`` and ``export.scales``,
+written as real numbers, so that a convolution of them is the integer convolution times its
+multipliers. As in runtimes, the multipliers are float32, so that sums on a tie are rounded as
+runtimes round them; one tie rounded the other way can change a tenth of the outputs. The simulator
+is the reference in the parity check of int8 files, and the search for ranges measures its error.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Simulator(nn.Module):
         graph: Lowered for int8, with the ``Requantize`` nodes that
             ``export.rewrites.requantization`` adds.
         table: The scales.
-        dtype: Of pictures and arithmetic; in float64 it is exact for networks of any width.
-        arithmetic: What a runtime makes of sums and of changes of scale.
+        dtype: Type of pictures and arithmetic; float64 is exact for networks of any width.
+        arithmetic: How a runtime adds activations and changes scales.
 
     Raises:
         CannotLower: If the graph holds constants outside its convolutions.
@@ -95,8 +95,7 @@ def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
 def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
     """Return a function that restores one H × W × 3 picture as the int8 file of ``graph`` does.
 
-    It computes in float64: sums that float32 cannot hold round one output in seven another way
-    (CARN-M), files hold them as integers.
+    It computes in float64, because float32 cannot hold all integer sums exactly.
     """
     simulator = Simulator(graph, table, torch.float64, ARITHMETIC.get(file, EXACT))
 
@@ -110,7 +109,7 @@ def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
 
 
 def rounded(value: Tensor, quantization: Quantization) -> Tensor:
-    """Return the nearest real numbers that 8 bits can hold; ties in float32 go to the even one."""
+    """Return the nearest real numbers that 8 bits can hold; ties in float32 go to even quanta."""
     scale, zero_point = quantization.scale, quantization.zero_point
     quanta = value.div(scale).float().round_().clamp_(-128 - zero_point, 127 - zero_point)
     return quanta.to(value.dtype).mul_(scale)
@@ -132,7 +131,7 @@ def check_constants(graph: Graph) -> None:
 
 
 def _with_own_constants(graph: Graph) -> Graph:
-    """Give every convolution constants of its own: what they stand for depends on its scales."""
+    """Give every convolution constants of its own, because their values depend on its scales."""
     added = Additions(graph)
 
     def owning(node: Node) -> Node:
@@ -153,7 +152,7 @@ def _target(graph: Graph, node: Node, table: ScaleTable) -> Quantization:
 def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArray[np.float64]]:
     """Return the weight and the bias of a convolution as real numbers.
 
-    A sum of integers is worth its multiplier times the scale of what it is rounded to.
+    An integer sum stands for the real number sum × multiplier × scale of the rounded output.
     """
     value, weight, bias = node.inputs
     kernel, axis = graph.constants[weight], output_axis(node)

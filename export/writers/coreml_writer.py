@@ -1,11 +1,11 @@
 """Core ML packages: an ML Program (iOS 17, macOS 14), NCHW, float32 input and output.
 
-The program is built operation by operation with coremltools' MIL builder and passes none of its
-optimizations, so that a package holds what the graph says. int8 packages carry our scales in
+The program is built operation by operation with coremltools' MIL builder and without its
+optimization passes, so that a package holds exactly the graph. int8 packages carry our scales in
 ``quantize``, ``dequantize`` and ``constexpr_affine_dequantize`` operations. Between these they
-compute in float16, because the Neural Engine knows no float32; that rounds scales and sums, and
-some 15 values in a million end three quanta from the simulation (CARN-M ×4). Float32 arithmetic,
-for CPU and GPU, agrees with it.
+compute in float16, because the Neural Engine has no float32; float16 rounds scales and sums, so
+that single values differ from the simulation by up to three quanta. With float32 arithmetic, for
+CPU and GPU, they agree.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ def write_coreml(
     Args:
         graph: Lowered for its target.
         path: The package, a folder called ``*.mlpackage``, replaced if it exists.
-        precision: Of weights and arithmetic.
+        precision: Precision of weights and arithmetic.
         table: The scales; needed for int8.
         size: The only height and width the input may have.
         sizes: Without ``size``: the heights and widths it may have, the default first.
         flexible: Instead of ``sizes``: the least and the greatest height and width.
-        arithmetic: Of an int8 package between its 8-bit values, and of its scales.
+        arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
 
     Raises:
         UserError: If int8 is asked for without scales, ``flexible`` is no range, the name has
@@ -165,7 +165,7 @@ def _pooled_inputs(graph: Graph) -> list[Any]:
 
 
 def _describe(description: Any, graph: Graph) -> None:
-    """Fill in what Xcode shows; drop the date, which would make every package another one."""
+    """Set the texts that Xcode shows; drop the date, with which equal packages would differ."""
     metadata = description.metadata
     metadata.author = "reslite"
     metadata.shortDescription = f"Restores a picture at {graph.scale} times its size."
@@ -353,7 +353,7 @@ class _ProgramWriter:
         zero = np.array(quantization.zero_point + 128, np.uint8)
         parameters = {
             "scale": self._constant(f"{value}/scale", np.array(quantization.scale, self._dtype)),
-            # Core ML is faster without a zero point, which is what ReLU's results have.
+            # Core ML is faster without a zero point; outputs of ReLU do not need one.
             "zero_point": self._constant(f"{value}/zero", zero) if zero else None,
         }
         integers = Builder.quantize(

@@ -2,7 +2,7 @@
 
 float16 files hold float16 weights and compute in float16 between two casts. int8 files are in QDQ
 form: every activation passes a QuantizeLinear and a DequantizeLinear with the numbers of the table
-of scales, and runtimes turn what stands between two pairs into an integer kernel. Activations are
+of scales, and runtimes turn the operators between two pairs into an integer kernel. Activations are
 uint8, because ONNX Runtime leaves convolutions of int8 activations in float.
 """
 
@@ -33,7 +33,7 @@ from runtime.errors import UserError
 from runtime.formats import Precision
 
 _OPSET = 18
-# The version that came with opset 18: a runtime refuses files of a newer one than it knows.
+# The version that came with opset 18; runtimes reject files of a version newer than they know.
 _IR_VERSION = 8
 
 _FLOAT32, _FLOAT16, _UINT8 = (np.dtype(kind) for kind in (np.float32, np.float16, np.uint8))
@@ -53,7 +53,7 @@ def write_onnx(
     Args:
         graph: Lowered for its target.
         path: The file, replaced if it exists.
-        precision: Of weights and arithmetic.
+        precision: Precision of weights and arithmetic.
         table: The scales; needed for int8.
         size: Height and width of the input, or None to leave them to the app.
 
@@ -80,7 +80,7 @@ def write_onnx(
 class _Builder:
     """Collects the nodes, initializers and types of one file.
 
-    A value of the graph may become several tensors of the file: the one its node makes, and those
+    A value of the graph may become several tensors of the file: its node's output, and the tensors
     after a cast or a rounding. ``_read`` names the tensor that later nodes read.
     """
 
@@ -211,11 +211,11 @@ class _Builder:
     def _dequantized(
         self, name: str, integers: NDArray[Any], scales: NDArray[np.float32], axis: int
     ) -> str:
-        """Return the tensor of real numbers behind the constant integers of one convolution.
+        """Return the dequantized form of the constant integers of one convolution.
 
-        Convolutions share no integers and no zero points. ONNX Runtime rewrites both on x86 CPUs
-        without VNNI when it is asked for exact sums (``session.x64quantprecision``), and fails at
-        the second convolution that reads them.
+        Convolutions share neither integers nor zero points, because ONNX Runtime rewrites both on
+        x86 CPUs without VNNI when it is asked for exact sums (``session.x64quantprecision``), and
+        fails at a second convolution that reads them.
         """
         operands = (
             self._stored(f"{name}/integers", integers),
@@ -230,9 +230,9 @@ class _Builder:
     ) -> str:
         """Round ``source``, or its Relu, to the 8 bits of ``value``; return ``target``, the result.
 
-        Rounding does what a Relu does where no integers are left for negative numbers. Elsewhere
-        the Relu is one of integers: a Relu of real numbers ONNX Runtime computes as such, and the
-        convolution before it too.
+        If no integers stand for negative numbers, rounding includes the Relu. Otherwise the Relu is
+        a Clip of integers, because ONNX Runtime would compute a Relu of real numbers, and the
+        convolution before it, in float.
         """
         quantization, shape = table.of(self._graph.origin(value)), self._shape(value)
         operands = (

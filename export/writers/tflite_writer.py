@@ -3,7 +3,7 @@
 float32 files compute in float32. float16 files store their weights as float16 behind DEQUANTIZE
 operators, which XNNPACK and the GPU delegate fold away. int8 files are integer throughout, with
 the numbers of the table of scales; their picture and restored picture are int8, or float32 between
-a QUANTIZE and a DEQUANTIZE. A Relu is part of the operator before it wherever that can be.
+a QUANTIZE and a DEQUANTIZE. A Relu is fused into the operator before it where TFLite can do so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from runtime.manifest import PoolingTensors, TensorInfo
 # Operators that copy int8 values without a look at their scales.
 _MOVES = operators_with(Trait.MOVES)
 _CHANNEL_AXIS = 3
-# From the graph's layout to output × k × k × input, which TFLite wants of both.
+# From the graph's layout to output × k × k × input, TFLite's layout of both kernels.
 _KERNEL_ORDER = {"Conv": (0, 2, 3, 1), "ConvTranspose": (1, 2, 3, 0)}
 
 
@@ -54,7 +54,7 @@ def write_tflite(
     Args:
         graph: Lowered for a TFLite profile, so that its shuffles are DCR.
         path: The file, replaced if it exists.
-        precision: Of weights and arithmetic.
+        precision: Precision of weights and arithmetic.
         table: The scales; needed for int8.
         size: Height and width of the input, or None to leave them to the app, which then has to
             call ``resize_tensor_input``.
@@ -343,7 +343,7 @@ class _Translator:
         return int(functions.RELU if fused else functions.NONE)
 
     def _weights(self, name: str, array: NDArray[np.float32]) -> int:
-        """Store weights that are read as float32."""
+        """Store weights that the operators read as float32."""
         if not self._half_weights:
             return self._constant(name, array)
         if name not in self._constants:

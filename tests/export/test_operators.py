@@ -1,4 +1,4 @@
-"""The vocabulary: facts that every entry must state."""
+"""The vocabulary: what its entries must say."""
 
 from __future__ import annotations
 
