@@ -1,4 +1,4 @@
-"""PSNR and SSIM of a network or an artifact on pictures, as its task says (``training.tasks``).
+"""PSNR and SSIM of a network or an artifact on pictures, as defined by ``training.tasks``.
 
 Where a degradation differs from region to region, each kind of region is scored, too.
 """
@@ -23,7 +23,7 @@ from training.data.pictures import Picture
 from training.tasks import Task
 
 Restore = Callable[[Picture], Picture]
-"""From a low-resolution picture, H × W × 3 uint8, to the restored one, scale·H × scale·W × 3."""
+"""Turns a degraded picture, H × W × 3 uint8, into the restored one, scale·H × scale·W × 3."""
 
 _SSIM_WINDOW = 11
 
@@ -33,10 +33,10 @@ class RegionScore:
     """The squared errors of one region, summed over its samples.
 
     Attributes:
-        kind: What befell it.
-        samples: How many: pixels times channels.
-        before: As it was degraded.
-        after: As it was restored.
+        kind: Kind of the distortion.
+        samples: Number of samples: pixels times channels.
+        before: Sum for the degraded region, in squared 8-bit levels.
+        after: Sum for the restored region, in squared 8-bit levels.
     """
 
     kind: str
@@ -50,10 +50,10 @@ class PictureScore:
     """The scores of one picture.
 
     Attributes:
-        name: Its file name.
-        psnr: PSNR in dB, as the task scores it; inf if the restored picture is equal.
+        name: File name of the picture.
+        psnr: PSNR in dB, as the task defines it; inf if restored picture and original are equal.
         ssim: SSIM; None if the picture is smaller than SSIM's window of 11 × 11.
-        regions: Of its regions, where there are some.
+        regions: Scores of the regions, if the degradation differs between regions.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Scores:
     """Mean scores over pictures, and the score of each.
 
     Attributes:
-        psnr: Mean PSNR in dB over the pictures that are not equal to their originals, for which it
-            is infinite; inf if all are.
-        ssim: Mean SSIM over the pictures that have one; None if none has.
-        rows: One for each picture.
+        psnr: Mean PSNR in dB over the pictures with a finite PSNR; inf if all pictures equal their
+            originals.
+        ssim: Mean SSIM over the pictures that have an SSIM; None if none has.
+        rows: Scores of each picture.
         kinds: Kinds of regions, in the order of tables.
     """
 
@@ -81,13 +81,13 @@ class Scores:
 
     @property
     def pictures(self) -> int:
-        """How many pictures were scored."""
+        """Number of scored pictures."""
         return len(self.rows)
 
     def by_kind(self) -> dict[str, tuple[float, float]]:
         """Return the PSNR in dB before and after restoration of every kind of region.
 
-        It is that of the mean squared error over all samples of the kind; inf where that is 0.
+        It is computed from the mean squared error over all samples of the kind; inf if that is 0.
         """
         found: dict[str, tuple[float, float]] = {}
         for kind in self.kinds:
@@ -100,7 +100,7 @@ class Scores:
 
 
 def score(restore: Restore, pairs: Pairs, progress: bool = False) -> Scores:
-    """Score a restorer as the task of the pairs says.
+    """Score a restorer on pairs, by the scoring of their task.
 
     Args:
         restore: From low to high resolution: ``session_restorer``, ``network_restorer``, or
@@ -109,8 +109,8 @@ def score(restore: Restore, pairs: Pairs, progress: bool = False) -> Scores:
         progress: Whether to show a progress bar (never when stderr is no terminal).
 
     Raises:
-        UserError: If a picture has nothing left without its border, or a result is of another
-            size than its picture.
+        UserError: If a picture has no pixels left without its border, or a result has another size
+            than the original.
     """
     rows: list[PictureScore] = []
     kinds: tuple[str, ...] = ()
@@ -131,20 +131,20 @@ def score(restore: Restore, pairs: Pairs, progress: bool = False) -> Scores:
 
 
 def baseline(task: Task, scale: int) -> Restore:
-    """Return the restorer that needs no network."""
+    """Return the restorer without a network that results of the task are compared with."""
     return lambda picture: task.baseline(picture, scale)
 
 
 def finite(value: float | None) -> float | None:
-    """Return ``value``, or None for what JSON cannot say: the PSNR of equal pictures."""
+    """Return ``value``, or None if it is infinite (equal pictures), which JSON cannot hold."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def psnr_loss(source: Scores, artifact: Scores) -> float:
-    """Return the dB that an artifact lost against its source on the same pictures.
+    """Return the PSNR in dB that an artifact lost against its source on the same pictures.
 
     Raises:
-        ValueError: If the two were scored on different pictures.
+        ValueError: If artifact and source were scored on different pictures.
     """
     if [row.name for row in source.rows] != [row.name for row in artifact.rows]:
         raise ValueError("a loss is defined on the same pictures only")
@@ -154,12 +154,12 @@ def psnr_loss(source: Scores, artifact: Scores) -> float:
 
 
 def session_restorer(session: Session, tile: int | None = None) -> Restore:
-    """Return a restorer that runs an artifact, in tiles where the picture is large."""
+    """Return a restorer that runs an artifact, in tiles if the picture is large."""
     return lambda picture: restore_tiled(session, picture, tile)
 
 
 def whole_restorer(session: Session) -> RestoreFloat:
-    """Return a restorer of float pictures that fit one tile, whatever kind of file it is."""
+    """Return a restorer of float pictures that fit one tile, for any kind of file."""
     return session.run if session.pooling is None else lambda image: restore_tiled(session, image)
 
 
@@ -177,8 +177,8 @@ def max_abs_diff(
     Args:
         session: The artifact.
         reference: The source network (see ``restore_with``).
-        pictures: Inputs, uint8; None for seeded synthetic ones. An artifact of fixed size sees
-            the top left corner of each that is large enough.
+        pictures: Inputs, uint8; None for seeded synthetic pictures. An artifact of fixed size gets
+            the top left corner of each picture that is large enough.
     """
     size = session.fixed_size
     restore = whole_restorer(session)

@@ -1,4 +1,4 @@
-"""The machine and the software that a measurement was made with; no figure travels without it."""
+"""The machine and the software of a measurement, stored with every figure."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _QUIET = 0.1
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and with what something was measured.
+    """The machine and the software of a measurement.
 
     Attributes:
         cpu: Model of the processor.
-        simd: Its instructions for low-precision arithmetic.
+        simd: The processor's instructions for low-precision arithmetic.
         cores: Physical cores of the machine.
         available: Logical cores this process may use.
         memory_bytes: Main memory.
         system: Operating system, release and architecture.
         python: Version of Python.
-        versions: Of the installed packages that matter, by name.
-        load_average: Runnable processes over the last minute, before the measurement; None where
-            the system does not tell.
+        versions: Versions of the installed packages that matter, by name.
+        load_average: Mean number of runnable processes in the minute before the measurement; None
+            where the system does not report it.
         other_load: Share of the processor that was busy before the measurement began, in [0, 1].
     """
 
@@ -62,7 +62,7 @@ class Environment:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing else kept the processor busy, so that latencies can be trusted."""
+        """Whether the processor was less than 10 % busy, so that latencies can be trusted."""
         return self.other_load < _QUIET
 
 
@@ -70,7 +70,7 @@ def read_environment(sample_seconds: float = 0.5) -> Environment:
     """Describe this machine and how busy it is now.
 
     Args:
-        sample_seconds: How long to watch the load of the processor.
+        sample_seconds: Seconds over which the load of the processor is measured.
     """
     available = available_cores()
     return Environment(
@@ -111,7 +111,7 @@ def _simd() -> tuple[str, ...]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Return what /proc/cpuinfo says of the first processor; nothing where there is none."""
+    """Return the fields of the first processor in /proc/cpuinfo; empty if there is no such file."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return {}

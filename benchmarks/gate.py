@@ -1,13 +1,12 @@
-"""The gate: every artifact of a bundle against figures that were committed on purpose.
+"""The gate: every artifact of a bundle compared with committed figures, the baseline.
 
-``snapshot`` measures a bundle, ``compare`` holds it against its baseline, ``deviation_table``
-says what differs. A figure that became better fails as well: the baseline is what the docs and
-the users rely on, and it moves only by ``reslite gate --update``.
+``snapshot`` measures a bundle, ``compare`` compares it with its baseline, ``deviation_table``
+prints the differences. A figure that became better fails as well: docs and users rely on the
+baseline, which changes only by ``reslite gate --update``.
 
-PSNR and SSIM hardly move when one weight tensor of a quantized network is 1 % off or one scale
-5 %, and neither does the largest difference from the source: another rounding hides in the
-rounding. What moves is which way every pixel was rounded. The baseline therefore holds the values
-of some restored pixels too, and the mean change of these is the most sensitive of the figures.
+PSNR, SSIM and the largest difference from the source barely react to a slightly wrong weight or
+scale of a quantized network; single restored pixels do, so the baseline stores some. Their mean
+change is the most sensitive of the figures.
 """
 
 from __future__ import annotations
@@ -49,24 +48,24 @@ UPDATE_COMMAND = "reslite gate --update"
 PSNR_TOLERANCE = 0.02
 SSIM_TOLERANCE = 0.0005
 SIZE_TOLERANCE = 0.01
-"""Part of the expected bytes: versions of the writing libraries differ by names and padding."""
+"""Fraction of the expected bytes: versions of the writing libraries differ in names and padding."""
 
 DIFFERENCE_TOLERANCE: Mapping[Precision, float] = {
     "float32": 1e-5,
     "float16": 1e-3,
     "int8": 2.01 / 255,
 }
-"""Of the largest difference from the source: an extreme value, which other machines, whose float
-sums are rounded in another order, move by as much as they may differ from the source (float), or
-by two quanta (int8)."""
+"""Tolerance of the largest difference from the source. Other machines round float sums in another
+order, which changes this extreme value by up to the allowed difference (float) or two quanta
+(int8)."""
 
 CHANGE_TOLERANCE: Mapping[Precision, float] = {"float32": 0.002, "float16": 0.05, "int8": 0.03}
-"""Of the mean change of the sampled pixels since the baseline, in quanta of 1/255. Integer files
-restore the same pixels on every machine with the same kernels: 3 in 100 may be one quantum off."""
+"""Tolerance of the mean change of the sampled pixels, in quanta of 1/255. Integer files restore the
+same pixels on every machine with the same kernels: 3 in 100 may be one quantum off."""
 
 GATE_PICTURES = "crops of scikit-image's pictures"
 _SAMPLES = 64
-# Crops of 192 × 192, left and top of each: reduced by any of 2, 3 and 4 without a remainder.
+# Left and top of crops of 192 × 192, a multiple of the scales 2, 3 and 4.
 _CROP = 192
 _CROPS = (
     ("astronaut", 150, 0),
@@ -78,12 +77,12 @@ _CROPS = (
 
 @dataclass(frozen=True)
 class Quality:
-    """What an artifact makes of the gate's pictures.
+    """The quality of an artifact on the gate's pictures.
 
     Attributes:
         psnr: Mean PSNR in dB.
         ssim: Mean SSIM.
-        max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
+        max_abs_diff: Largest difference from the source network, for outputs in [0, 1].
         samples: Restored pixels at fixed places, in quanta of 1/255.
     """
 
@@ -98,14 +97,14 @@ class Entry:
     """The figures of one artifact.
 
     Attributes:
-        file: Its name.
+        file: File name of the artifact.
         format: ``onnx``, ``tflite`` or ``coreml``.
         precision: ``float32``, ``float16`` or ``int8``.
         bytes: Size.
         multadds: MultAdds of its network at a 1280 × 720 output.
         operators: How often each operator occurs.
-        quality: What it makes of the pictures; None where its format cannot run.
-        scales_sha256: Of the table of scales of an int8 artifact.
+        quality: Quality on the gate's pictures; None where the format cannot run.
+        scales_sha256: SHA-256 of the table of scales of an int8 artifact.
     """
 
     file: str
@@ -125,8 +124,8 @@ class Snapshot:
     Attributes:
         model: Model name.
         scale: Upscaling factor.
-        weights_sha256: Of the trained weights.
-        pictures: What the quality was measured on.
+        weights_sha256: SHA-256 of the trained weights.
+        pictures: Names of the pictures that the quality was measured on.
         artifacts: The entries, by file name.
     """
 
@@ -142,7 +141,7 @@ class Snapshot:
 
 
 def baseline_path(model: str, scale: int) -> Path:
-    """Return where the baseline of a model lies, whether or not it exists."""
+    """Return the path of a model's baseline, whether or not the file exists."""
     return BASELINES / f"{file_stem(model, scale)}.json"
 
 
@@ -160,7 +159,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def gate_pictures(task: Task, scale: int) -> list[Pair]:
-    """Return the gate's pictures: crops of those that ship with scikit-image, degraded.
+    """Return the gate's pictures: degraded crops of pictures that ship with scikit-image.
 
     Raises:
         UserError: If scikit-image is not installed.
@@ -186,7 +185,7 @@ def snapshot(
 
     Args:
         folder: The bundle, with its manifest.
-        source: The network it was made from (see ``export.parity.restore_with``).
+        source: The network that the bundle was made from (see ``export.parity.restore_with``).
         pairs: The pictures (see ``gate_pictures``).
         threads: CPU threads; None for every available core.
 
@@ -224,14 +223,14 @@ def snapshot(
 
 @dataclass(frozen=True)
 class Deviation:
-    """A figure that is not what the baseline says, ready to print.
+    """A figure that differs from the baseline, ready to print.
 
     Attributes:
         artifact: File name.
-        quantity: Which figure.
-        expected: The baseline's.
-        found: The one measured now.
-        tolerance: What would have been accepted.
+        quantity: Name of the figure.
+        expected: Value in the baseline.
+        found: Measured value.
+        tolerance: Accepted difference.
     """
 
     artifact: str
@@ -242,13 +241,13 @@ class Deviation:
 
 
 def unproven(error: ParityError) -> Deviation:
-    """Return the deviation of a file that does not compute what its reference does."""
+    """Return the deviation of a file whose output differs too much from its reference's."""
     expected, found = f"≤{error.allowed:.2e}", f"{error.difference:.2e}"
     return Deviation(error.file, "difference from reference", expected, found, "exact")
 
 
 def damaged(folder: Path) -> list[Deviation]:
-    """Return a deviation for each file of a bundle that is not the one its manifest describes."""
+    """Return a deviation for each file of a bundle whose SHA-256 differs from the manifest's."""
     manifest = manifest_of(folder)
     hashes = [(one, sha256_of(folder / one.file)) for one in _present(manifest, folder)]
     return [
@@ -262,7 +261,7 @@ def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
     """Return every figure of ``found`` that deviates from the baseline, in either direction.
 
     Raises:
-        UserError: If the two are of different models, scales or pictures.
+        UserError: If the snapshots are of different models, scales or pictures.
     """
     for quantity in ("model", "scale", "pictures"):
         ours, theirs = getattr(found, quantity), getattr(baseline, quantity)
@@ -310,7 +309,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def _present(manifest: Manifest, folder: Path) -> list[Artifact]:
-    """Return the artifacts whose files are there."""
+    """Return the artifacts whose files exist."""
     return [artifact for artifact in manifest.artifacts if (folder / artifact.file).exists()]
 
 
@@ -328,7 +327,7 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
 
 
 def _sampled(session: Session, picture: Picture) -> list[float]:
-    """Return restored values of ``picture``, evenly spread over it and its channels."""
+    """Return restored values at places spread evenly over the picture and its channels."""
     size = session.fixed_size or picture.shape[:2]
     image = picture[: size[0], : size[1]].astype(np.float32) / np.float32(255)
     restored = whole_restorer(session)(image)
@@ -393,7 +392,7 @@ def _compare_quality(
             ".3f",
         ),
     )
-    # A figure that is not a number is not within any tolerance.
+    # Written so that a NaN is outside any tolerance.
     return [
         Deviation(file, quantity, format(ours, form), format(theirs, form), f"±{tolerance:.3g}")
         for quantity, ours, theirs, tolerance, form in figures

@@ -1,8 +1,8 @@
 """Parameters and MultAdds of a network, layer by layer, from its module and from its graph.
 
-The count is that of the papers: convolutions only, one multiply-accumulate is 1, at an output of
-1280 × 720. The input is that size divided by the scale as a real number (×3: 426⅔ × 240). A block
-that is used several times counts its MultAdds at every use and its parameters once.
+MultAdds are counted as in the papers: convolutions only, a multiply-accumulate is 1, at an output
+of 1280 × 720. The input size is the output size divided by the scale, not rounded (×3: 426⅔ × 240).
+A block that is used several times counts its MultAdds at every use and its parameters once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.manifest import HD
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs.
+    """The cost of one layer.
 
     Attributes:
         name: Path of the module in its network.
@@ -50,8 +50,8 @@ def layers_of_module(
         The modules that hold parameters or convolve, in the order of ``named_modules``.
     """
     network = copy.deepcopy(module).to("meta").eval()
-    # A layer's cost is a fixed part (after global pooling) and a part for every input pixel: two
-    # small sizes determine both, and no size must be a whole number of pixels.
+    # A layer's cost is a constant (after global pooling) plus a cost per input pixel. Two small
+    # sizes determine both, so that the real size need not be an integer.
     small, large = _multadds_at(network, 8), _multadds_at(network, 16)
     pixels = Fraction(output[0] * output[1], scale**2)
     rows = []
@@ -64,14 +64,15 @@ def layers_of_module(
 
 
 def layers_of_graph(graph: Graph, output: tuple[int, int] = HD) -> tuple[LayerCost, ...]:
-    """Count the convolutions of a graph; of a lowered one this is what a file really executes.
+    """Count the convolutions of a graph; a lowered graph gives the operations of the file.
 
     Args:
-        graph: Captured, or lowered: dense kernels and shuffles made into convolutions count fully.
+        graph: A captured graph, or a lowered one, in which dense kernels and shuffles made into
+            convolutions count fully.
         output: Width and height of the restored picture.
 
     Returns:
-        One row for each module that made a convolution, in the order they first run.
+        A row for each module with a convolution, in the order of first use.
     """
     multadds: Counter[str] = Counter()
     constants: dict[str, set[str]] = {}
@@ -94,7 +95,7 @@ def _multadds_at(module: nn.Module, side: int) -> Counter[str]:
     """Return the MultAdds that each module itself executes, without those of its children."""
     counter = FlopCounterMode(display=False)
     own: Counter[str] = Counter()
-    running: list[tuple[int, int]] = []  # Of each module that runs: flops at its start, of children
+    running: list[tuple[int, int]] = []  # for each running module: flops at its start, of children
 
     def convolved() -> int:
         counts = counter.get_flop_counts().get("Global", {})

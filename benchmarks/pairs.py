@@ -1,7 +1,7 @@
 """Pictures to score on, each with its degraded form.
 
-Pictures that come alone are degraded here, always in the same way; others come with their degraded
-forms, which are found by their names.
+Degraded forms are found by their file names; where there are none, the pictures are degraded here
+with a fixed seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.degradations.shdd import read_explanation
 from training.tasks import TASKS, EvaluationSet, Task
 
 DEGRADATION_SEED = 2020
-"""Of the degradations that pictures are scored with: they are always the same."""
+"""Seed of the degradations of scored pictures, fixed so that scores are comparable."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Pair:
         name: File name, for the rows of a result.
         low: h × w × 3, uint8.
         high: scale·h × scale·w × 3, uint8.
-        task: What leads back from ``low`` to ``high``, and how a result is scored.
-        regions: What befell the picture where, for degradations that differ from region to region.
+        task: The task that leads back from ``low`` to ``high`` and scores a result.
+        regions: The distorted regions, for degradations that differ between regions.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Pair:
     def degraded(cls, name: str, picture: Picture, task: Task, scale: int) -> Pair:
         """Return a picture, cut to a multiple of ``scale``, and its degraded form.
 
-        Nothing but the name and the task decide what is random in it.
+        The random numbers depend on the name alone.
         """
         high = crop_to_multiple(picture, scale)
         if 0 in high.shape:
@@ -64,7 +64,7 @@ class Pair:
 
 
 class Pairs(Sized, Protocol):
-    """Pairs of a known number: a list, or a folder that is read one by one."""
+    """A known number of pairs: a list, or a folder that is read pair by pair."""
 
     def __iter__(self) -> Iterator[Pair]:
         """Go through the pairs."""
@@ -76,8 +76,8 @@ class FolderPairs:
     """The pairs of a folder, read when they are needed.
 
     Attributes:
-        paths: Of every picture, and of its degraded form; None to degrade it here.
-        task: What befell them.
+        paths: Path of every picture and path of its degraded form, None to degrade it here.
+        task: The task whose degradation the pictures have.
         scale: Upscaling factor.
     """
 
@@ -125,11 +125,11 @@ def pairs_in(folder: Path, task: Task, scale: int) -> FolderPairs:
             Where a degradation is random, ``LR`` may hold several versions of each (names equal, or
             with the number of the version at the end: ``bird_03``), as 'reslite make-dataset'
             writes them.
-        task: What befell them, or is to befall those that come alone.
+        task: The task whose degradation the degraded forms have or are given here.
         scale: Upscaling factor.
 
     Raises:
-        UserError: If there are no pictures, or one has no counterpart.
+        UserError: If there are no pictures, or a picture has no counterpart.
     """
     nested = folder / "HR"
     high = picture_paths(nested if nested.is_dir() else folder)
@@ -147,13 +147,13 @@ def pairs_in(folder: Path, task: Task, scale: int) -> FolderPairs:
 
 
 def _partner(path: Path, high: Sequence[Path], low: Sequence[Path], scale: int) -> Path:
-    """Return the reduction of ``path``: of equal name, else named as data sets do.
+    """Return the reduction of ``path``: of equal name, else named as in common data sets.
 
-    Those are ``0801x4`` (DIV2K, Flickr2K), ``baby_x4`` (BasicSR) and ``Canon_001_LR4`` for
-    ``Canon_001_HR`` (RealSR). A reduction whose name is another original's is that one's.
+    Their names are ``0801x4`` (DIV2K, Flickr2K), ``baby_x4`` (BasicSR) and ``Canon_001_LR4`` for
+    ``Canon_001_HR`` (RealSR). A reduction with the name of another original belongs to that one.
 
     Raises:
-        UserError: If there is none, or more than one.
+        UserError: If there is no reduction, or more than one.
     """
     base, others = path.stem.removesuffix("_HR"), {one.stem for one in high if one != path}
     named = {f"{path.stem}x{scale}", f"{path.stem}_x{scale}", f"{base}_LR{scale}", f"{base}_LR"}
@@ -177,7 +177,7 @@ def _refuse_unknown_folders(folder: Path, scale: int) -> None:
         if one.is_dir() and not one.name.startswith(".") and not known.fullmatch(one.name):
             raise UserError(
                 f"{one}: lies beside HR, where reductions are called LRx{scale} or LR; rename it, "
-                "or move it away to have the pictures of HR reduced"
+                "or move it elsewhere to have the pictures of HR reduced"
             )
 
 

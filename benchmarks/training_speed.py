@@ -1,9 +1,8 @@
-"""Steps per second of training, one way against another, interleaved on this machine.
+"""Steps per second of training in different ways, interleaved on this machine.
 
-Answers: does reading hold up the step (drawn batches against ones kept in memory), what do bf16,
-channels_last, one pass of the body for all scales and kernels mixed together bring, each alone and
-all over a plain float32 loop with torch's optimizers, what does Muon cost, and do grouped
-convolutions train faster as they are or as masked dense ones here.
+The ways show the cost of drawing batches, the gain of bf16, channels_last, one pass of the body for
+all scales and kernels mixed together (each alone, and all against a plain float32 loop with torch's
+optimizers), the cost of Muon, and whether grouped convolutions train faster as masked dense ones.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class TrainingSpeed:
     """Speed of one way to train.
 
     Attributes:
-        name: Which way.
+        name: Name of the way.
         steps_per_second: Median over the rounds.
-        ratio: Median over the rounds of its speed against that of the first way in the same round.
+        ratio: Speed relative to the first way in the same round, median over the rounds.
     """
 
     name: str
@@ -49,14 +48,14 @@ class Way:
     """A way to take the steps of a recipe.
 
     Attributes:
-        name: What tables call it.
-        recipe: What is trained, with the keys that the way changes.
+        name: Name in tables.
+        recipe: The recipe, with the keys that the way changes.
         batches_kept: Take batches from memory, not from drawing threads.
-        channels_last: Lay kernels out in memory with their channels last, not contiguous.
-        joint_pass: Restore the scales of a step, and mix kernels, as the network does for training,
-            not one after the other as ``forward`` does.
-        graphs: Replay CUDA graphs where the device has some.
-        torch_muon: Step kernels by torch's Muon, not by ours.
+        channels_last: Store kernels with their channels last, not contiguous.
+        joint_pass: Restore all scales of a step, and mix all kernels, together
+            (``restore_scales``), not one by one (``forward``).
+        graphs: Replay CUDA graphs on a CUDA device.
+        torch_muon: Step kernels with torch's Muon instead of ``training.optimization``'s.
     """
 
     name: str
@@ -81,7 +80,7 @@ class Way:
 
 
 def ways_of(recipe: Recipe, device: str) -> list[Way]:
-    """Return the ways of a recipe with a decided precision on a device; its own comes first."""
+    """Return the ways to compare for a recipe of known precision, the recipe's own first."""
     other = "float32" if recipe.precision == "bf16" else "bf16"
     muon = recipe.optimizer.kind == "muon"
     ways = [
@@ -125,18 +124,18 @@ def training_speed(
     """Measure the ways to take a step of ``recipe``; the recipe's own way comes first.
 
     Args:
-        recipe: What is trained.
+        recipe: The recipe.
         data: Folder with the recipe's training pictures.
         rounds: Rounds in which every way runs once.
         steps: Optimizer steps of one run.
-        pictures: Training pictures to read; patches are drawn from these.
+        pictures: Number of training pictures to draw patches from.
         device: ``cpu`` or ``cuda``.
     """
     recipe = with_precision(recipe, device)
     paths = picture_paths(data / recipe.train_folder)[:pictures]
     source, _ = source_of(recipe, paths)
     drawn = (1 + rounds) * steps
-    for step in range(drawn):  # the first draw of a distorted picture makes it, in any run once
+    for step in range(drawn):  # distorted pictures are made at their first draw: not timed
         draw_batches(recipe, source, step)
     kept = [draw_batches(recipe, source, step) for step in range(steps)]
     ways = {
@@ -165,7 +164,7 @@ class TorchMuon(Optimizer):
     def __init__(self, network: nn.Module, options: OptimizerOptions) -> None:
         super().__init__(network, options)
         kernels = dict(network.named_parameters())
-        # The matrices are views: a step of theirs is one of the kernels.
+        # The matrices are views: stepping them steps the kernels.
         self._matrices = [
             (kernels[name], [nn.Parameter(one) for one in matrices_of(kernels[name].data, parts)])
             for name, parts in muon_kernels(network)
@@ -184,7 +183,7 @@ class TorchMuon(Optimizer):
             gradients = [None] * parts if kernel.grad is None else matrices_of(kernel.grad, parts)
             for matrix, gradient in zip(matrices, gradients, strict=True):
                 matrix.grad = gradient
-        # The one optimizer whose step torch leaves untyped.
+        # torch leaves the step of this optimizer untyped.
         self._muon.step()  # type: ignore[no-untyped-call]
 
 

@@ -27,7 +27,7 @@ class EvaluationSet:
         title: What tables call it.
         degradation: How the pictures are degraded.
         folders: Folders below ``RESLITE_DATA``, and the number of pictures of each; None for all.
-        seed: Decides which pictures of a folder, and their degradation.
+        seed: Seed of the choice among the pictures of a folder.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Latency and memory of a set of artifacts on this machine's CPU.
 
-The artifacts are timed in turn, round after round (A B C A B C …), so that whatever the machine
-does meanwhile hits all of them alike; ratios are taken within each round. Every artifact runs in a
-fresh process (``benchmarks.devices.worker``). A latency is that of one inference, without reading,
-writing or converting pictures.
+The artifacts are timed in turn, round after round (A B C A B C …), so that other load on the
+machine affects all of them alike; ratios are taken within each round. Every artifact runs in a
+fresh process (``benchmarks.devices.worker``). A latency is the time of one inference, without
+reading, writing or converting pictures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from runtime.formats import BY_SUFFIX, FORMATS
 from runtime.manifest import HD, Manifest
 from runtime.opening import available_cores
 
-# The threads of a runtime spin for a moment after an inference; the next artifact waits for that.
+# Threads of a runtime spin for a moment after an inference; the next artifact starts after that.
 _SETTLE_SECONDS = 0.1
 
 
@@ -40,9 +40,9 @@ class Contender:
     """An artifact to time on a runtime.
 
     Attributes:
-        file: What the results call the artifact.
+        file: Name of the artifact in the results.
         path: The file, or the folder of a Core ML package.
-        runtime: Runtime to use, or None for the usual one of its format.
+        runtime: Runtime to use, or None for the default of its format.
         multadds: MultAdds of its network at a 1280 × 720 output, if known.
     """
 
@@ -53,7 +53,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """What the results call it: the artifact, and the runtime unless it is the usual one."""
+        """Name in the results: the artifact, and the runtime unless it is the default."""
         return self.file if self.runtime is None else f"{self.file} ({self.runtime})"
 
 
@@ -62,7 +62,7 @@ class Spread:
     """The middle half of a sample.
 
     Attributes:
-        median: Half of the values are below.
+        median: The median.
         lower: The first quartile.
         upper: The third quartile.
     """
@@ -85,23 +85,23 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one artifact; only who it is and the reason if it could not run here.
+    """The measurements of one artifact; if it could not run here, only its names and the reason.
 
     Attributes:
-        name: The contender's.
+        name: Name of the contender.
         file: The contender's artifact.
-        chosen_runtime: The runtime the contender asks for; None for the usual one.
-        runtime: Runtime, version and device that executed it.
+        chosen_runtime: The runtime that the contender names; None for the default.
+        runtime: Runtime, version and device that executed the artifact.
         size: Height and width of the input.
-        milliseconds: Of one inference.
+        milliseconds: Latency of one inference.
         samples_ms: Every timed inference, in order.
-        multadds_per_second: Effective rate: MultAdds of the network, whatever the artifact really
-            executes, at this size, by the median latency.
-        peak_memory_bytes: Of the whole process.
+        multadds_per_second: Effective rate: MultAdds of the source network at this size, not of the
+            lowered file, divided by the median latency.
+        peak_memory_bytes: Peak memory of the whole process.
         opening_ms: Milliseconds that opening the artifact takes, its file in the system's cache.
         speedup: How many times faster than the reference, from the ratio within each round; None
-            where the input is of another size.
-        not_run: Why there are no figures.
+            if the reference's input has another size.
+        not_run: Reason for missing figures.
     """
 
     name: str
@@ -124,11 +124,11 @@ class LatencyReport:
 
     Attributes:
         environment: The machine, read before the run.
-        threads: CPU threads each artifact was given.
-        rounds: Timed inferences of each.
-        warmup: Inferences of each before those.
-        reference: What ``speedup`` compares with; None if nothing.
-        rows: In the order of the contenders.
+        threads: CPU threads of each artifact.
+        rounds: Timed inferences of each artifact.
+        warmup: Untimed inferences of each artifact before the rounds.
+        reference: Name of the contender that ``speedup`` compares with, or None.
+        rows: Measurements in the order of the contenders.
     """
 
     environment: Environment
@@ -139,17 +139,17 @@ class LatencyReport:
     rows: tuple[Latency, ...]
 
     def row(self, file: str, runtime: str | None = None) -> Latency | None:
-        """Return the row of an artifact on a runtime (None for the usual one), or None."""
+        """Return the row of an artifact on a runtime (None for the default), or None."""
         wanted = (file, runtime)
         return next((r for r in self.rows if (r.file, r.chosen_runtime) == wanted), None)
 
 
 def contenders_of(folder: Path, manifest: Manifest, openvino: bool = False) -> list[Contender]:
-    """Return the artifacts of a bundle as contenders, ONNX files on OpenVINO too if asked for."""
+    """Return the artifacts of a bundle as contenders, on request also ONNX files on OpenVINO."""
     found = []
     for artifact in manifest.artifacts:
         if artifact.pooling is not None:
-            continue  # Restores tiles in two passes; a latency of one would mislead.
+            continue  # It restores tiles in two passes; the latency of one pass would mislead.
         path = folder / artifact.file
         found.append(Contender(artifact.file, path, None, artifact.multadds))
         if openvino and "openvino" in FORMATS[artifact.format].engines:
@@ -170,13 +170,13 @@ def measure_latency(
     """Time artifacts in interleaved rounds.
 
     Args:
-        contenders: What to time; their names differ.
+        contenders: The artifacts to time, each with a unique name.
         reference: Name of the contender that the others are compared with.
-        rounds: Timed inferences of each.
-        warmup: Inferences of each before those.
-        threads: CPU threads for each; None for every available core.
-        size: Height and width of the input; None for the one that is restored to 1280 × 720. An
-            artifact of fixed size keeps its own.
+        rounds: Timed inferences of each artifact.
+        warmup: Untimed inferences of each artifact before the rounds.
+        threads: CPU threads for each artifact; None for every available core.
+        size: Height and width of the input; None for the size that is restored to 1280 × 720. An
+            artifact of fixed size keeps its size.
         progress: Whether to show a progress bar (never when stderr is no terminal).
 
     Raises:
@@ -263,7 +263,7 @@ def _cells(row: Latency, compared: bool) -> list[str]:
     if ratio is not None:
         cells.append(f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f})")
     elif compared:
-        cells.append("")  # An input of another size is other work.
+        cells.append("")  # inputs of different sizes cannot be compared
     return cells
 
 
@@ -293,7 +293,7 @@ def _check(
         raise UserError(f"{rounds} rounds requested; choose 1 or more, 20 for example")
     known = [one.name for one in runnable]
     if reference is not None and reference not in known:
-        raise UserError(f"{reference}: not among what runs here; choose one of {', '.join(known)}")
+        raise UserError(f"{reference}: cannot run here; choose one of {', '.join(known)}")
 
 
 def _rate(contender: Contender, worker: _Worker, milliseconds: float) -> float | None:
@@ -305,7 +305,7 @@ def _rate(contender: Contender, worker: _Worker, milliseconds: float) -> float |
 
 @contextmanager
 def _started(name: str, settings: Settings) -> Iterator[_Worker]:
-    """Start a worker, and end it whatever happens."""
+    """Start a worker, and kill it when the block ends."""
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -325,7 +325,7 @@ def _started(name: str, settings: Settings) -> Iterator[_Worker]:
 
 
 class _Worker:
-    """The other end of ``benchmarks.devices.worker``: it has opened the artifact and warmed up."""
+    """A running ``benchmarks.devices.worker`` that has opened its artifact and warmed up."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], errors: IO[str]) -> None:
         self._name, self._process, self._errors = name, process, errors
@@ -341,7 +341,7 @@ class _Worker:
         """Return the milliseconds of one inference."""
         time.sleep(_SETTLE_SECONDS)
         assert self._process.stdin is not None
-        # A worker that is gone breaks the pipe; reading its reply says why.
+        # A worker that has died breaks the pipe; '_reply' reports the reason.
         with suppress(BrokenPipeError):
             self._process.stdin.write(b"\n")
         return float(self._reply()) / 1e6

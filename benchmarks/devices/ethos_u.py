@@ -1,9 +1,9 @@
-"""What Arm's compiler Vela says of an int8 .tflite on an Ethos-U NPU, without a board.
+"""Estimates of an int8 .tflite on an Ethos-U NPU by Arm's compiler Vela, without a board.
 
 Vela decides which operators run on the NPU, schedules them and estimates cycles and memory traffic
-of each. These are the vendor's estimates and no measurements; operators that fall back to the CPU
-are not in the estimated time. Everything depends on clock and memories, so that the system
-configuration and the memory mode (sections of Vela's ``Arm/vela.ini``) belong to every figure.
+of each. These are the vendor's estimates, not measurements; the estimated time excludes operators
+that fall back to the CPU. Figures depend on clock and memories, so that every figure names the
+system configuration and the memory mode (sections of Vela's ``Arm/vela.ini``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Target:
     Attributes:
         accelerator: Vela's name of the NPU and its MACs per cycle, for example ``ethos-u65-256``.
         system: Section ``System_Config`` of Vela's configuration: clock and memories.
-        memory: Section ``Memory_Mode``: what lies in which memory.
+        memory: Section ``Memory_Mode`` of Vela's configuration: the use of each memory.
     """
 
     accelerator: str
@@ -56,7 +56,7 @@ TARGETS: Mapping[str, Target] = {
         Target("ethos-u85-1024", "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB"),
     )
 }
-"""The NPUs that are reported, each in the system that Vela assumes for it unasked."""
+"""The reported NPUs, each in the system that Vela assumes by default."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class NpuLayer:
     """An operator of the file.
 
     Attributes:
-        operator: Vela's name of it, for example ``Conv2D``.
-        name: Its output tensor.
-        on_npu: Whether it runs on the NPU; otherwise the CPU runs it.
-        cycles: Of the NPU's clock, memory access included.
+        operator: Vela's name of the operator, for example ``Conv2D``.
+        name: Name of the output tensor.
+        on_npu: Whether the operator runs on the NPU; otherwise the CPU runs it.
+        cycles: Cycles of the NPU's clock, memory access included.
         multadds: Multiply-accumulates as the NPU executes them.
-        bytes: Read and written by memory, for example ``{"Sram": 6144, "Dram": 27648}``.
+        bytes: Bytes read and written in each memory, for example ``{"Sram": 6144, "Dram": 27648}``.
     """
 
     operator: str
@@ -86,16 +86,16 @@ class NpuEstimate:
 
     Attributes:
         file: Name of the .tflite.
-        target: The NPU and the system, as Vela was told.
+        target: The NPU and the system that Vela compiled for.
         size: Height and width of the input.
         milliseconds: Estimated time of one inference, without the operators on the CPU.
-        cycles: Of the NPU's clock.
+        cycles: Cycles of the NPU's clock.
         clock_hz: The NPU's clock.
         multadds: Multiply-accumulates of the NPU.
         sram_bytes: On-chip memory needed.
         layers: The operators in the order they run.
         compiler: Vela and its version.
-        label: What kind of figure this is; always shown with it.
+        label: Kind of the figures, always shown with them.
     """
 
     file: str
@@ -117,15 +117,15 @@ class NpuEstimate:
 
     @property
     def cpu_operators(self) -> dict[str, int]:
-        """How often each operator falls back to the CPU, whose time nobody estimated."""
+        """How often each operator falls back to the CPU, whose time is not estimated."""
         return _histogram([layer for layer in self.layers if not layer.on_npu])
 
 
 def target_named(accelerator: str) -> Target:
-    """Return the target of that name.
+    """Return the target with the accelerator of that name.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such target.
     """
     if accelerator not in TARGETS:
         raise UserError(f"{accelerator}: no such NPU; choose one of {', '.join(TARGETS)}")
@@ -136,12 +136,12 @@ def estimate(path: Path, target: Target | str) -> NpuEstimate:
     """Compile an int8 .tflite of fixed size with Vela and read its estimates.
 
     Args:
-        path: The file; the ``ethos-u`` profile makes one that runs whole on the NPU.
-        target: The NPU and its system, or the name of one of ``TARGETS``.
+        path: The file; the ``ethos-u`` profile exports files that run entirely on the NPU.
+        target: The NPU and its system, or a name in ``TARGETS``.
 
     Raises:
-        UserError: If Vela is not installed, the file's size is not fixed, it is no TFLite file, or
-            Vela cannot compile it.
+        UserError: If Vela is not installed, the file's size is not fixed, the file is not a TFLite
+            file, or Vela cannot compile it.
     """
     target = target_named(target) if isinstance(target, str) else target
     compiler = _compiler()
@@ -172,7 +172,7 @@ def estimate(path: Path, target: Target | str) -> NpuEstimate:
 
 
 def estimate_table(found: NpuEstimate) -> str:
-    """Return an estimate as text: one line for the whole, and one for each operator."""
+    """Return an estimate as text: a summary, and a line for each operator."""
     target = found.target
     left = sum(found.cpu_operators.values())
     header = ["operator", "on", "cycles", "share", "MultAdds", "bytes moved", "output"]
@@ -235,12 +235,12 @@ def _compile(path: Path, target: Target, output: Path) -> None:
 
 
 def _layers(debug: Mapping[str, _Rows], places: list[str]) -> tuple[NpuLayer, ...]:
-    """Join what Vela wrote of its own operations into one row for each operator of the file."""
+    """Join the rows of Vela's operations into one row for each operator of the file."""
     traffic = {row["id"]: _bytes(row) for row in debug["perf_debug"]}
     sources = {row["id"]: row["operator"] for row in debug["source"]}
     layers: dict[str, NpuLayer] = {}
     for row, place in zip(debug["perf"], places, strict=True):
-        # Vela splits operators and adds some; those it added stand alone under their own id.
+        # Vela splits operators and adds some; added operators get rows under their own id.
         source = row["source_id"] if row["source_id"] in sources else f"added {row['id']}"
         before = layers.get(source)
         moved = Counter(before.bytes if before else {})
@@ -286,7 +286,7 @@ def _fixed_size(path: Path) -> tuple[int, int]:
     try:
         graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
         tensor = graph.tensors[graph.inputs[0]]
-    except Exception as error:  # Reading damaged offsets fails in any way.
+    except Exception as error:  # damaged offsets raise arbitrary exceptions
         raise UserError(f"{path.name}: damaged ({error}); export it again") from error
     if tensor.shapeSignature is not None and -1 in list(tensor.shapeSignature):
         raise UserError(

@@ -1,12 +1,12 @@
-"""A process of its own for one artifact: opens it, warms up, and times one inference per request.
+"""The process that times one artifact: opens it, warms up, and times one inference per request.
 
-``benchmarks.devices.cpu`` starts one for every artifact, so that no two share threads, caches of a
-runtime or memory, and the peak memory of each is its own. The picture's conversion to and from
-tensors is not timed.
+``benchmarks.devices.cpu`` starts a worker for every artifact, so that artifacts share no threads,
+caches of a runtime or memory, and peak memory is measured for each. The picture's conversion to and
+from tensors is not timed.
 
-Protocol, lines of JSON: the settings come as the only argument; the first reply describes the
-session or says what is wrong; every line on the standard input asks for one inference and is
-answered with its nanoseconds; the end of the input is answered with the peak memory in bytes.
+Protocol, lines of JSON: the only argument holds the settings; the first reply describes the session
+or an error; every line on the standard input requests one inference and is answered with its
+nanoseconds; the end of the input is answered with the peak memory in bytes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _OPENINGS = 4
 
 @dataclass(frozen=True)
 class Settings:
-    """What to time.
+    """The artifact to time and how.
 
     Attributes:
         path: The artifact.
-        runtime: Runtime to use, or None for the usual one.
+        runtime: Runtime to use, or None for the default.
         threads: CPU threads.
-        size: Height and width of the input; None for the one that is restored to 1280 × 720.
-        warmup: Inferences before the first that counts.
+        size: Height and width of the input; None for the size that is restored to 1280 × 720.
+        warmup: Untimed inferences before the first request.
     """
 
     path: str
@@ -92,9 +92,9 @@ def main(argument: str, requests: TextIO, replies: TextIO) -> None:
 
 
 def _opened(settings: Settings) -> tuple[Session, float]:
-    """Open the artifact several times; return it and the median milliseconds that took.
+    """Open the artifact several times; return it and the median milliseconds of an opening.
 
-    The first time is not counted: it loads the runtime's library and the file from disk.
+    The first opening is not counted: it loads the runtime's library and the file from disk.
     """
     times = []
     for _ in range(_OPENINGS):
@@ -107,7 +107,7 @@ def _opened(settings: Settings) -> tuple[Session, float]:
 
 
 def input_size(session: Session, wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """Return height and width of the input: fixed by the artifact, as wanted, or 720p / scale."""
+    """Return height and width of the input: the fixed size, ``wanted``, or 720p / scale."""
     return session.fixed_size or wanted or (HD[1] // session.scale, HD[0] // session.scale)
 
 
@@ -115,7 +115,7 @@ def peak_memory() -> int:
     """Return the largest resident set this process ever had, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage: Linux hands the maximum of the process that started this one down to it.
+        # Not getrusage, whose maximum includes that of the parent process on Linux.
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         return int(lines["VmHWM"].split()[0]) * 1024
     import resource
@@ -125,7 +125,7 @@ def peak_memory() -> int:
 
 
 if __name__ == "__main__":
-    # Runtimes write to file descriptor 1 as they like; the replies get a descriptor of their own.
+    # Runtimes may write to file descriptor 1, so the replies get a separate descriptor.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as own_output:
         os.dup2(2, 1)
         main(sys.argv[1], sys.stdin, own_output)

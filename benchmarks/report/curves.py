@@ -21,10 +21,10 @@ class Curve:
     """The held-out PSNR of one run at one scale.
 
     Attributes:
-        name: Of the run.
+        name: Name of the run.
         scale: Upscaling factor.
-        seconds: Spent in optimizer steps until each validation.
-        psnr: In dB.
+        seconds: Seconds of optimizer steps until each validation.
+        psnr: PSNR in dB at each validation.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Curve:
 
 
 def logged_runs(weights: Path) -> list[Path]:
-    """Return the folders of a run and, before it, of those it began with that lie beside it.
+    """Return the folders of the runs that a run began with, where they lie beside it, and its own.
 
-    Runs are known by their records, for those they began with may have been published meanwhile.
+    Runs are recognized by their records, because weights may have been published in the meantime.
 
     Args:
-        weights: What the run trained, beside its log.
+        weights: The run's weights, in the folder of its log.
     """
     beside = [
         find_model(str(one)) for one in sorted(weights.parent.parent.glob(f"*/{weights.name}"))
@@ -73,7 +73,7 @@ def read_curves(run: Path) -> list[Curve]:
     seconds = {point.step: float(point.value) for point in log.Scalars(SECONDS)}
     curves = []
     for tag in sorted(tag for tag in tags if tag.startswith(PSNR)):
-        # A run that was stopped after a validation and resumed there has validated twice.
+        # A run that was stopped after a validation and resumed has validated that step twice.
         psnr = {point.step: float(point.value) for point in log.Scalars(tag)}
         steps = sorted(psnr.keys() & seconds.keys())
         curves.append(
@@ -88,7 +88,7 @@ def read_curves(run: Path) -> list[Curve]:
 
 
 def draw_curves(curves: Sequence[Curve], path: Path) -> None:
-    """Draw runs against their hours as SVG, a panel for each scale; equal curves, equal bytes."""
+    """Draw PSNR against hours as SVG, a panel for each scale; equal curves give equal bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 

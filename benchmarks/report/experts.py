@@ -1,7 +1,7 @@
-"""What each expert of a MEPSNet looks at: a picture, its restoration and a map for each expert.
+"""The activity of a MEPSNet's experts: a picture, its restoration and a map for each expert.
 
-After Figure 7.7 of the thesis. A map shows the mean size of an expert's features at every pixel,
-each as the gate of the fusion weighs it for this picture: what reaches the reconstruction.
+After Figure 7.7 of the thesis. A map shows the mean magnitude of an expert's features at every
+pixel, weighed by the gate of the fusion, as the reconstruction receives them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from training.networks.interface import RestorationNetwork
 from training.networks.mepsnet import Mepsnet
 
 LARGEST = 1_000_000
-"""Pixels of a picture: all features of all experts are in memory at once."""
+"""Largest number of pixels of a picture: features of all experts are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A picture and what the experts make of it.
+    """A picture, its restoration and the activity of the experts.
 
     Attributes:
         picture: H × W × 3, uint8.
         restored: H × W × 3, uint8.
-        maps: Of each expert, H × W: the mean absolute value of its weighed features.
+        maps: Mean absolute value of each expert's weighed features, H × W each.
     """
 
     picture: Picture
@@ -41,11 +41,11 @@ class Explanation:
 
 
 def explain(network: RestorationNetwork, name: str, picture: Picture) -> Explanation:
-    """Restore a picture and look at the experts.
+    """Restore a picture and map the activity of the experts.
 
     Args:
         network: A MEPSNet.
-        name: What messages call it.
+        name: Name of the network in messages.
         picture: H × W × 3, uint8.
 
     Raises:
@@ -84,7 +84,7 @@ def draw(explanation: Explanation, path: Path) -> None:
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
-        axes.imshow(pixels, cmap="inferno", vmin=0)  # Pictures have colours of their own.
+        axes.imshow(pixels, cmap="inferno", vmin=0)  # the colour map applies to the maps only
     figure.tight_layout(pad=0.4)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

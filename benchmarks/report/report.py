@@ -1,7 +1,7 @@
 """The report of a bundle: ``report.json`` for machines and a self-contained ``report.html``.
 
-Both are pure functions of the dataclasses below, which hold what was measured and nothing else:
-equal figures give equal bytes. A figure that was not measured is null, with the reason beside it.
+Both are pure functions of the dataclasses below, which hold measured figures only: equal figures
+give equal bytes. A figure that was not measured is null, with a reason in ``not_run``.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Row:
     """One artifact of the bundle.
 
     Attributes:
-        file: Its name.
+        file: File name.
         format: ``onnx``, ``tflite`` or ``coreml``.
         precision: ``float32``, ``float16`` or ``int8``.
         bytes: Size.
         multadds: MultAdds of its network at a 1280 × 720 output.
-        max_abs_diff: Largest difference from the source network, of outputs in [0, 1].
-        psnr: Mean PSNR in dB, by the protocol of the scale.
+        max_abs_diff: Largest difference from the source network, for outputs in [0, 1].
+        psnr: Mean PSNR in dB, by the scoring of the task.
         ssim: Mean SSIM.
-        psnr_loss: dB lost against the source network on the same pictures.
+        psnr_loss: Loss in dB against the source network on the same pictures.
         latency: Milliseconds of one inference.
-        not_run: Why a figure is missing.
+        not_run: Reason for missing figures.
     """
 
     file: str
@@ -65,7 +65,7 @@ class Row:
 
     @classmethod
     def of(cls, artifact: Artifact, latency: Latency | None) -> Row:
-        """Join what the manifest says of an artifact and its latency."""
+        """Join an artifact's entry in the manifest and its latency."""
         measured = artifact.measured
         row = cls(
             file=artifact.file,
@@ -91,16 +91,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to look at, before and after; all H × W × 3 uint8 of one size.
+    """An example picture before and after restoration; all H × W × 3 uint8 of one size.
 
     Attributes:
-        name: Its caption.
-        before: What needs no network: the baseline of the task.
-        restored: Enlarged by an artifact.
-        file: That artifact.
-        original: The high-resolution original, where there is one.
-        psnr_before: Its PSNR in dB.
-        psnr_restored: PSNR of the artifact's.
+        name: Caption.
+        before: The result of the task's baseline, without a network.
+        restored: The result of an artifact.
+        file: File name of the artifact.
+        original: The original, or None.
+        psnr_before: PSNR of ``before`` in dB.
+        psnr_restored: PSNR of ``restored`` in dB.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Example:
 
 @dataclass(frozen=True)
 class NpuRow:
-    """An estimate, and the name of the model it is of."""
+    """An estimate and the name of its model."""
 
     model: str
     estimate: NpuEstimate
@@ -126,14 +126,14 @@ class Report:
 
     Attributes:
         model: Model name.
-        task: What it undoes, and how it is scored.
+        task: The model's task.
         scale: Upscaling factor.
         pictures: Name of the pictures the scores are taken on, for example ``Set5``.
         source: Scores of the source network in torch.
-        baseline: Scores of what needs no network on the same pictures (see ``baseline``).
+        baseline: Scores of the task's baseline, without a network, on the same pictures.
         rows: The artifacts.
-        latency: The interleaved run, of this bundle and of others it is compared with; None if
-            nothing was timed.
+        latency: The interleaved run of this bundle and of bundles to compare with; None if nothing
+            was timed.
         points: Latencies for the chart, of this model and others (see ``points_of``).
         npu: Estimates, of this model and others.
         examples: Pictures to look at.
@@ -161,9 +161,9 @@ def rows_of(manifest: Manifest, latency: LatencyReport | None) -> tuple[Row, ...
 
 
 def points_of(manifest: Manifest, latency: LatencyReport) -> tuple[Point, ...]:
-    """Return the points of a bundle for the chart: files with the usual I/O that were timed.
+    """Return the chart's points of a bundle: timed files, without int8 files with float I/O.
 
-    A runtime that is not the usual one of a format becomes a series of its own.
+    A runtime that is not the default of a format becomes a separate series.
     """
     points = []
     for artifact in manifest.artifacts:
@@ -208,7 +208,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def to_html(report: Report) -> str:
-    """Return ``report.html``: one page that needs nothing else, in light and dark."""
+    """Return ``report.html``: one self-contained page, with a light and a dark theme."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -1,8 +1,7 @@
 """The chart of MultAdds against latency, as inline SVG that takes its colours from the page.
 
-Both axes are logarithmic, so that everything on one diagonal computes at one effective rate. A
-line joins the models of one series: where it is flatter than the diagonals, fewer MultAdds buy
-less time than they promise.
+Both axes are logarithmic, so that points on a diagonal have the same effective rate. A line joins
+the models of a series: where it is flatter than the diagonals, latency falls less than MultAdds.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-# Stand-ins that the page's own colours replace; no other part of the chart is of these.
+# Placeholders for the page's colours; no other part of the chart uses them.
 _TEXT, _GRID, _PAGE = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_TEXT: "currentColor", _GRID: "var(--line)", _PAGE: "var(--page)"}
 
@@ -39,7 +38,7 @@ _STYLE: Any = {
 }
 
 _WIDTH, _HEIGHT = 8.6, 4.9
-# Two labels one above the other need so much of the axes' height.
+# Smallest distance of two labels, as a fraction of the axes' height.
 _LABEL_STEP = 0.048
 
 
@@ -49,10 +48,10 @@ class Point:
 
     Attributes:
         model: Model name.
-        series: What ran it: a format, a runtime, an NPU.
+        series: Format, runtime or NPU.
         kind: ``float32``, ``float16``, ``int8`` or ``npu``; decides the colour.
         multadds: MultAdds of the network at the size that was run.
-        milliseconds: Of one inference.
+        milliseconds: Latency of one inference.
     """
 
     model: str
@@ -66,8 +65,8 @@ def scatter_svg(name: str, points: Sequence[Point]) -> str:
     """Draw the chart.
 
     Args:
-        name: Of the chart; begins its SVG ids, so that several fit into one page.
-        points: At least one.
+        name: Name of the chart and prefix of its SVG ids, which must be unique in a page.
+        points: At least one point.
 
     Returns:
         An ``<svg>`` element; equal points give equal text.
@@ -98,7 +97,7 @@ def spread_out(wanted: Sequence[float], step: float) -> list[float]:
         The new positions in the order of ``wanted``; the order along the axis is kept.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    # Clusters of labels that touch: each as wide as its labels and centred on what they want.
+    # Clusters of labels that touch, each centred on the mean of its wanted positions.
     clusters: list[list[int]] = []
     for index in order:
         clusters.append([index])
@@ -184,7 +183,7 @@ def _slope(axes: Axes) -> float:
 
 
 def _draw_models(axes: Axes, points: Sequence[Point]) -> None:
-    """Mark where each model lies, the names of about equally large ones together."""
+    """Mark the MultAdds of each model; models of about equal MultAdds share a mark."""
     left, right = axes.get_xlim()
     too_near = (right / left) ** 0.1
     places: list[tuple[float, list[str]]] = []
@@ -278,7 +277,7 @@ def _milliseconds(value: float) -> str:
 
 
 def _embeddable(document: str, name: str) -> str:
-    """Return the ``<svg>`` element with ids of its own and the page's colours."""
+    """Return the ``<svg>`` element with prefixed ids and the page's colours."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

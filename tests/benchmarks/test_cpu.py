@@ -111,7 +111,7 @@ def test_core_ml_gets_a_reason_and_never_a_number(asked: list[str]) -> None:
     ("names", "reference", "rounds", "message"),
     [
         ("aa", None, 1, "a: given twice"),
-        ("ab", "z", 1, "z: not among what runs here; choose one of a, b"),
+        ("ab", "z", 1, "z: cannot run here; choose one of a, b"),
         ("ab", None, 0, "0 rounds requested"),
     ],
 )
