@@ -60,7 +60,8 @@ class Graph:
         origins: For every activation and constant that a rewrite added or changed, the name of the
             captured graph that it stands for. Two kinds stand for their own name: an activation
             that took the place and the name of a captured one, and a constant that a rewrite made
-            up. Names that are absent are what they were in the captured graph.
+            up. Names that are absent are what they were in the captured graph, but for the gains
+            and the rounding that a table of scales asks for.
     """
 
     nodes: tuple[Node, ...]
