@@ -22,7 +22,8 @@ def load(model: str, scale: int | None = None, precision: str | None = None) -> 
     Args:
         model: A shipped model's name (``reslite models`` lists them) or an artifact's path.
         scale: Upscaling factor; needed with the name of a network that has several.
-        precision: Of a model given by name: ``float32`` (the default), ``float16`` or ``int8``.
+        precision: Precision of a model given by name: ``float32`` (the default), ``float16`` or
+            ``int8``.
 
     Raises:
         runtime.errors.UserError: If there is no such model, scale or file.

@@ -1,4 +1,4 @@
-"""The command line: one lazy group of verbs, and errors a person can act on."""
+"""The command line: a group of verbs, imported lazily, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _EXTRAS = {
 }
 
 
-_INTERRUPTED = "interrupted; finished work is kept, the same command goes on from there"
+_INTERRUPTED = "interrupted; finished work is kept, the same command continues from there"
 
 
 class _Verbs(click.Group):
-    """Verbs are modules of ``reslite.commands``, imported when they are needed."""
+    """The group of verbs: modules of ``reslite.commands``, imported when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind ``error``: extension modules wrap it into errors of theirs."""
+    """Tell whether Ctrl-C caused ``error``; extension modules wrap it into their own exceptions."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -111,7 +111,7 @@ def _explained(error: Exception) -> tuple[str, int]:
     """Return the message and the exit code of an error."""
     if isinstance(error, ShadowedPackage):
         return str(error), 2
-    # Only now is it certain that this 'runtime' is ours.
+    # Imported here, after check_packages: before, 'runtime' might be another package.
     from runtime.errors import UserError
 
     if isinstance(error, UserError):
@@ -133,10 +133,10 @@ def _fail(message: str, code: int) -> int:
 
 def run() -> None:
     """Entry point of the ``reslite`` script."""
-    # Whoever ends a process politely gets what Ctrl-C gets: no partial file stays.
+    # SIGTERM is handled like Ctrl-C, so that no partial file stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = main()
-    # A reader that went away (reslite models | head) is no error worth a traceback at exit.
+    # A closed pipe (reslite models | head) must not print a traceback at exit.
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -31,11 +31,17 @@ class Restorer:
         return self.session.scale
 
     def restore(self, picture: NDArray[Any], tile: int | None = None) -> NDArray[Any]:
-        """Restore an H × W × 3 picture, uint8 or uint16 in, the same type out.
+        """Restore a picture.
 
         Args:
-            picture: RGB.
-            tile: Side of the tiles in pixels; None lets the size of the picture decide.
+            picture: RGB, H × W × 3, uint8 or uint16.
+            tile: Side of the tiles in pixels; None chooses by the size of the picture.
+
+        Returns:
+            scale·H × scale·W × 3 of the same type.
+
+        Raises:
+            UserError: If the picture has another shape or type.
         """
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype not in (np.uint8, np.uint16):
             raise UserError(
@@ -54,11 +60,12 @@ def open_model(
 ) -> Session:
     """Open an artifact by path, or a shipped model by name.
 
-    A name is exported to TFLite once, in float32 unless ``precision`` says otherwise, and kept in
-    the user's cache folder.
+    A model given by name is exported to TFLite, in float32 unless ``precision`` is given, and kept
+    in the user's cache folder.
 
     Raises:
-        UserError: If nothing fits; the message says what would.
+        UserError: If there is no such model, file, scale or precision; the message lists the known
+            ones.
     """
     path = Path(model)
     if precision is not None and precision not in get_args(Precision):
@@ -66,7 +73,7 @@ def open_model(
         raise UserError(f"{precision}: no such precision; choose one of {known}")
     if path.suffix.lower() in BY_SUFFIX:
         if precision is not None:
-            raise UserError(f"{model}: is a file with a precision of its own; leave that out")
+            raise UserError(f"{model}: the precision of a file is fixed; leave the precision out")
         session = runtime.open(path, verify=verify, runtime=runtime_name, threads=threads)
         if scale not in (None, session.scale):
             session.close()
@@ -83,7 +90,7 @@ def cache_folder() -> Path:
 
 
 def cached_bundle(model: Model, scale: int) -> Path:
-    """Return the folder for those of one network at one scale."""
+    """Return the cache folder for the files of one network at one scale."""
     from training.catalogue import file_stem
 
     return cache_folder() / f"{file_stem(model.name, scale)}_{model.sha256[:12]}"

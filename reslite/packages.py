@@ -1,7 +1,7 @@
-"""Make sure that ``runtime``, ``training`` and the others are reslite's own.
+"""A check that the imported packages ``runtime``, ``training`` and so on are reslite's.
 
-The packages bear everyday names. A folder of the same name in the working directory, or another
-distribution's package, would be imported in their place and fail in ways nobody understands.
+The packages have common names: a folder of the same name in the working directory, or another
+distribution's package, would be imported instead and fail with misleading errors.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ PACKAGES = ("runtime", "training", "export", "quantize", "benchmarks")
 
 
 class ShadowedPackage(ImportError):
-    """Another package is found under the name of one of reslite's own."""
+    """Another package has the name of one of reslite's packages and hides it."""
 
 
 def check_packages() -> None:
-    """Compare where each package would be imported from with where reslite is.
+    """Check that each package would be imported from reslite's own folder.
 
     Raises:
-        ShadowedPackage: Naming the folder that is in the way.
+        ShadowedPackage: If not; names the folder of the other package.
     """
     home = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
@@ -30,5 +30,5 @@ def check_packages() -> None:
         if folder != home / name:
             raise ShadowedPackage(
                 f"reslite needs its own package '{name}' ({home / name}), but Python finds "
-                f"{folder or 'none'}; run from another folder, or rename or uninstall that one"
+                f"{folder or 'none'}; run from another folder, or rename or uninstall that package"
             )

@@ -1,7 +1,7 @@
 """``reslite ship``: every file of a network, proven, measured and reported.
 
 Composes the other packages: export and parity, the table of scales, accuracy on real pictures,
-latency interleaved with that of the other networks, NPU estimates, the report.
+latency in one interleaved run with the other networks, NPU estimates, the report.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from training.catalogue import Model, list_models
 
 Announce = Callable[[str], None]
 
-_LARGEST_PEER = 4  # times its own MultAdds; a larger one would take most of the time
+_LARGEST_PEER = 4  # times the network's MultAdds; larger networks would take most of the time
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
 _REFERENCE = Variant("tflite", "float32")
-"""The file that the latencies of the others are compared with."""
+"""The file that the latencies of all files are compared with."""
 
 _SHOWN = Variant("tflite", "int8")
 """The file that restores the report's pictures."""
@@ -56,10 +56,10 @@ _SHOWN = Variant("tflite", "int8")
 
 @dataclass(frozen=True)
 class Shipment:
-    """What ``ship`` made.
+    """The result of ``ship``.
 
     Attributes:
-        manifest: The bundle, with everything that was measured.
+        manifest: The bundle, with all measured figures.
         report: The report's content.
         files: ``report.json``, ``report.html`` and the restored picture.
     """
@@ -88,14 +88,14 @@ def ship(
         source: The network.
         out: Folder of the bundle and its report.
         table: Scales for the int8 files.
-        pairs: What to score on.
-        pictures: What the report calls them.
-        overwrite: Export even what is there and valid.
+        pairs: The pictures to score on.
+        pictures: Name of the pictures in the report.
+        overwrite: Export again even files that exist and are valid.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
-        size: Height and width of its inputs. The default is small enough for a demo on two cores
-            and large enough that latency is arithmetic and not overhead.
-        announce: Told what happens.
+        size: Height and width of the inputs of the latency measurement. The default is small enough
+            for a demo on two cores and large enough for arithmetic to outweigh overhead.
+        announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
     bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
@@ -138,7 +138,7 @@ def ship(
 
 
 def peers_of(model: Model, scale: int) -> list[Model]:
-    """Return the other trained networks of a scale, without those that take many times longer."""
+    """Return the other trained networks of a scale with at most four times the MultAdds."""
 
     def multadds(one: Model) -> int:
         return total(layers_of_module(one.at_scale(scale), scale)).multadds
@@ -159,7 +159,7 @@ def _peer(source: Source, table: ScaleTable, announce: Announce) -> tuple[Path, 
 
 
 def _shipped(bundle: Manifest) -> Manifest:
-    """Return the part of a bundle that is shipped: its folder may hold other exports, too."""
+    """Return the shipped part of a bundle, whose folder may hold other exports, too."""
     files = {one.file_name(bundle.model, bundle.scale) for one in DEFAULT_VARIANTS}
     files |= {one.tiled_by for one in bundle.artifacts if one.file in files and one.tiled_by}
     chosen = tuple(one for one in bundle.artifacts if one.file in files)
@@ -219,7 +219,7 @@ def _timed(manifest: Manifest, latency: LatencyReport) -> Manifest:
 
 
 def _npu(sources: Sequence[tuple[Source, ScaleTable]], announce: Announce) -> tuple[NpuRow, ...]:
-    """Estimate the int8 files of networks on the NPU, where Vela is installed."""
+    """Estimate the int8 files of networks on the NPU, if Vela is installed."""
     if find_spec("ethosu") is None:
         announce("no NPU estimate: pip install 'reslite[npu]' adds it")
         return ()
@@ -235,7 +235,7 @@ def _npu(sources: Sequence[tuple[Source, ScaleTable]], announce: Announce) -> tu
 
 
 def _examples(manifest: Manifest, folder: Path, pairs: Pairs) -> tuple[Example, ...]:
-    """Restore the first pictures with the shown file, to look at."""
+    """Restore the first pictures with the file ``_SHOWN``, as examples for the report."""
     name = _SHOWN.file_name(manifest.model, manifest.scale)
     chosen: list[Pair] = [pair for _, pair in zip(range(3), pairs, strict=False)]
     examples = []

@@ -1,8 +1,8 @@
 """SHA-256 of every file of every profile, to show that a change of the code changed no file.
 
-``python -m tools.file_hashes > before.txt`` in one checkout and ``python -m tools.file_hashes
---compare before.txt`` in another: the second names the files that differ and exits with 1. Files
-are written, not run; a network that a profile refuses is listed with the reason.
+Run ``python -m tools.file_hashes > before.txt`` in one checkout and ``python -m tools.file_hashes
+--compare before.txt`` in another; the comparison names the files that differ and exits with 1.
+Files are written, not run; a network that a profile refuses is listed with the reason.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def hashes(networks: Sequence[str]) -> Iterator[str]:
 
 
 def variants(profile: Profile, source: Source) -> list[Variant]:
-    """Return every kind of file of a profile, those that restore tiles included."""
+    """Return every kind of file of a profile, including files that restore tiles."""
     made = [
         Variant(profile.format, precision, size=size, profile=profile.name)
         for size in (None, FIXED_SIZE)

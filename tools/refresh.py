@@ -1,11 +1,10 @@
-"""Measure again everything that is published of the trained weights, in one go.
+"""Measure all published figures of the trained weights again.
 
-``make refresh RUNS="runs/carn/weights.safetensors …"`` takes finished runs over into
+``make refresh RUNS="runs/carn/weights.safetensors …"`` copies the weights of finished runs into
 ``training/weights``, scores them on Set5, Set14 and B100 or on SHDD, finds their tables of scales
-anew, updates the gate's baseline and rewrites the tables of docs/results.md and the figures that
-tell of them. ``make refresh`` does so for all networks as they are. What it changes belongs into
-one commit. It needs ``RESLITE_DATA`` and a machine that does nothing else meanwhile: it measures
-latency.
+anew, updates the gate's baseline and rewrites the tables and figures of docs/results.md. ``make
+refresh`` does the same for all shipped networks. Commit all changes together. Refreshing needs
+``RESLITE_DATA`` and, because it measures latency, an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from training.tasks import SHDD, SUPER_RESOLUTION, EvaluationSet
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results.md"
-"""The page that shows everything measured here."""
+"""The page with all figures measured here."""
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 
@@ -70,8 +69,8 @@ class Shown:
     Attributes:
         scale: The scale of the files.
         gated: Whether the gate holds the network to a baseline.
-        lighter: A network of fewer MultAdds to compare the latency with, if any.
-        draw: Draws a figure from the network and its bundle, if there is one to draw.
+        lighter: A network of fewer MultAdds to compare the latency with, or None.
+        draw: Draws a figure from the network and its bundle, or None.
     """
 
     scale: int
@@ -120,10 +119,10 @@ def refresh(runs: tuple[Path, ...]) -> None:
 
 
 def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
-    """Ship a network into ``bundle`` and have the baseline and the figures follow.
+    """Ship a network into ``bundle`` and update its baseline and figures.
 
     Returns:
-        The sections of the page that tell of it.
+        The sections of the page about the network, by name.
     """
     shown, task = SHOWN[model.name], model.task
     scale = shown.scale
@@ -141,7 +140,7 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
         found.write(baseline_path(model.name, scale))
     if shown.draw is not None:
         shown.draw(model, bundle)
-    sets = task.evaluation  # the second one is of the very task, or the one after Set5
+    sets = task.evaluation  # scored besides Set5: the set of the same task, else the second
     second = next((one for one in sets if one.name == task.name), sets[1])
     pairs = evaluation_pairs(second, data, scale)
     lost = losses(source.module, report, bundle, pairs)
@@ -158,7 +157,7 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
 def losses(
     network: nn.Module, report: Report, bundle: Path, pairs: FolderPairs
 ) -> dict[str, float]:
-    """Return the dB that every file of a bundle that was scored loses on further pictures."""
+    """Return the loss in dB of every scored file of a bundle on further pictures."""
     source = score(network_restorer(network), pairs)
     lost = {}
     for row in report.rows:
@@ -170,7 +169,7 @@ def losses(
 
 
 def publish(model: Model, data: Path) -> None:
-    """Take finished weights over into the package, with their scores in the metadata."""
+    """Copy finished weights into the package, with their scores in the metadata."""
     tensors, metadata = load_tensors(model.path)
     record, task = dict(model.training), model.task
     scores = {one.name: test_scores(model, one, data) for one in task.evaluation}
@@ -221,7 +220,7 @@ def bicubic_scores(data: Path) -> dict[int, dict[str, float]]:
 
 
 def draw_before_and_after(file: Path, caption: str) -> None:
-    """Draw bicubic, restored and original side by side, from a picture of scikit-image's."""
+    """Draw bicubic, restored and original side by side, from a picture of scikit-image."""
     original = _astronaut()[20:212, 130:322]
     with runtime.open(file) as session:
         low = bicubic.reduce(original, session.scale)
@@ -243,7 +242,7 @@ def draw_before_and_after(file: Path, caption: str) -> None:
 
 
 def draw_experts(model: Model) -> None:
-    """Draw what the experts look at in a distorted picture of scikit-image's."""
+    """Draw the activity of the experts on a distorted picture of scikit-image."""
     distorted = Pair.degraded("astronaut", _astronaut()[:256, 90:410], model.task, 1).low
     explained = explain(model.network(), model.name, distorted)
     draw(explained, ROOT / "docs" / "experts.png")
@@ -271,7 +270,7 @@ SHOWN: Mapping[str, Shown] = {
 
 
 def rewrite(path: Path, sections: Mapping[str, str]) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file."""
+    """Replace the text between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file."""
     text = path.read_text(encoding="utf-8")
     for name, content in sections.items():
         opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"

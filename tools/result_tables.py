@@ -1,7 +1,7 @@
-"""The tables of docs/results.md as Markdown, from what was measured and what others published.
+"""The tables of docs/results.md as Markdown, from measured figures and figures of the papers.
 
-The functions measure nothing, so that made-up numbers test them. A training record is the one that
-``tools.refresh.publish`` completes: PSNR in dB by test set and scale, steps and hours.
+The functions measure nothing, so that tests can use made-up numbers. Training records are as
+completed by ``tools.refresh.publish``: PSNR in dB by test set and scale, steps and hours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Published = Mapping[tuple[str, str, int], float]
 
 
 def read_published(path: Path) -> Published:
-    """Read published scores from a CSV file: model, test set, scale, PSNR and where it stands."""
+    """Read published scores from a CSV file: model, test set, scale, PSNR and source."""
     with path.open(encoding="utf-8", newline="") as stream:
         return {
             (row["model"], row["test_set"], int(row["scale"])): float(row["psnr"])
@@ -37,13 +37,13 @@ def scores_table(
     test_sets: Mapping[str, str],
     published: Published,
 ) -> str:
-    """Return the scores of super-resolution networks beside the published ones and bicubic's.
+    """Return the scores of super-resolution networks beside published and bicubic scores.
 
     Args:
         records: Training records by model.
         baselines: PSNR of bicubic enlargement, by scale and test set.
         test_sets: Titles of the test sets, in the order of the columns.
-        published: What others published; a network without has its own scores alone.
+        published: Published scores; networks without any show only our scores.
     """
     titles = [f"{title} ours / paper" for title in test_sets.values()]
     lines = [_row("", "scale", *titles, "training"), _row(*["---"] * (3 + len(titles)))]
@@ -64,7 +64,7 @@ def shdd_table(
     Args:
         records: Training records by model.
         levels: Titles of the test sets, one for each level, in the order of the rows.
-        published: What others published.
+        published: Published scores.
     """
     first = next(iter(records.values()))
     lines = [_row("", "distorted", *records), _row("---", *["---:"] * (1 + len(records)))]
@@ -79,7 +79,7 @@ def shdd_table(
 
 
 def effort(record: Record) -> str:
-    """Return the steps and hours of a training record and of those it started from, each once."""
+    """Return the steps and hours of a training record and of all runs before it, each once."""
     runs = history(record)
     steps = sum(run["steps"] for run in runs)
     hours = sum(run["hours"] for run in runs)
@@ -89,12 +89,12 @@ def effort(record: Record) -> str:
 def artifacts_table(
     report: Report, test_sets: tuple[str, str], lost_on_second: Mapping[str, float]
 ) -> str:
-    """Return what was measured of the files of one network.
+    """Return the figures of one network's files.
 
     Args:
-        report: What ``ship`` measured.
-        test_sets: Titles of the test set of the report and of the second one.
-        lost_on_second: dB lost on the second one by each file that runs here.
+        report: The report of ``ship``.
+        test_sets: Titles of the report's test set and of a second one.
+        lost_on_second: Loss in dB on the second test set, for each file that runs here.
     """
     latency, (first, second) = report.latency, test_sets
     assert latency is not None
@@ -134,12 +134,12 @@ def artifacts_table(
 
 
 def multadds_finding(report: Report, lighter: str, multadds: Mapping[str, int]) -> str:
-    """Return in words what a network's fewer MultAdds buy, from one interleaved run of both.
+    """Return a sentence on how much faster a network of fewer MultAdds is, from one run of both.
 
     Args:
-        report: What ``ship`` measured of the heavier network.
-        lighter: The other network.
-        multadds: Of both, at the scale of the report.
+        report: The report of ``ship`` on the heavier network.
+        lighter: Name of the lighter network.
+        multadds: MultAdds of both networks, at the scale of the report.
     """
     latency, scale, heavier = report.latency, report.scale, report.model
     assert latency is not None

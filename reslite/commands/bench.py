@@ -48,12 +48,12 @@ def command(
 ) -> None:
     """Time FILES on this CPU in interleaved rounds, or estimate them on an NPU.
 
-    Medians and ratios are what to compare: nothing else should run on the machine meanwhile.
+    Compare medians and ratios. Nothing else should run on the machine meanwhile.
     """
     from runtime.errors import UserError
 
     if npu is not None and (reference or size or openvino or threads):
-        raise UserError("--npu estimates files at the size they have; leave other options out")
+        raise UserError("--npu estimates files at their fixed size; leave other options out")
     if not files:
         raise UserError("no files to measure; name exported .tflite or .onnx files")
     if npu is not None:
@@ -62,7 +62,7 @@ def command(
     from benchmarks.devices.cpu import latency_table, measure_latency
 
     chosen = (*files, reference) if reference is not None and reference not in files else files
-    # Restores tiles in two passes; a latency of one would mislead.
+    # Files that restore tiles run in two passes; the latency of one pass would mislead.
     cut = [file for file in chosen if (entry := _entry(file)) is not None and entry.pooling]
     if cut:
         click.echo(f"left out, for they restore tiles: {', '.join(map(str, cut))}", err=True)

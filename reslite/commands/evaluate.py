@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 @click.option(
     "--level",
     type=click.Choice(get_args(Level)),
-    help="Of distortions, for networks trained on SHDD [default: that of their training].",
+    help="Level of distortion, for networks trained on SHDD [default: the training's].",
 )
 @click.option(
     "--task",
     "task_name",
-    help="What the network undoes, as recipes name it [default: what it was trained for].",
+    help="Degradation to undo, as named in recipes [default: the network's training's].",
 )
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
 @click.option(
@@ -53,9 +53,9 @@ def command(
     For networks that keep the size the pictures are distorted region by region, or come distorted
     in LR beside HR ('reslite make-dataset'); scores are taken on RGB.
 
-    The manifest beside an exported file tells what its network undoes. Without one, --task does;
-    without both, a file that enlarges is taken for bicubic super-resolution and one that keeps the
-    size for restoration of distorted regions.
+    The task of an exported file is named by the manifest beside it, or by --task. Without both, a
+    file that enlarges is taken for bicubic super-resolution, and a file that keeps the size for
+    restoration of distorted regions.
     """
     from benchmarks.accuracy import baseline, finite, network_restorer, score, session_restorer
     from runtime.errors import UserError
@@ -128,7 +128,7 @@ def _pairs(data: Path, task: Task, scale: int, level: str | None) -> FolderPairs
     pairs = pairs_in(data, task, scale)
     if level is not None and pairs.come_degraded:
         raise UserError(
-            f"--level {level}: says how pictures that come alone are distorted; {data} holds "
-            "distorted ones beside them: leave it out"
+            f"--level {level}: applies to pictures without distorted versions, but {data} holds "
+            "distorted versions: leave it out"
         )
     return pairs

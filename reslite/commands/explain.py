@@ -1,4 +1,4 @@
-"""``reslite explain``: what the experts of a network look at in a picture."""
+"""``reslite explain``: where the experts of a network are active in a picture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: the figure is a PNG; name it *.png")
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: there already; pass --overwrite to replace")
+        raise UserError(f"{out}: already exists; pass --overwrite to replace")
     found, pixels = find_model(model), read_rgb(picture)
     if distort is not None:
         pixels = Pair.degraded(picture.name, pixels, SHDD[cast(Level, distort)], 1).low

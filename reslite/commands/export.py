@@ -27,7 +27,7 @@ def parse_size(
 def parse_range(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Read a least and a greatest side such as 16-1024 (a click callback)."""
+    """Read a smallest and a largest side such as 16-1024 (a click callback)."""
     if value is None:
         return None
     found = re.fullmatch(r"([1-9]\d*)-([1-9]\d*)", value)
@@ -78,7 +78,7 @@ def parse_range(
     show_default=True,
     help="Folder of the bundle.",
 )
-@click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
+@click.option("--overwrite", is_flag=True, help="Export again even valid files.")
 def command(
     model: str,
     scale: int | None,
@@ -92,10 +92,10 @@ def command(
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Export MODEL, a shipped one by name or a .safetensors file, and prove each file.
+    """Export MODEL, a shipped network by name or a .safetensors file, and prove each file.
 
-    Every file is run and compared with the network it was made from; manifest.json says what it
-    is. Core ML packages are written everywhere and run on macOS only.
+    Every file is run and compared with its source network, and described in manifest.json. Core ML
+    packages are written everywhere and run on macOS only.
     """
     from export.bundle import bundle_of
     from export.profiles import profile_named
@@ -144,7 +144,7 @@ def _check_combination(
     float_io: bool,
     scales: Path | None,
 ) -> None:
-    """Refuse options that would say nothing of any file."""
+    """Refuse options that apply to none of the files."""
     if float_io and not ("tflite" in formats and "int8" in precisions):
         raise click.UsageError("--float-io is for int8 TFLite files; none is asked for")
     if flexible is not None and "coreml" not in formats:

@@ -1,4 +1,4 @@
-"""``reslite gate``: is every artifact still what the committed baselines say?"""
+"""``reslite gate``: compare every artifact with the committed baselines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),
-    help="Check this bundle as it is [default: one that is exported for that].",
+    help="Check this bundle as it is [default: a bundle exported for the check].",
 )
-@click.option("--update", is_flag=True, help="Accept what is found as the new baseline.")
+@click.option("--update", is_flag=True, help="Accept the measured figures as the new baseline.")
 def command(model: str | None, scale: int | None, bundle: Path | None, update: bool) -> int:
     """Compare accuracy, size, MultAdds and operators of exported files with their baselines.
 
     The pictures ship with scikit-image. A figure that is better than the baseline fails as well:
-    the baseline moves on purpose only, by --update.
+    the baseline changes only by --update.
     """
     from benchmarks.gate import baseline_path, compare, deviation_table, read_snapshot
 
@@ -50,14 +50,16 @@ def command(model: str | None, scale: int | None, bundle: Path | None, update: b
 
 
 def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[tuple[str, int]]:
-    """Return the networks to check: the one named, that of the bundle, or all with a baseline."""
+    """Return the networks to check: the named or the bundle's network, else all with baselines."""
     from benchmarks.gate import BASELINES, manifest_of, read_snapshot
     from training.catalogue import find_model
 
     if bundle is not None:
         manifest = manifest_of(bundle)
         if model not in (None, manifest.model) or scale not in (None, manifest.scale):
-            raise UserError(f"{bundle}: holds {manifest.model} ×{manifest.scale}; check that")
+            raise UserError(
+                f"{bundle}: holds {manifest.model} ×{manifest.scale}; leave --model and --scale out"
+            )
         return [(manifest.model, manifest.scale)]
     if model is not None:
         return [(model, find_model(model).chosen_scale(scale))]
@@ -70,7 +72,7 @@ def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[t
 
 
 def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
-    """Measure a bundle, or a new one of a network; what fails its proof is listed."""
+    """Measure a bundle, or export and measure one; return figures, and files that fail a check."""
     from benchmarks.gate import damaged, gate_pictures, snapshot, unproven
     from export.bundle import bundle_of
     from export.parity import ParityError, restore_with

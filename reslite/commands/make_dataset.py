@@ -37,20 +37,20 @@ def command() -> None:
     help="Distorted versions of each picture.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
 def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrite: bool) -> None:
     """Divide pictures and distort each region in another way (SHDD).
 
     OUT gets HR with the pictures, LR with the distorted versions of each, and beside every version
-    a .json with its rectangles, distortions and strengths. Equal arguments give equal files; what
-    is there is kept, so that an interrupted call can be repeated.
+    a .json with its rectangles, distortions and strengths. Equal arguments give equal files;
+    existing files are kept, so that an interrupted call can be repeated.
     """
     from training.data.shdd_dataset import write_dataset
 
     written = write_dataset(source, out, cast(Level, level), versions, seed, overwrite)
     click.echo(f"{out}: {written.pictures} pictures, {written.versions} distorted versions")
     if written.kept:
-        click.echo(f"{written.kept} were there already; pass --overwrite to replace them")
+        click.echo(f"{written.kept} already existed; pass --overwrite to replace them")
 
 
 @command.command(
@@ -65,7 +65,7 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
 def wallpapers(packages: bool, source: Path | None, out: Path | None) -> None:
     """Reduce photographs from Ubuntu's wallpaper packages to pictures to train on.
 
-    What is there is kept, so that the call can be repeated when it was interrupted or more
+    Existing files are kept, so that the call can be repeated when it was interrupted or more
     packages are unpacked.
     """
     from training.data.wallpapers import listed_wallpapers, reduce_wallpapers

@@ -1,4 +1,4 @@
-"""``reslite models``: which networks there are, what they cost and how well they do."""
+"""``reslite models``: the trained networks with their parameters, MultAdds and scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the trained networks; with a NAME, print everything known of that one."""
+    """List the trained networks; with a NAME, print all facts of that network."""
     from training.catalogue import find_model, list_models
 
     models = [find_model(name)] if name else list_models()

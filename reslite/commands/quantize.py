@@ -39,8 +39,7 @@ def command(
 ) -> None:
     """Find the scales of MODEL from pictures and write them as a readable table.
 
-    The committed scales of the shipped networks need none of this. Pass the table to
-    'reslite export --scales'.
+    The shipped networks come with scales. Pass the table to 'reslite export --scales'.
     """
     from export.sources import Source
     from quantize.ptq import find_scales
@@ -52,8 +51,8 @@ def command(
     scale = found.chosen_scale(scale)
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already; choose another --out or pass --overwrite")
-    # The place is tried first: one that cannot be written should not cost the work.
+        raise UserError(f"{out}: already exists; choose another --out or pass --overwrite")
+    # The table is opened first, so that an unwritable folder fails before the work.
     with replacing(out) as temporary:
         source = Source.of(found, scale)
         table = find_scales(source, calibration, cast("Method | None", method), progress=True)

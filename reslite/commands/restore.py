@@ -26,13 +26,13 @@ _PIPE = "-"
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
-    help="Of a model given by name [default: float32].",
+    help="Precision of a model given by name [default: float32].",
 )
 @click.option(
     "--out",
     "-o",
-    help="A picture file for one picture, else a folder; a name that ends in / is a folder's, - is "
-    "the standard output, as PNG [default: PICTURE_x4.png or _restored.png beside it, FOLDER_x4/ "
+    help="A picture file for one picture, else a folder; a name that ends in / names a folder, - "
+    "the standard output (PNG) [default: PICTURE_x4.png or _restored.png beside it, FOLDER_x4/ "
     "for a folder].",
 )
 @click.option(
@@ -85,7 +85,7 @@ def command(
 def _pipes(
     pictures: tuple[Path, ...], out: str | None
 ) -> Iterator[tuple[tuple[Path, ...], Path | None]]:
-    """Put files in the places of the standard input and output.
+    """Replace the standard input and output by temporary files.
 
     Yields:
         The pictures and the destination, as files and folders.
@@ -96,7 +96,7 @@ def _pipes(
         yield pictures, destination
         return
     if len(pictures) > 1:
-        raise click.UsageError("- stands for one picture: name no other beside it")
+        raise click.UsageError("- is a single picture: name no other pictures with it")
     if to_pipe and sys.stdout.isatty():
         raise click.UsageError("-o - writes a PNG to the standard output: redirect it to a file")
     if from_pipe and out is None:

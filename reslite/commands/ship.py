@@ -1,4 +1,4 @@
-"""``reslite ship``: all files of a network, with their proof."""
+"""``reslite ship``: all files of a network, proven and measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Pictures to score on [default: those that ship with scikit-image].",
+    help="Pictures to score on [default: crops of scikit-image's pictures].",
 )
 @click.option(
     "--calibration",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Input height x width of the latency measurement.",
 )
-@click.option("--overwrite", is_flag=True, help="Export even what is there and valid.")
+@click.option("--overwrite", is_flag=True, help="Export again even valid files.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
     model: str,
@@ -64,8 +64,8 @@ def command(
 ) -> None:
     """Export MODEL to ONNX, TFLite and Core ML in float32, float16 and int8, and measure it all.
 
-    Every file is compared with its source, scored on real pictures and timed; manifest.json,
-    report.json and report.html say what was found. Files that are there and valid are kept.
+    Every file is compared with its source, scored on real pictures and timed; the results are in
+    manifest.json, report.json and report.html. Valid existing files are kept.
     """
     from benchmarks.gate import GATE_PICTURES, gate_pictures
     from benchmarks.pairs import pairs_in

@@ -1,4 +1,4 @@
-"""``reslite train``: train a network from a recipe, or go on where a run stopped."""
+"""``reslite train``: train a network from a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Train RECIPE, a shipped one by name or a YAML file.
+    """Train RECIPE, the name of a shipped recipe or a YAML file.
 
     The run folder gets checkpoints, TensorBoard logs and, at the end, weights.safetensors. Running
     the same command again resumes from the last checkpoint and ends with the same weights.

@@ -288,7 +288,7 @@ def test_the_python_interface_restores(
     np.testing.assert_array_equal(again, by_file)
     with pytest.raises(UserError, match="restores ×4, not ×2"):
         reslite.load(str(cached), scale=2)
-    with pytest.raises(UserError, match="a precision of its own"):
+    with pytest.raises(UserError, match="the precision of a file is fixed"):
         reslite.load(str(cached), precision="int8")
     with pytest.raises(UserError, match="H × W × 3 of uint8 or uint16"):
         reslite.load("carn-m", scale=4).restore(picture.astype(np.float32))

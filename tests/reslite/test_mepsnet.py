@@ -140,7 +140,7 @@ def test_datasets_are_made_and_evaluated(cli: Cli, folder: Path, tmp_path: Path)
     outcome = cli("make-dataset", "shdd", *options, "--versions", 3)
     assert outcome.code == 0, outcome.err
     assert "1 pictures, 3 distorted versions" in outcome.out
-    assert "3 were there already" in cli("make-dataset", "shdd", *options, "--versions", 3).out
+    assert "3 already existed" in cli("make-dataset", "shdd", *options, "--versions", 3).out
     weights = folder / "run" / "weights.safetensors"
     result = json.loads(cli("evaluate", weights, "--data", tmp_path / "shdd", "--json").out)
     assert result["pictures"] == 3
@@ -157,7 +157,7 @@ def test_datasets_are_made_and_evaluated(cli: Cli, folder: Path, tmp_path: Path)
     assert again["psnr"] == pytest.approx(result["psnr"], abs=1e-3)
     given = cli("evaluate", weights, "--data", tmp_path / "shdd", "--level", "easy")
     assert given.code == 2
-    assert "--level easy: says how pictures that come alone are distorted" in given.err
+    assert "--level easy: applies to pictures without distorted versions" in given.err
     shown = cli("evaluate", weights, "--data", folder / "train", "--level", "easy").out
     assert "mean of 1" in shown
     assert "distorted" in shown
