@@ -1,4 +1,4 @@
-"""The gate, on the real bundle of CARN-M ×4: it passes, and notices what it must notice."""
+"""The gate on the real bundle of CARN-M ×4 passes, and fails for every kind of deviation."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ FILES = {
     for suffix in (".onnx", ".tflite", ".mlpackage")
 } | {"carn_m_x4_int8_float_io.tflite"}
 
-# What is tested is what comes out, not how fast it is.
+# The files are tested, not their latency.
 SHORT = ["--rounds", 2, "--threads", 1, "--size", "24x24"]
 
 

@@ -1,4 +1,4 @@
-"""Whatever stops the writing, the destination is what it was before, or complete."""
+"""However writing is interrupted, the destination is unchanged or complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign messages are cut to what fits into one line."""
+"""Messages of other libraries are cut to one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest survives the file, and whatever is not one is refused with a clear line."""
+"""Manifests survive their files, and files that are not manifests are refused with a clear line."""
 
 from __future__ import annotations
 

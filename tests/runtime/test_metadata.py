@@ -1,4 +1,4 @@
-"""What a file says beside its pixels survives, in every format that can hold it."""
+"""Metadata of pictures survive in every format that can hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts of every format run as torch or NumPy say they should; what is none is refused."""
+"""Artifacts of every format agree with torch or NumPy; files that are not artifacts are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of picture file is read right or refused, and written as it was."""
+"""Every kind of picture file is read correctly or refused, and written as the same kind."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ def test_layouts_that_would_be_read_wrong_are_refused(
         read_picture(tmp_path / "a.tif")
 
 
-# What is no sound picture
+# Damaged files, and files that are not pictures
 
 
 @pytest.mark.parametrize(

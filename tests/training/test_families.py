@@ -1,4 +1,4 @@
-"""What a configuration says of its network holds for the network that it builds."""
+"""The facts that a configuration states are true of the network that it builds."""
 
 from __future__ import annotations
 
