@@ -229,7 +229,7 @@ def test_an_activation_that_is_always_zero_leaves_room_for_biases(crops: Crops) 
 
 
 def test_bad_options_are_refused_with_what_would_do(graph: Graph, crops: Crops) -> None:
-    with pytest.raises(UserError, match="entropy: no such method; choose one of min-max"):
+    with pytest.raises(UserError, match="entropy: no such method; choose one of cautious"):
         _quantize(graph, crops, "entropy")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no crops"):
         _quantize(graph, [])
