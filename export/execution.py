@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from export.graph import Graph, Node
-from export.node import Attribute
 
 Hook = Callable[[str, Tensor], Tensor]
 Sum = Callable[[Node, Tensor, Tensor], Tensor]
@@ -20,82 +19,119 @@ def tensors_of(graph: Graph, dtype: torch.dtype = torch.float32) -> dict[str, Te
     return {name: torch.from_numpy(array).to(dtype) for name, array in graph.constants.items()}
 
 
+class Interpreter:
+    """Runs a graph node by node; subclasses override what they look at or compute otherwise.
+
+    Args:
+        graph: Any graph, captured or lowered.
+        constants: Constants to use for the graph's own (to train or quantize them).
+    """
+
+    def __init__(self, graph: Graph, constants: Mapping[str, Tensor] | None = None) -> None:
+        self.graph = graph
+        self.constants = constants
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Restore N × 3 × H × W pictures."""
+        graph = self.graph
+        constants = tensors_of(graph, image.dtype) if self.constants is None else self.constants
+        last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
+        values: dict[str, Tensor] = {graph.input: self.activation(graph.input, image)}
+        for index, node in enumerate(graph.nodes):
+            operands = [constants[n] if graph.is_constant(n) else values[n] for n in node.inputs]
+            see = self.activation if graph.fused_relu(node) is None else self.before_relu
+            for name, value in zip(node.outputs, self.apply(node, operands), strict=True):
+                values[name] = see(name, value)
+            for name in node.inputs:
+                if last_use[name] == index and name not in graph.outputs:
+                    values.pop(name, None)
+        return values[graph.output]
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        """Return what the following nodes read of an activation.
+
+        Called for every activation as soon as it exists, the image included, except those that a
+        Relu follows at once (see ``Graph.fused_relu``): files do not hold them.
+        """
+        return value
+
+    def before_relu(self, name: str, value: Tensor) -> Tensor:
+        """Return what the Relu reads of an activation that files do not hold."""
+        return value
+
+    def apply(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Compute a node."""
+        return HANDLERS[node.op](node, operands)
+
+
 def execute(
     graph: Graph,
     image: Tensor,
     constants: Mapping[str, Tensor] | None = None,
     hook: Hook = lambda name, value: value,
     before_relu: Hook = lambda name, value: value,
-    add: Sum = lambda node, first, second: first + second,
 ) -> Tensor:
-    """Run ``graph`` on pictures.
+    """Run ``graph`` on N × 3 × H × W pictures and return the restored ones.
 
     Args:
         graph: Any graph, captured or lowered.
         image: N × 3 × H × W.
-        constants: Weights to use for the graph's own (to train or quantize them).
-        hook: Sees every activation by name as soon as it exists, the image included, and returns
-            what the following nodes read. An activation that a Relu follows at once (see
-            ``Graph.fused_relu``) is not shown: files do not hold it.
-        before_relu: Sees those instead.
-        add: Computes every Add.
-
-    Returns:
-        The restored pictures.
+        constants: Constants to use for the graph's own.
+        hook: See ``Interpreter.activation``.
+        before_relu: See ``Interpreter.before_relu``.
     """
-    weights = tensors_of(graph, image.dtype) if constants is None else constants
-    last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
-    values: dict[str, Tensor] = {graph.input: hook(graph.input, image)}
-    for index, node in enumerate(graph.nodes):
-        operands = [weights[n] if graph.is_constant(n) else values[n] for n in node.inputs]
-        see = hook if graph.fused_relu(node) is None else before_relu
-        results = (add(node, *operands),) if node.op == "Add" else _apply(node, operands)
-        for name, value in zip(node.outputs, results, strict=True):
-            values[name] = see(name, value)
-        for name in node.inputs:
-            if last_use[name] == index and name not in graph.outputs:
-                values.pop(name, None)
-    return values[graph.output]
+
+    class Hooked(Interpreter):
+        def activation(self, name: str, value: Tensor) -> Tensor:
+            return hook(name, value)
+
+        def before_relu(self, name: str, value: Tensor) -> Tensor:
+            return before_relu(name, value)
+
+    return Hooked(graph, constants)(image)
 
 
-def _apply(node: Node, x: list[Tensor]) -> tuple[Tensor, ...]:
-    match node.op:
-        case "Conv":
-            padding, groups = x[1].shape[-1] // 2, node.integer("groups")
-            return (F.conv2d(x[0], x[1], x[2], padding=padding, groups=groups),)
-        case "ConvTranspose":
-            stride, groups = node.integer("stride"), node.integer("groups")
-            return (F.conv_transpose2d(x[0], x[1], x[2], stride=stride, groups=groups),)
-        case "Relu":
-            return (torch.relu(x[0]),)
-        case "LeakyRelu":
-            return (F.leaky_relu(x[0], node.number("slope")),)
-        case "Clip":
-            return (x[0].clamp(node.number("minimum"), node.number("maximum")),)
-        case "Sigmoid":
-            return (torch.sigmoid(x[0]),)
-        case "Sub":
-            return (x[0] - x[1],)
-        case "Mul":
-            return (x[0] * x[1],)
-        case "Concat":
-            return (torch.cat(x, dim=1),)
-        case "Split":
-            return torch.split(x[0], list(node.sizes()), dim=1)
-        case "DepthToSpace":
-            return (_depth_to_space(x[0], node.integer("block"), node.attributes["mode"]),)
-        case "GlobalAveragePool":
-            return (x[0].mean((2, 3), keepdim=True),)
-        case "MixTemplates":
-            return (torch.matmul(x[0], x[1]).view(node.shape()),)
-        case "Requantize":
-            return (x[0],)
-    raise AssertionError(f"{node.op} is in OPERATORS but cannot be run")
+def _conv(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    padding, groups = x[1].shape[-1] // 2, node.integer("groups")
+    return (F.conv2d(x[0], x[1], x[2], padding=padding, groups=groups),)
 
 
-def _depth_to_space(x: Tensor, block: int, mode: Attribute) -> Tensor:
-    if mode == "DCR":
-        count, channels, height, width = x.shape
-        x = x.reshape(count, block * block, channels // block**2, height, width)
-        x = x.transpose(1, 2).reshape(count, channels, height, width)
-    return F.pixel_shuffle(x, block)
+def _conv_transpose(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    stride, groups = node.integer("stride"), node.integer("groups")
+    return (F.conv_transpose2d(x[0], x[1], x[2], stride=stride, groups=groups),)
+
+
+def _clip(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (x[0].clamp(node.number("minimum"), node.number("maximum")),)
+
+
+def _depth_to_space(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    value, block = x[0], node.integer("block")
+    if node.attributes["mode"] == "DCR":
+        count, channels, height, width = value.shape
+        value = value.reshape(count, block * block, channels // block**2, height, width)
+        value = value.transpose(1, 2).reshape(count, channels, height, width)
+    return (F.pixel_shuffle(value, block),)
+
+
+HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Relu": lambda node, x: (torch.relu(x[0]),),
+    "LeakyRelu": lambda node, x: (F.leaky_relu(x[0], node.number("slope")),),
+    "Clip": _clip,
+    "Sigmoid": lambda node, x: (torch.sigmoid(x[0]),),
+    "Add": lambda node, x: (x[0] + x[1],),
+    "Sub": lambda node, x: (x[0] - x[1],),
+    "Mul": lambda node, x: (x[0] * x[1],),
+    "Concat": lambda node, x: (torch.cat(list(x), dim=1),),
+    "Split": lambda node, x: torch.split(x[0], list(node.sizes()), dim=1),
+    "DepthToSpace": _depth_to_space,
+    "GlobalAveragePool": lambda node, x: (x[0].mean((2, 3), keepdim=True),),
+    "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),
+    "Requantize": lambda node, x: (x[0],),
+}
+"""How torch computes a node from its operands."""
+
+REFUSED: Mapping[str, str] = {}
+"""Operators that are not computed, and what to do instead: none."""

@@ -22,6 +22,7 @@ from export.rewrites.gains import combined_gains, with_gains
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
 from export.sources import Source
+from export.writers.writing import check_int8
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from quantize.bias_correction import bias_corrections
 from quantize.calibration import (
@@ -43,7 +44,7 @@ from quantize.observers import (
 )
 from quantize.range_choice import less_harmful_ranges
 from quantize.scale_classes import Concatenations, ScaleClasses, rectified, scale_classes
-from quantize.simulator import CONVOLUTIONS, Simulator, check_constants
+from quantize.simulator import CONVOLUTIONS, Simulator
 from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -120,7 +121,7 @@ def quantize_network(
     if not crops:
         raise UserError("no crops to calibrate on; expected at least one, better 32 or more")
     lowered = lower(graph, QUANTIZED_FORM)
-    check_constants(lowered)
+    check_int8(lowered)
     images = [as_image(crop) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]

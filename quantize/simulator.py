@@ -10,28 +10,30 @@ is the reference in the parity check of int8 files, and the search for ranges me
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from export.errors import CannotLower
-from export.execution import execute
+from export.execution import Interpreter
 from export.graph import Graph, Node
 from export.integers import output_axis, quantized_bias, quantized_weight, weight_scales
 from export.parity import Restore
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
+from export.writers.writing import REFUSED_INT8, Scales, activation_scales, check_int8
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from runtime.formats import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
-class Simulator(nn.Module):
-    """The int8 form of a graph, as a module from pictures to restored pictures.
+class Simulator(Interpreter):
+    """The int8 form of a graph, as a function from pictures to restored pictures.
+
+    The result is a whole multiple of 1/255 in [0, 1].
 
     Args:
         graph: Lowered for int8, with the ``Requantize`` nodes that
@@ -41,7 +43,7 @@ class Simulator(nn.Module):
         arithmetic: How a runtime adds activations and changes scales.
 
     Raises:
-        CannotLower: If the graph holds constants outside its convolutions.
+        CannotLower: If the graph has no int8 form.
         UserError: If the table does not cover the graph.
     """
 
@@ -52,37 +54,59 @@ class Simulator(nn.Module):
         dtype: torch.dtype = torch.float32,
         arithmetic: Arithmetic = EXACT,
     ) -> None:
-        super().__init__()
-        check_constants(graph)
-        self.graph = _with_own_constants(graph)
-        self.table = table
+        check_int8(graph)
+        graph = _with_own_constants(graph)
+        self.scales = activation_scales(graph, table)
         self.arithmetic = arithmetic
-        self._requantized = {
-            node.output: node.inputs[0] for node in self.graph.nodes if node.op == "Requantize"
-        }
-        self.constants: Mapping[str, Tensor] = {
+        constants = {
             name: torch.from_numpy(array).to(dtype)
-            for node in self.graph.nodes
+            for node in graph.nodes
             if node.op in CONVOLUTIONS
-            for name, array in _dequantized(self.graph, node, table).items()
+            for name, array in _dequantized(graph, node, self.scales).items()
         }
+        super().__init__(graph, constants)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Restore N × 3 × H × W pictures; the result is a whole multiple of 1/255 in [0, 1]."""
-        return execute(self.graph, image, self.constants, self._rounded, add=self._sum)
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        """Round it to its 8 bits."""
+        return rounded(value, self.scales[name])
 
-    def _rounded(self, name: str, value: Tensor) -> Tensor:
-        target = self._quantization(name)
-        if (source := self._requantized.get(name)) is not None:
-            value = self.arithmetic.requantize(value, self._quantization(source), target)
-        return rounded(value, target)
+    def apply(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Compute what is to be rounded to the 8 bits of the result."""
+        return HANDLERS[node.op](self, node, operands)
 
-    def _sum(self, node: Node, first: Tensor, second: Tensor) -> Tensor:
-        sources = [self._quantization(name) for name in node.inputs]
-        return self.arithmetic.add((first, second), sources, _target(self.graph, node, self.table))
+    def as_real(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Compute with the real numbers that 8 bits hold."""
+        return super().apply(node, operands)
 
-    def _quantization(self, name: str) -> Quantization:
-        return self.table.of(self.graph.origin(name))
+    def add(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Add as the runtime does."""
+        sources = [self.scales[name] for name in node.inputs]
+        target = _target(self.graph, node, self.scales)
+        return (self.arithmetic.add(operands, sources, target),)
+
+    def requantize(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Change the scale of a value as the runtime does."""
+        source, target = self.scales[node.inputs[0]], self.scales[node.output]
+        return (self.arithmetic.requantize(operands[0], source, target),)
+
+
+HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
+    # Sums of integers times their multipliers: see ``_dequantized``.
+    **dict.fromkeys(("Conv", "ConvTranspose"), Simulator.as_real),
+    # Integers moved.
+    **dict.fromkeys(("Concat", "Split", "DepthToSpace"), Simulator.as_real),
+    # Real functions, rounded.
+    **dict.fromkeys(
+        ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
+        Simulator.as_real,
+    ),
+    "Add": Simulator.add,
+    "Requantize": Simulator.requantize,
+}
+"""How a node is computed."""
+
+REFUSED = REFUSED_INT8
+"""Operators without an int8 form, and what to do instead."""
 
 
 def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
@@ -115,21 +139,6 @@ def rounded(value: Tensor, quantization: Quantization) -> Tensor:
     return quanta.to(value.dtype).mul_(scale)
 
 
-def check_constants(graph: Graph) -> None:
-    """Refuse graphs that cannot be quantized.
-
-    Raises:
-        CannotLower: If a node other than a convolution reads a constant: the table of scales
-            covers activations, and ``export.integers`` weights and biases, nothing else.
-    """
-    for node in graph.nodes:
-        if node.op not in CONVOLUTIONS and any(graph.is_constant(name) for name in node.inputs):
-            raise CannotLower(
-                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
-                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
-            )
-
-
 def _with_own_constants(graph: Graph) -> Graph:
     """Give every convolution constants of its own, because their values depend on its scales."""
     added = Additions(graph)
@@ -144,20 +153,19 @@ def _with_own_constants(graph: Graph) -> Graph:
     return added.graph(map(owning, graph.nodes))
 
 
-def _target(graph: Graph, node: Node, table: ScaleTable) -> Quantization:
+def _target(graph: Graph, node: Node, scales: Scales) -> Quantization:
     """Return what a file rounds the result of a node to: that of a Relu it applies itself."""
-    return table.of(graph.origin((graph.fused_relu(node) or node).output))
+    return scales[(graph.fused_relu(node) or node).output]
 
 
-def _dequantized(graph: Graph, node: Node, table: ScaleTable) -> dict[str, NDArray[np.float64]]:
+def _dequantized(graph: Graph, node: Node, scales: Scales) -> dict[str, NDArray[np.float64]]:
     """Return the weight and the bias of a convolution as real numbers.
 
     An integer sum stands for the real number sum × multiplier × scale of the rounded output.
     """
     value, weight, bias = node.inputs
     kernel, axis = graph.constants[weight], output_axis(node)
-    source = table.of(graph.origin(value))
-    target = _target(graph, node, table)
+    source, target = scales[value], _target(graph, node, scales)
     multipliers = weight_scales(kernel, axis) * np.float32(source.scale) / np.float32(target.scale)
     worth = multipliers.astype(np.float64) * target.scale
     shape = [-1 if index == axis else 1 for index in range(kernel.ndim)]

@@ -18,14 +18,12 @@ import shutil
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from export.errors import CannotLower
 from export.graph import Graph, Node
 from export.integers import (
     bias_scales,
@@ -35,7 +33,7 @@ from export.integers import (
     weight_scales,
 )
 from export.scales import ScaleTable
-from export.writers.writing import Written, planar_pooling, planar_tensor
+from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.formats import Precision
@@ -105,20 +103,18 @@ def write_coreml(
         arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
 
     Raises:
+        CannotLower: If Core ML, or int8, has no operation for a node of the graph.
         UserError: If int8 is asked for without scales, ``flexible`` is no range, the name has
             another suffix or the package cannot be written.
     """
     if path.suffix != _SUFFIX:
         raise UserError(f"{path}: a Core ML package must be called *{_SUFFIX}; rename it")
-    if precision != "int8":
-        table = None
-    elif table is None:
-        raise UserError(f"{path.name}: int8 needs a table of scales; run 'reslite quantize' first")
+    scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = np.dtype(arithmetic if precision == "int8" else precision)
     shape = _input_shape(size, sizes, flexible)
     with _quiet():
         model = ct.convert(
-            _ProgramWriter(graph, dtype, table).program(size),
+            _ProgramWriter(graph, dtype, scales).program(size),
             source="milinternal",
             convert_to="mlprogram",
             inputs=[ct.TensorType(graph.input, shape=shape), *_pooled_inputs(graph)],
@@ -131,13 +127,7 @@ def write_coreml(
     _describe(specification.description, graph)
     with replacing(path) as temporary:
         _write_package(temporary, specification, Path(model.weights_dir))
-    enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
-    return Written(
-        input=planar_tensor(graph, graph.input, size),
-        output=planar_tensor(graph, graph.output, enlarged),
-        pooling=planar_pooling(graph, size),
-        operators=_operators(specification),
-    )
+    return planar_file(graph, size, _operators(specification))
 
 
 def _input_shape(
@@ -211,10 +201,10 @@ def _operators(specification: Any) -> dict[str, int]:
 class _ProgramWriter:
     """Builds the program. ``_read`` holds the variable that later nodes read for each value."""
 
-    def __init__(self, graph: Graph, dtype: np.dtype[Any], table: ScaleTable | None) -> None:
-        self._graph, self._dtype, self._table = graph, dtype, table
+    def __init__(self, graph: Graph, dtype: np.dtype[Any], scales: Scales | None) -> None:
+        self._graph, self._dtype, self._scales = graph, dtype, scales
         self._casts = dtype == np.float16
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
+        self._constant = Constants(lambda name, array: Builder.const(val=array, name=name)).of
         self._kernels: dict[str, Any] = {}
         self._read: dict[str, Any] = {}
 
@@ -260,60 +250,64 @@ class _ProgramWriter:
         name = node.outputs[0]
         if self._casts and name in self._graph.outputs:
             name = f"{name}/float16"  # The cast behind it bears the output's name.
-        if node.op in {"Conv", "ConvTranspose"}:
-            return self._convolution(node, name)
-        operands = [self._operand(value) for value in node.inputs]
-        x = operands[0]
-        match node.op:
-            case "Relu":
-                return Builder.relu(x=x, name=name)
-            case "LeakyRelu":
-                return Builder.leaky_relu(x=x, alpha=self._number(node, "slope"), name=name)
-            case "Clip":
-                low, high = self._number(node, "minimum"), self._number(node, "maximum")
-                return Builder.clip(x=x, alpha=low, beta=high, name=name)
-            case "Sigmoid":
-                return Builder.sigmoid(x=x, name=name)
-            case "Add":
-                return Builder.add(x=x, y=operands[1], name=name)
-            case "Sub":
-                return Builder.sub(x=x, y=operands[1], name=name)
-            case "Mul":
-                return Builder.mul(x=x, y=operands[1], name=name)
-            case "Concat":
-                return Builder.concat(values=operands, axis=1, name=name)
-            case "Split":
-                return Builder.split(x=x, split_sizes=list(node.sizes()), axis=1, name=name)
-            case "DepthToSpace" if node.attributes["mode"] == "CRD":
-                return Builder.pixel_shuffle(x=x, upscale_factor=node.integer("block"), name=name)
-            case "DepthToSpace":  # Core ML's has TensorFlow's order of channels, DCR.
-                return Builder.depth_to_space(x=x, block_size=node.integer("block"), name=name)
-            case "GlobalAveragePool":
-                return Builder.reduce_mean(x=x, axes=[2, 3], keep_dims=True, name=name)
-            case "Requantize":
-                return Builder.identity(x=x, name=name) if self._table is None else x
-            case "MixTemplates":
-                raise CannotLower(f"{node.name}: Core ML mixes no kernels; 'fold_template_bank'")
-        raise AssertionError(f"{node.op} is in OPERATORS but cannot be written")
+        return HANDLERS[node.op](self, node, name)
 
-    def _convolution(self, node: Node, name: str) -> Any:
-        value, weight, _ = node.inputs
-        operands = {
-            "x": self._read[value],
+    def operand(self, node: Node, index: int = 0) -> Any:
+        """Return the variable of one of the node's inputs."""
+        return self._variable(node.inputs[index])
+
+    def convolution(self, node: Node, name: str) -> Any:
+        padding = self._graph.constants[node.inputs[1]].shape[-1] // 2
+        operands = self._kernel_and_bias(node)
+        return Builder.conv(pad_type="custom", pad=[padding] * 4, name=name, **operands)
+
+    def transposed_convolution(self, node: Node, name: str) -> Any:
+        strides = [node.integer("stride")] * 2
+        return Builder.conv_transpose(strides=strides, name=name, **self._kernel_and_bias(node))
+
+    def leaky_relu(self, node: Node, name: str) -> Any:
+        return Builder.leaky_relu(
+            x=self.operand(node), alpha=self._number(node, "slope"), name=name
+        )
+
+    def clip(self, node: Node, name: str) -> Any:
+        low, high = self._number(node, "minimum"), self._number(node, "maximum")
+        return Builder.clip(x=self.operand(node), alpha=low, beta=high, name=name)
+
+    def concat(self, node: Node, name: str) -> Any:
+        return Builder.concat(values=[*map(self._variable, node.inputs)], axis=1, name=name)
+
+    def split(self, node: Node, name: str) -> Any:
+        sizes = list(node.sizes())
+        return Builder.split(x=self.operand(node), split_sizes=sizes, axis=1, name=name)
+
+    def depth_to_space(self, node: Node, name: str) -> Any:
+        x, block = self.operand(node), node.integer("block")
+        if node.attributes["mode"] == "CRD":
+            return Builder.pixel_shuffle(x=x, upscale_factor=block, name=name)
+        # Core ML's own has TensorFlow's order of channels, DCR.
+        return Builder.depth_to_space(x=x, block_size=block, name=name)
+
+    def average(self, node: Node, name: str) -> Any:
+        return Builder.reduce_mean(x=self.operand(node), axes=[2, 3], keep_dims=True, name=name)
+
+    def requantize(self, node: Node, name: str) -> Any:
+        x = self.operand(node)
+        return Builder.identity(x=x, name=name) if self._scales is None else x
+
+    def _kernel_and_bias(self, node: Node) -> dict[str, Any]:
+        """Return the operands that every convolution has."""
+        return {
+            "x": self.operand(node),
             "weight": self._kernel(node),
             "bias": self._bias(node),
             "groups": node.integer("groups"),
-            "name": name,
         }
-        if node.op == "ConvTranspose":
-            return Builder.conv_transpose(strides=[node.integer("stride")] * 2, **operands)
-        padding = self._graph.constants[weight].shape[-1] // 2
-        return Builder.conv(pad_type="custom", pad=[padding] * 4, **operands)
 
     def _kernel(self, node: Node) -> Any:
         weight, axis = node.inputs[1], output_axis(node)
-        if self._table is None:
-            return self._operand(weight)
+        if self._scales is None:
+            return self._variable(weight)
         if weight not in self._kernels:
             kernel = self._graph.constants[weight]
             scales = weight_scales(kernel, axis)
@@ -328,28 +322,25 @@ class _ProgramWriter:
 
     def _bias(self, node: Node) -> Any:
         value, weight, bias = node.inputs
-        if self._table is None:
-            return self._operand(bias)
+        if self._scales is None:
+            return self._variable(bias)
         # ML Programs have no int32 constants behind a scale: the bias is what its integers mean.
-        kernel, axis, source = (
-            self._graph.constants[weight],
-            output_axis(node),
-            self._table.of(self._graph.origin(value)),
-        )
+        kernel, axis = self._graph.constants[weight], output_axis(node)
+        source = self._scales[value]
         integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
         real = integers * bias_scales(kernel, source, axis)
         return self._constant(f"{node.output}/bias", real.astype(self._dtype))
 
-    def _operand(self, value: str) -> Any:
+    def _variable(self, value: str) -> Any:
         if not self._graph.is_constant(value):
             return self._read[value]
         return self._constant(value, self._graph.constants[value].astype(self._dtype))
 
     def _rounded(self, value: str, variable: Any) -> Any:
         """Return ``variable`` rounded to the 8 bits of ``value``, in an int8 program."""
-        if self._table is None:
+        if self._scales is None:
             return variable
-        quantization = self._table.of(self._graph.origin(value))
+        quantization = self._scales[value]
         zero = np.array(quantization.zero_point + 128, np.uint8)
         parameters = {
             "scale": self._constant(f"{value}/scale", np.array(quantization.scale, self._dtype)),
@@ -365,9 +356,35 @@ class _ProgramWriter:
         number: np.floating[Any] = self._dtype.type(node.number(attribute))
         return number
 
-    def _constant(self, name: str, array: NDArray[Any]) -> Any:
-        """Return a constant that holds ``array``; equal arrays are stored once."""
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
-            self._constants[key] = Builder.const(val=array, name=name)
-        return self._constants[key]
+
+_Handler = Callable[[_ProgramWriter, Node, str], Any]
+
+
+def _binary(build: Callable[..., Any]) -> _Handler:
+    return lambda program, node, name: build(
+        x=program.operand(node), y=program.operand(node, 1), name=name
+    )
+
+
+HANDLERS: Mapping[str, _Handler] = {
+    "Conv": _ProgramWriter.convolution,
+    "ConvTranspose": _ProgramWriter.transposed_convolution,
+    "Relu": lambda program, node, name: Builder.relu(x=program.operand(node), name=name),
+    "LeakyRelu": _ProgramWriter.leaky_relu,
+    "Clip": _ProgramWriter.clip,
+    "Sigmoid": lambda program, node, name: Builder.sigmoid(x=program.operand(node), name=name),
+    "Add": _binary(Builder.add),
+    "Sub": _binary(Builder.sub),
+    "Mul": _binary(Builder.mul),
+    "Concat": _ProgramWriter.concat,
+    "Split": _ProgramWriter.split,
+    "DepthToSpace": _ProgramWriter.depth_to_space,
+    "GlobalAveragePool": _ProgramWriter.average,
+    "Requantize": _ProgramWriter.requantize,
+}
+"""How the operation of a node is built under a name; the result is its variable or variables."""
+
+REFUSED: Mapping[str, str] = {
+    "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first"
+}
+"""Operators that packages cannot hold, and what to do instead."""

@@ -9,7 +9,7 @@ uint8, because ONNX Runtime leaves convolutions of int8 activations in float.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ from export.integers import (
     weight_scales,
 )
 from export.scales import ScaleTable
-from export.writers.writing import Written, planar_pooling, planar_tensor
+from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
 from runtime.atomic import replacing
-from runtime.errors import UserError
 from runtime.formats import Precision
 
 _OPSET = 18
@@ -58,23 +57,16 @@ def write_onnx(
         size: Height and width of the input, or None to leave them to the app.
 
     Raises:
+        CannotLower: If ONNX, or int8, has no operator for a node of the graph.
         UserError: If int8 is asked for without scales, or the file cannot be written.
     """
-    if precision != "int8":
-        table = None
-    elif table is None:
-        raise UserError(f"{path.name}: int8 needs a table of scales; run 'reslite quantize' first")
+    scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = _FLOAT16 if precision == "float16" else _FLOAT32
-    model = _Builder(graph, dtype, table, size).model()
+    model = _Builder(graph, dtype, scales, size).model()
     with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-    enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
-    return Written(
-        input=planar_tensor(graph, graph.input, size),
-        output=planar_tensor(graph, graph.output, enlarged),
-        pooling=planar_pooling(graph, size),
-        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-    )
+    found = Counter(node.op_type for node in model.graph.node)
+    return planar_file(graph, size, dict(sorted(found.items())))
 
 
 class _Builder:
@@ -88,15 +80,15 @@ class _Builder:
         self,
         graph: Graph,
         dtype: np.dtype[Any],
-        table: ScaleTable | None,
+        scales: Scales | None,
         size: tuple[int, int] | None,
     ) -> None:
-        self._graph, self._dtype, self._table, self._size = graph, dtype, table, size
+        self._graph, self._dtype, self._scales, self._size = graph, dtype, scales, size
         self._channels, self._resolutions = graph.channels(), graph.resolutions()
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._types: list[onnx.ValueInfoProto] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._constant = Constants(self._stored).of
         self._read: dict[str, str] = {}
 
     def model(self) -> onnx.ModelProto:
@@ -105,10 +97,7 @@ class _Builder:
         for value in graph.inputs:
             self._begin(value)
         for node in graph.nodes:
-            if node.op == "MixTemplates":
-                self._mix(node)
-            else:
-                self._translate(node)
+            HANDLERS[node.op](self, node)
         types = {known.name: known for known in self._types}
         return helper.make_model(
             helper.make_graph(
@@ -129,72 +118,107 @@ class _Builder:
         )
 
     def _begin(self, image: str) -> None:
-        if self._table is not None:
-            self._read[image] = self._rounded(image, image, f"{image}/rounded", self._table)
+        if self._scales is not None:
+            self._read[image] = self._rounded(image, image, f"{image}/rounded", self._scales)
         elif self._dtype == _FLOAT16:
             self._read[image] = f"{image}/float16"
             self._cast(image, self._read[image], _FLOAT16, self._shape(image))
         else:
             self._read[image] = image
 
-    def _translate(self, node: Node) -> None:
-        if node.op in {"Requantize", "Relu"} and self._table is not None:
-            (value,), source = node.outputs, self._read[node.inputs[0]]
-            self._read[value] = self._rounded(value, source, value, self._table, node.op == "Relu")
-            return
+    def emit(
+        self,
+        node: Node,
+        op: str | None = None,
+        operands: Sequence[str] | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Add the ONNX operator of ``node``, and what rounds or casts its results.
+
+        Args:
+            node: The node.
+            op: The operator, if its name is another.
+            operands: Tensors it reads, by default those of the node's inputs.
+            attributes: Of the ONNX operator.
+        """
         # Where a Relu follows at once, only the Relu's result is rounded.
-        table = None if self._graph.fused_relu(node) else self._table
+        scales = None if self._graph.fused_relu(node) else self._scales
         handed_out = [value for value in node.outputs if value in self._graph.outputs]
         halves = self._dtype == _FLOAT16 and bool(handed_out)
-        suffix = "/float32" if table else "/float16" if halves else ""
+        suffix = "/float32" if scales else "/float16" if halves else ""
         made = {value: f"{value}{suffix}" for value in node.outputs}
         self._add(
-            "Identity" if node.op == "Requantize" else node.op,
-            self._operands(node),
+            op or node.op,
+            self.operands(node) if operands is None else operands,
             {tensor: self._shape(value) for value, tensor in made.items()},
             self._dtype,
-            **_attributes(node, self._graph),
+            **attributes,
         )
         for value, tensor in made.items():
-            self._read[value] = self._rounded(value, tensor, value, table) if table else tensor
+            self._read[value] = self._rounded(value, tensor, value, scales) if scales else tensor
         if halves:
             for value in handed_out:
                 self._cast(made[value], value, _FLOAT32, self._shape(value))
 
-    def _mix(self, node: Node) -> None:
+    def convolution(self, node: Node) -> None:
+        size = self._graph.kernel_shape(node)[-1]
+        pads, groups = [size // 2] * 4, node.integer("groups")
+        operands = self._kernel_and_bias(node)
+        self.emit(node, operands=operands, kernel_shape=[size, size], pads=pads, group=groups)
+
+    def transposed_convolution(self, node: Node) -> None:
+        stride, groups = [node.integer("stride")] * 2, node.integer("groups")
+        operands = self._kernel_and_bias(node)
+        self.emit(node, operands=operands, kernel_shape=stride, strides=stride, group=groups)
+
+    def relu(self, node: Node) -> None:
+        if self._scales is None:
+            self.emit(node)
+        else:
+            self._round(node, self._scales, relu=True)
+
+    def requantize(self, node: Node) -> None:
+        if self._scales is None:
+            self.emit(node, "Identity")
+        else:
+            self._round(node, self._scales)
+
+    def clip(self, node: Node) -> None:
+        bounds = [
+            self._constant(f"{node.output}/{name}", np.array(node.number(name), self._dtype))
+            for name in ("minimum", "maximum")
+        ]
+        self.emit(node, operands=[*self.operands(node), *bounds])
+
+    def split(self, node: Node) -> None:
+        sizes = self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes()))
+        self.emit(node, operands=[*self.operands(node), sizes], axis=1)
+
+    def mix(self, node: Node) -> None:
         """Add the product of coefficients and templates, which runtimes compute when they open."""
         flat, (kernel,) = f"{node.output}/flat", node.outputs
-        constants = [self._graph.constants[name] for name in node.inputs]
-        operands = [
-            self._constant(name, array.astype(self._dtype))
-            for name, array in zip(node.inputs, constants, strict=True)
-        ]
-        self._add("MatMul", operands, {flat: (constants[1].shape[1],)}, self._dtype)
+        extent = self._graph.constants[node.inputs[1]].shape[1]
+        self._add("MatMul", self.operands(node), {flat: (extent,)}, self._dtype)
         shape = self._constant(f"{kernel}/shape", np.array(node.shape()))
         self._add("Reshape", [flat, shape], {kernel: node.shape()}, self._dtype)
         self._read[kernel] = kernel
 
-    def _operands(self, node: Node) -> list[str]:
-        if node.op in {"Conv", "ConvTranspose"} and self._table is not None:
-            return self._integer_operands(node, self._table)
-        operands = [
+    def operands(self, node: Node) -> list[str]:
+        """Return the tensors of a node's inputs."""
+        return [
             self._constant(name, self._graph.constants[name].astype(self._dtype))
             if self._graph.is_constant(name)
             else self._read[name]
             for name in node.inputs
         ]
-        if node.op == "Split":
-            operands.append(self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes())))
-        if node.op == "Clip":
-            for bound in ("minimum", "maximum"):
-                array = np.array(node.number(bound), self._dtype)
-                operands.append(self._constant(f"{node.output}/{bound}", array))
-        return operands
 
-    def _integer_operands(self, node: Node, table: ScaleTable) -> list[str]:
+    def _kernel_and_bias(self, node: Node) -> list[str]:
+        """Return the tensors that a convolution reads, its value first."""
+        if self._scales is None:
+            return self.operands(node)
         value, weight, bias = node.inputs
         kernel, axis = self._graph.constants[weight], output_axis(node)
-        source = table.of(self._graph.origin(value))
+        source = self._scales[value]
         integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
         scales = bias_scales(kernel, source, axis).astype(np.float32)
         return [
@@ -225,8 +249,13 @@ class _Builder:
         self._add("DequantizeLinear", operands, {name: integers.shape}, _FLOAT32, axis=axis)
         return name
 
+    def _round(self, node: Node, scales: Scales, relu: bool = False) -> None:
+        """Round what a node reads, or its Relu, to the 8 bits of what it makes."""
+        value, source = node.output, self._read[node.inputs[0]]
+        self._read[value] = self._rounded(value, source, value, scales, relu)
+
     def _rounded(
-        self, value: str, source: str, target: str, table: ScaleTable, relu: bool = False
+        self, value: str, source: str, target: str, scales: Scales, relu: bool = False
     ) -> str:
         """Round ``source``, or its Relu, to the 8 bits of ``value``; return ``target``, the result.
 
@@ -234,7 +263,7 @@ class _Builder:
         a Clip of integers, because ONNX Runtime would compute a Relu of real numbers, and the
         convolution before it, in float.
         """
-        quantization, shape = table.of(self._graph.origin(value)), self._shape(value)
+        quantization, shape = scales[value], self._shape(value)
         operands = (
             self._constant(f"{value}/scale", np.array(quantization.scale, np.float32)),
             self._constant(f"{value}/zero", np.array(quantization.zero_point + 128, np.uint8)),
@@ -250,13 +279,6 @@ class _Builder:
 
     def _cast(self, source: str, target: str, dtype: np.dtype[Any], shape: _Shape) -> None:
         self._add("Cast", [source], {target: shape}, dtype, to=_onnx_type(dtype))
-
-    def _constant(self, name: str, array: NDArray[Any]) -> str:
-        """Store ``array`` and return its name; equal arrays are stored once."""
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
-            self._constants[key] = self._stored(name, array)
-        return self._constants[key]
 
     def _stored(self, name: str, array: NDArray[Any]) -> str:
         """Store ``array`` and return its name."""
@@ -287,26 +309,29 @@ class _Builder:
         return (1, self._channels[value], *extents)
 
 
-def _attributes(node: Node, graph: Graph) -> dict[str, Any]:
-    match node.op:
-        case "Conv":
-            size = graph.kernel_shape(node)[-1]
-            return {
-                "kernel_shape": [size, size],
-                "pads": [size // 2] * 4,
-                "group": node.integer("groups"),
-            }
-        case "ConvTranspose":
-            stride = [node.integer("stride")] * 2
-            return {"kernel_shape": stride, "strides": stride, "group": node.integer("groups")}
-        case "LeakyRelu":
-            return {"alpha": node.number("slope")}
-        case "Concat" | "Split":
-            return {"axis": 1}
-        case "DepthToSpace":
-            return {"blocksize": node.integer("block"), "mode": node.attributes["mode"]}
-        case _:
-            return {}
+HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
+    "Conv": _Builder.convolution,
+    "ConvTranspose": _Builder.transposed_convolution,
+    "Relu": _Builder.relu,
+    "LeakyRelu": lambda file, node: file.emit(node, alpha=node.number("slope")),
+    "Clip": _Builder.clip,
+    "Sigmoid": _Builder.emit,
+    "Add": _Builder.emit,
+    "Sub": _Builder.emit,
+    "Mul": _Builder.emit,
+    "Concat": lambda file, node: file.emit(node, axis=1),
+    "Split": _Builder.split,
+    "DepthToSpace": lambda file, node: file.emit(
+        node, blocksize=node.integer("block"), mode=node.attributes["mode"]
+    ),
+    "GlobalAveragePool": _Builder.emit,
+    "MixTemplates": _Builder.mix,
+    "Requantize": _Builder.requantize,
+}
+"""How a node is written."""
+
+REFUSED: Mapping[str, str] = {}
+"""Operators that ONNX files cannot hold, and what to do instead: none."""
 
 
 def _type(name: str, dtype: np.dtype[Any], shape: _Shape) -> onnx.ValueInfoProto:

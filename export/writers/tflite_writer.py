@@ -8,7 +8,7 @@ a QUANTIZE and a DEQUANTIZE. A Relu is fused into the operator before it where T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,14 @@ from export.integers import (
     quantized_weight,
     weight_scales,
 )
-from export.operators import Trait, operators_with
+from export.operators import Trait
 from export.scales import SIGMOID, Quantization, ScaleTable
 from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
-from export.writers.writing import Written
+from export.writers.writing import Scales, Written, scales_for
 from runtime.atomic import replacing
-from runtime.errors import UserError
 from runtime.formats import Precision
 from runtime.manifest import PoolingTensors, TensorInfo
 
-# Operators that copy int8 values without a look at their scales.
-_MOVES = operators_with(Trait.MOVES)
 _CHANNEL_AXIS = 3
 # From the graph's layout to output × k × k × input, TFLite's layout of both kernels.
 _KERNEL_ORDER = {"Conv": (0, 2, 3, 1), "ConvTranspose": (1, 2, 3, 0)}
@@ -61,14 +58,15 @@ def write_tflite(
         float_io: Take and return float32 pictures from an int8 file too.
 
     Raises:
-        CannotLower: If TFLite has no operator for a node of the graph.
+        CannotLower: If TFLite, or int8, has no operator for a node of the graph.
         UserError: If int8 is asked for without scales, or the file cannot be written.
     """
-    if precision != "int8":
-        table, float_io = None, False
-    elif table is None:
-        raise UserError(f"{path.name}: int8 needs a table of scales; run 'reslite quantize' first")
-    translator = _Translator(graph, precision == "float16", table, size, float_io)
+    scales = scales_for(graph, path, precision, table, REFUSED)
+    if scales is None:
+        float_io = False
+    else:
+        _check_moves(graph, scales)
+    translator = _Translator(graph, precision == "float16", scales, size, float_io)
     content = translator.file_content()
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -91,11 +89,11 @@ class _Translator:
         self,
         graph: Graph,
         half_weights: bool,
-        table: ScaleTable | None,
+        scales: Scales | None,
         size: tuple[int, int] | None,
         float_io: bool,
     ) -> None:
-        self._graph, self._half_weights, self._table = graph, half_weights, table
+        self._graph, self._half_weights, self._scales = graph, half_weights, scales
         self._size, self._float_io = size, float_io
         self._channels, self._resolutions = graph.channels(), graph.resolutions()
         self._tensors: dict[str, int] = {}
@@ -106,7 +104,7 @@ class _Translator:
         self.file = TFLiteFile(
             f"Restores a picture at {graph.scale} times its size. {graph.input} and "
             f"{graph.output}: 1 x height x width x 3, RGB in [0, 1]; clamp the result.",
-            integer=table is not None,
+            integer=scales is not None,
         )
 
     def file_content(self) -> bytes:
@@ -115,15 +113,15 @@ class _Translator:
         inputs = {value: self._begin(value) for value in graph.inputs}
         for node in graph.nodes:
             if node.op != "Relu" or node.inputs[0] not in self._fused_relus:
-                self._translate(node)
+                HANDLERS[node.op](self, node)
         return self.file.serialize(inputs, {value: self._end(value) for value in graph.outputs})
 
     def tensor_info(self, value: str) -> TensorInfo:
         """Describe the file's input or output."""
         shape = self._shape(value)
-        if self._table is None or self._float_io:
+        if self._scales is None or self._float_io:
             return TensorInfo(value, "NHWC", "float32", shape)
-        found = self._scale(value)
+        found = self._scales[value]
         return TensorInfo(
             value, "NHWC", "int8", shape, scale=found.scale, zero_point=found.zero_point
         )
@@ -150,55 +148,18 @@ class _Translator:
         self.file.add_operator("DEQUANTIZE", [inside], [outside], schema.DequantizeOptionsT())
         return outside
 
-    def _translate(self, node: Node) -> None:
-        if self._table is not None:
-            self._check_integer(node)
-        match node.op:
-            case "Conv":
-                self._convolution(node)
-            case "ConvTranspose":
-                self._transposed_convolution(node)
-            case "Relu":
-                self._emit("RELU", node)
-            case "LeakyRelu":
-                self._emit("LEAKY_RELU", node, schema.LeakyReluOptionsT(node.number("slope")))
-            case "Clip":
-                self._clip(node)
-            case "Sigmoid":
-                self._sigmoid(node)
-            case "Add":
-                self._emit("ADD", node, schema.AddOptionsT(self._activation_function(node)))
-            case "Sub":
-                self._emit("SUB", node, schema.SubOptionsT(self._activation_function(node)))
-            case "Mul":
-                self._emit("MUL", node, schema.MulOptionsT(), version=self._mul_version(node))
-            case "Concat":
-                self._emit("CONCATENATION", node, schema.ConcatenationOptionsT(_CHANNEL_AXIS))
-            case "Split":
-                self._split(node)
-            case "DepthToSpace":
-                self._depth_to_space(node)
-            case "GlobalAveragePool":
-                axes = self._constant("spatial_axes", np.array([1, 2], np.int32))
-                operands = [self._tensors[node.inputs[0]], axes]
-                self._emit("MEAN", node, schema.ReducerOptionsT(keepDims=True), operands)
-            case "Requantize":
-                self._requantize(node)
-            case "MixTemplates":
-                raise CannotLower(f"{node.name}: TFLite mixes no kernels; 'fold_template_bank'")
-
-    def _convolution(self, node: Node) -> None:
+    def convolution(self, node: Node) -> None:
         options = schema.Conv2DOptionsT(
             padding=schema.Padding.SAME,
             strideW=1,
             strideH=1,
-            fusedActivationFunction=self._activation_function(node),
+            fusedActivationFunction=self.activation_function(node),
         )
         operands = [self._tensors[node.inputs[0]], *self._kernel_and_bias(node)]
         version = GROUPED_CONV_2D if node.integer("groups") > 1 else None
-        self._emit("CONV_2D", node, options, operands, version)
+        self.emit("CONV_2D", node, options, operands, version)
 
-    def _transposed_convolution(self, node: Node) -> None:
+    def transposed_convolution(self, node: Node) -> None:
         if self._size is None:
             raise CannotLower(
                 f"{node.name}: transposed convolutions need fixed shapes in TFLite; export with a "
@@ -212,7 +173,7 @@ class _Translator:
         extents = np.array(self._shape(node.output), np.int32)
         kernel, bias = self._kernel_and_bias(node)
         stride = node.integer("stride")
-        self._emit(
+        self.emit(
             "TRANSPOSE_CONV",
             node,
             schema.TransposeConvOptionsT(schema.Padding.VALID, strideW=stride, strideH=stride),
@@ -228,9 +189,9 @@ class _Translator:
         value, weight, bias = node.inputs
         kernel, shifts = self._graph.constants[weight], self._graph.constants[bias]
         order = _KERNEL_ORDER[node.op]
-        if self._table is None:
+        if self._scales is None:
             return self._weights(weight, kernel.transpose(order)), self._weights(bias, shifts)
-        axis, source = output_axis(node), self._scale(value)
+        axis, source = output_axis(node), self._scales[value]
         integers = quantized_weight(kernel, axis).transpose(order)
         # A bias that convolutions share still has a scale for each of their inputs.
         return (
@@ -242,53 +203,66 @@ class _Translator:
             ),
         )
 
-    def _clip(self, node: Node) -> None:
+    def clip(self, node: Node) -> None:
         """Clip between two constants, which must have the scale of the value they bound."""
         source, result = node.inputs[0], node.output
         value = self._tensors[source]
-        if self._table is not None and self._scale(source) != self._scale(result):
+        if self._scales is not None and self._scales[source] != self._scales[result]:
             value = self._requantized(value, self._like(result, f"{result}/requantized"))
         raised = self._like(result, f"{result}/raised")
         minimum = self._bound(result, "minimum", node.number("minimum"))
         maximum = self._bound(result, "maximum", node.number("maximum"))
         options = schema.MaximumMinimumOptionsT()
         self.file.add_operator("MAXIMUM", [value, minimum], [raised], options)
-        self._emit("MINIMUM", node, options, [raised, maximum])
+        self.emit("MINIMUM", node, options, [raised, maximum])
 
     def _bound(self, value: str, name: str, bound: float) -> int:
-        if self._table is None:
+        if self._scales is None:
             return self._constant(f"{value}/{name}", np.array(bound, np.float32))
-        found = self._scale(value)
+        found = self._scales[value]
         integer = np.clip(round(bound / found.scale) + found.zero_point, -128, 127)
         return self.file.add_constant(
             f"{value}/{name}", integer.astype(np.int8), np.array([found.scale]), found.zero_point
         )
 
-    def _sigmoid(self, node: Node) -> None:
-        if self._table is None or self._scale(node.output) == SIGMOID:
-            self._emit("LOGISTIC", node)
+    def sigmoid(self, node: Node) -> None:
+        if self._scales is None or self._scales[node.output] == SIGMOID:
+            self.emit("LOGISTIC", node)
             return
         fixed = self._like(node.output, f"{node.output}/sigmoid", SIGMOID)
         self.file.add_operator("LOGISTIC", [self._tensors[node.inputs[0]]], [fixed])
         self._requantized(fixed, self._activation(node.output))
 
-    def _split(self, node: Node) -> None:
+    def split(self, node: Node) -> None:
         if len(set(node.sizes())) > 1:
             raise CannotLower(f"{node.name}: TFLite splits evenly, not into {node.sizes()}")
         axis = self._constant("channel_axis", np.array(_CHANNEL_AXIS, np.int32))
         operands = [axis, self._tensors[node.inputs[0]]]
-        self._emit("SPLIT", node, schema.SplitOptionsT(len(node.outputs)), operands)
+        self.emit("SPLIT", node, schema.SplitOptionsT(len(node.outputs)), operands)
 
-    def _depth_to_space(self, node: Node) -> None:
+    def depth_to_space(self, node: Node) -> None:
         if node.attributes["mode"] != "DCR":
             raise CannotLower(
                 f"{node.name}: TFLite shuffles in DCR order only; apply 'use_dcr_shuffles' first"
             )
         options = schema.DepthToSpaceOptionsT(node.integer("block"))
-        self._emit("DEPTH_TO_SPACE", node, options)
+        self.emit("DEPTH_TO_SPACE", node, options)
 
-    def _requantize(self, node: Node) -> None:
-        if self._table is None:
+    def mul(self, node: Node) -> None:
+        version = None
+        if self._scales is not None:
+            first, second = (self._scales[value].scale for value in node.inputs)
+            growing = first * second >= self._scales[node.output].scale
+            version = GROWING_MUL if growing else None
+        self.emit("MUL", node, schema.MulOptionsT(), version=version)
+
+    def average(self, node: Node) -> None:
+        axes = self._constant("spatial_axes", np.array([1, 2], np.int32))
+        operands = [self._tensors[node.inputs[0]], axes]
+        self.emit("MEAN", node, schema.ReducerOptionsT(keepDims=True), operands)
+
+    def requantize(self, node: Node) -> None:
+        if self._scales is None:
             raise CannotLower(f"{node.name}: only int8 files requantize; export as int8")
         self._requantized(self._tensors[node.inputs[0]], self._activation(node.output))
 
@@ -296,27 +270,7 @@ class _Translator:
         self.file.add_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT())
         return target
 
-    def _check_integer(self, node: Node) -> None:
-        """Refuse what the integer form of an operator would compute wrongly."""
-        if node.op not in _KERNEL_ORDER and any(map(self._graph.is_constant, node.inputs)):
-            raise CannotLower(
-                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
-                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
-            )
-        if node.op in _MOVES and len({self._scale(v) for v in (*node.inputs, *node.outputs)}) > 1:
-            raise CannotLower(
-                f"{node.name}: {node.op} moves int8 values unchanged, but the table of scales "
-                f"gives {', '.join((*node.inputs, *node.outputs))} different scales; tie them or "
-                "requantize between them"
-            )
-
-    def _mul_version(self, node: Node) -> Version | None:
-        if self._table is None:
-            return None
-        first, second = (self._scale(value).scale for value in node.inputs)
-        return GROWING_MUL if first * second >= self._scale(node.output).scale else None
-
-    def _emit(
+    def emit(
         self,
         operator: str,
         node: Node,
@@ -337,7 +291,7 @@ class _Translator:
         spread = array.reshape((1,) * (4 - array.ndim) + array.shape)
         return self._constant(name, spread.transpose(0, 2, 3, 1))
 
-    def _activation_function(self, node: Node) -> int:
+    def activation_function(self, node: Node) -> int:
         fused = node.output in self._fused_relus
         functions = schema.ActivationFunctionType
         return int(functions.RELU if fused else functions.NONE)
@@ -371,17 +325,12 @@ class _Translator:
 
     def _like(self, value: str, name: str, quantization: Quantization | None = None) -> int:
         """Add a tensor of the shape and, unless another is given, the scale of ``value``."""
-        if self._table is None:
+        if self._scales is None:
             return self.file.add_tensor(name, np.float32, self._shape(value))
-        found = quantization or self._scale(value)
+        found = quantization or self._scales[value]
         return self.file.add_tensor(
             name, np.int8, self._shape(value), [found.scale], found.zero_point
         )
-
-    def _scale(self, value: str) -> Quantization:
-        """Return the quantization of an activation of an int8 file."""
-        assert self._table is not None
-        return self._table.of(self._graph.origin(value))
 
     def _shape(self, value: str) -> Shape:
         resolution, channels = self._resolutions[value], self._channels[value]
@@ -390,3 +339,46 @@ class _Translator:
         if self._size is None:
             return (1, None, None, channels)
         return (1, self._size[0] * resolution, self._size[1] * resolution, channels)
+
+
+def _check_moves(graph: Graph, scales: Scales) -> None:
+    """Refuse values that would change their scale where int8 values are only copied."""
+    for node in graph.nodes:
+        values = (*node.inputs, *node.outputs)
+        if Trait.MOVES in node.operator.traits and len({scales[value] for value in values}) > 1:
+            raise CannotLower(
+                f"{node.name}: {node.op} moves int8 values unchanged, but the table of scales "
+                f"gives {', '.join(values)} different scales; tie them or requantize between them"
+            )
+
+
+HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
+    "Conv": _Translator.convolution,
+    "ConvTranspose": _Translator.transposed_convolution,
+    "Relu": lambda file, node: file.emit("RELU", node),
+    "LeakyRelu": lambda file, node: file.emit(
+        "LEAKY_RELU", node, schema.LeakyReluOptionsT(node.number("slope"))
+    ),
+    "Clip": _Translator.clip,
+    "Sigmoid": _Translator.sigmoid,
+    "Add": lambda file, node: file.emit(
+        "ADD", node, schema.AddOptionsT(file.activation_function(node))
+    ),
+    "Sub": lambda file, node: file.emit(
+        "SUB", node, schema.SubOptionsT(file.activation_function(node))
+    ),
+    "Mul": _Translator.mul,
+    "Concat": lambda file, node: file.emit(
+        "CONCATENATION", node, schema.ConcatenationOptionsT(_CHANNEL_AXIS)
+    ),
+    "Split": _Translator.split,
+    "DepthToSpace": _Translator.depth_to_space,
+    "GlobalAveragePool": _Translator.average,
+    "Requantize": _Translator.requantize,
+}
+"""How a node is written."""
+
+REFUSED: Mapping[str, str] = {
+    "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first"
+}
+"""Operators that TFLite files cannot hold, and what to do instead."""

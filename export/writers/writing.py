@@ -1,11 +1,123 @@
-"""What every writer tells about the file it wrote."""
+"""What writers share: the checks before a file is written, its scales, and its description."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from numpy.typing import NDArray
+
+from export.errors import CannotLower
 from export.graph import Graph
+from export.scales import Quantization, ScaleTable
+from runtime.errors import UserError
+from runtime.formats import Precision
 from runtime.manifest import PoolingTensors, TensorInfo
+
+Scales = Mapping[str, Quantization]
+"""The quantization of every activation that an int8 file holds, by its name in the graph."""
+
+REFUSED_INT8: Mapping[str, str] = {
+    "MixTemplates": "int8 files hold kernels and no templates; apply 'fold_template_bank' first"
+}
+"""Operators without an int8 form in any format, and what to do instead."""
+
+
+def scales_for(
+    graph: Graph,
+    path: Path,
+    precision: Precision,
+    table: ScaleTable | None,
+    refused: Mapping[str, str],
+) -> Scales | None:
+    """Check that a format can hold a graph, before anything is written.
+
+    Args:
+        graph: The lowered graph.
+        path: The file that is to be written.
+        precision: Of weights and arithmetic.
+        table: The scales; only int8 needs them.
+        refused: Operators that the format cannot express, and what to do instead.
+
+    Returns:
+        The scales of an int8 file; None in other precisions.
+
+    Raises:
+        CannotLower: If the format, or int8, has no form of an operator.
+        UserError: If int8 is asked for without scales, or with those of another network.
+    """
+    _refuse(graph, refused)
+    if precision != "int8":
+        return None
+    if table is None:
+        raise UserError(f"{path.name}: int8 needs a table of scales; run 'reslite quantize' first")
+    check_int8(graph)
+    return activation_scales(graph, table)
+
+
+def check_int8(graph: Graph) -> None:
+    """Refuse graphs that cannot be quantized.
+
+    Raises:
+        CannotLower: If an operator has no int8 form, or a node reads a constant as an activation:
+            the table of scales covers activations, and ``export.integers`` the constants that
+            operators own, nothing else.
+    """
+    _refuse(graph, REFUSED_INT8)
+    for node in graph.nodes:
+        activations = node.inputs[: len(node.inputs) - len(node.operator.constants)]
+        if any(map(graph.is_constant, activations)):
+            raise CannotLower(
+                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
+                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
+            )
+        # Output channels of all groups would share the scales of a kernel, which has those of one.
+        if node.op == "ConvTranspose" and node.integer("groups") > 1:
+            raise CannotLower(
+                f"{node.name}: a transposed convolution in {node.integer('groups')} groups has no "
+                "int8 form; rewrite the module with one group"
+            )
+
+
+def _refuse(graph: Graph, refused: Mapping[str, str]) -> None:
+    for node in graph.nodes:
+        if node.op in refused:
+            raise CannotLower(f"{node.name}: {refused[node.op]}")
+
+
+def activation_scales(graph: Graph, table: ScaleTable) -> Scales:
+    """Return the quantization of every activation that an int8 file of ``graph`` holds.
+
+    Raises:
+        UserError: If the table does not cover the graph.
+    """
+    made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
+    held = [*graph.inputs, *(value for outputs in made for value in outputs)]
+    return {value: table.of(graph.origin(value)) for value in held}
+
+
+Stored = TypeVar("Stored")
+
+
+class Constants(Generic[Stored]):
+    """The constants of a file, equal ones stored once.
+
+    Args:
+        store: Stores an array under a name and returns what nodes read it by.
+    """
+
+    def __init__(self, store: Callable[[str, NDArray[Any]], Stored]) -> None:
+        self._store = store
+        self._stored: dict[tuple[str, tuple[int, ...], bytes], Stored] = {}
+
+    def of(self, name: str, array: NDArray[Any]) -> Stored:
+        """Return the constant that holds ``array``, stored as ``name`` if there is none yet."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._stored:
+            self._stored[key] = self._store(name, array)
+        return self._stored[key]
 
 
 @dataclass(frozen=True)
@@ -25,15 +137,27 @@ class Written:
     pooling: PoolingTensors | None = None
 
 
-def planar_tensor(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
-    """Describe an activation that a file holds as float32 planes, NCHW, of a size or of any."""
+def planar_file(graph: Graph, size: tuple[int, int] | None, operators: dict[str, int]) -> Written:
+    """Describe a file that takes and returns float32 planes, NCHW.
+
+    Args:
+        graph: The graph that the file holds.
+        size: Height and width of its input; None for any.
+        operators: How often each of the format's operators occurs in it.
+    """
+    enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
+    pooling = None
+    if graph.pooling is not None:
+        features = _planar_tensor(graph, graph.pooling.features, size)
+        pooling = PoolingTensors(features, _planar_tensor(graph, graph.pooling.pooled, (1, 1)))
+    return Written(
+        input=_planar_tensor(graph, graph.input, size),
+        output=_planar_tensor(graph, graph.output, enlarged),
+        operators=operators,
+        pooling=pooling,
+    )
+
+
+def _planar_tensor(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
     shape = (1, graph.channels()[value], *(size or (None, None)))
     return TensorInfo(value, "NCHW", "float32", shape)
-
-
-def planar_pooling(graph: Graph, size: tuple[int, int] | None) -> PoolingTensors | None:
-    """Describe what a file that was cut at its pooling takes and returns beside pictures, NCHW."""
-    if graph.pooling is None:
-        return None
-    features = planar_tensor(graph, graph.pooling.features, size)
-    return PoolingTensors(features, planar_tensor(graph, graph.pooling.pooled, (1, 1)))

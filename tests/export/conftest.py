@@ -1,7 +1,7 @@
 """Fixtures of the export package's tests.
 
-Networks captured once a session, a minimal calibration, the simulation of an int8 file, one graph
-per operator, and an interpreter of Core ML packages (Core ML itself runs on macOS only).
+Networks captured once a session, a minimal calibration, the simulation of an int8 file, cases of
+every operator, and an interpreter of Core ML packages (Core ML itself runs on macOS only).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _calibrated(
 ) -> ScaleTable:
     """Measure ranges and tie those that one concatenation, split or shuffle connects."""
     ranges: dict[str, tuple[float, float]] = {}
-    tied = {value: value for value in map(graph.origin, graph.channels())}
+    tied = {value: value for value in map(graph.origin, graph.shapes())}
 
     def leader(value: str) -> str:
         return value if tied[value] == value else leader(tied[value])
@@ -172,97 +172,245 @@ def _with_own_bias(node: Node) -> Node:
     return Node(node.op, node.name, inputs, node.outputs, node.attributes)
 
 
+@dataclass(frozen=True)
+class OperatorCase:
+    """A graph around one operator, and what torch makes of the same operands.
+
+    Attributes:
+        graph: From the picture to ``restored_image``, through the activations a and b, which have
+            either sign, if the operator reads them.
+        compute: From the picture, a and b to the restored picture, in torch.
+        refused: What the message says where there is no form of it, by a format (``tflite``), a
+            precision (``int8``) or both (``tflite float32``).
+    """
+
+    graph: Graph
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor]
+    refused: Mapping[str, str]
+
+    def refusal(self, kind: str, precision: str) -> str | None:
+        """Return what the message says if this format refuses the operator in this precision."""
+        keys = (f"{kind} {precision}", kind, precision)
+        return next((self.refused[key] for key in keys if key in self.refused), None)
+
+    def restore(self, image: Image) -> Image:
+        """Return what torch makes of the picture."""
+        picture = torch.from_numpy(image)
+        constants = tensors_of(self.graph)
+        a, b = (
+            F.conv2d(picture, kernel, constants["bias"], padding=kernel.shape[-1] // 2)
+            if (kernel := constants.get(f"w{name}")) is not None
+            else picture
+            for name in ("a", "b")
+        )
+        restored: Image = self.compute(picture, a, b).numpy()
+        return restored
+
+
 def _random(*shape: int) -> Image:
     random = np.random.default_rng(sum(shape))
-    return random.normal(0, 0.3, shape).astype(np.float32)
+    return random.normal(0, 0.25, shape).astype(np.float32)
 
 
-def _convolution(inputs: int, outputs: int, size: int, groups: int = 1) -> Graph:
-    constants = {"w": _random(outputs, inputs // groups, size, size), "b": _random(outputs)}
-    node = Node("Conv", "conv", ("image", "w", "b"), ("restored_image",), {"groups": groups})
-    return Graph((node,), constants)
+def _last(op: str, *inputs: str, **attributes: Any) -> Node:
+    return Node(op, op.lower(), inputs, ("restored_image",), attributes)
 
 
-def _transposed(outputs: int, stride: int, groups: int = 1) -> Graph:
-    constants = {"w": _random(3, outputs // groups, stride, stride), "b": _random(outputs)}
-    attributes = {"stride": stride, "groups": groups}
-    node = Node("ConvTranspose", "up", ("image", "w", "b"), ("restored_image",), attributes)
-    return Graph((node,), constants)
+def _case(
+    *nodes: Node,
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor],
+    channels: int = 3,
+    refused: Mapping[str, str] | None = None,
+    origins: Mapping[str, str] | None = None,
+    **constants: Image,
+) -> OperatorCase:
+    """Return the case of ``nodes`` that read the picture, or a and b of so many channels."""
+    read = {name for node in nodes for name in node.inputs}
+    sizes = {name: size for name, size in (("a", 3), ("b", 1)) if name in read}
+    for name, size in sizes.items():
+        constants[f"w{name}"] = _random(channels, 3, size, size)
+        constants["bias"] = _random(channels)
+    convolutions = (
+        Node("Conv", name, ("image", f"w{name}", "bias"), (name,), {"groups": 1}) for name in sizes
+    )
+    graph = Graph((*convolutions, *nodes), constants, origins=origins or {})
+    return OperatorCase(graph, compute, refused or {})
 
 
-def _shuffle(block: int, mode: str) -> Graph:
-    """Return a convolution to the channels a shuffle needs, and the shuffle."""
-    constants = {"w": _random(3 * block**2, 3, 1, 1), "b": _random(3 * block**2)}
-    return Graph(
-        (
-            Node("Conv", "conv", ("image", "w", "b"), ("wide",), {"groups": 1}),
-            Node(
-                "DepthToSpace",
-                "shuffle",
-                ("wide",),
-                ("restored_image",),
-                {"block": block, "mode": mode},
-            ),
-        ),
-        constants,
+def _convolution(outputs: int, size: int, groups: int = 1, inputs: int = 3) -> OperatorCase:
+    weight, bias = _random(outputs, inputs // groups, size, size), _random(outputs)
+    value = "image" if inputs == 3 else "a"
+    node = _last("Conv", value, "kernel", "shifts", groups=groups)
+
+    def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        kernel, shifts = torch.from_numpy(weight), torch.from_numpy(bias)
+        return F.conv2d(a, kernel, shifts, padding=size // 2, groups=groups)
+
+    return _case(node, compute=compute, channels=inputs, kernel=weight, shifts=bias)
+
+
+def _transposed(inputs: int, outputs: int, stride: int, groups: int = 1) -> OperatorCase:
+    # Output channels of very different size: a wrong layout or quantized dimension shows.
+    sizes = np.geomspace(1, 0.05, outputs // groups, dtype=np.float32).reshape(1, -1, 1, 1)
+    weight, bias = _random(inputs, outputs // groups, stride, stride) * sizes, _random(outputs)
+    node = _last("ConvTranspose", "a", "kernel", "shifts", stride=stride, groups=groups)
+
+    def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        kernel, shifts = torch.from_numpy(weight), torch.from_numpy(bias)
+        return F.conv_transpose2d(a, kernel, shifts, stride=stride, groups=groups)
+
+    refused = dict.fromkeys(("tflite", "int8"), f"in {groups} groups") if groups > 1 else {}
+    return _case(
+        node, compute=compute, channels=inputs, refused=refused, kernel=weight, shifts=bias
     )
 
 
-def _after_shift(*nodes: Node) -> Graph:
-    """Return ``nodes`` on a picture moved to both sides of zero, called ``shifted``."""
-    shift = Node("Sub", "shift", ("image", "middle"), ("shifted",))
-    return Graph((shift, *nodes), {"middle": np.float32([0.5, 0.4, 0.6]).reshape(1, 3, 1, 1)})
+def _shuffle(block: int, mode: str) -> OperatorCase:
+    def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        if mode == "CRD":
+            return F.pixel_shuffle(a, block)
+        blocks = a.reshape(1, block, block, 3, *a.shape[2:]).permute(0, 3, 4, 1, 5, 2)
+        return blocks.reshape(1, 3, block * a.shape[2], block * a.shape[3])
+
+    return _case(
+        _last("DepthToSpace", "a", block=block, mode=mode),
+        compute=compute,
+        channels=3 * block**2,
+        refused={"tflite": "use_dcr_shuffles"} if mode == "CRD" else {},
+    )
 
 
-def _alone(op: str, *inputs: str, **attributes: Any) -> Graph:
-    return _after_shift(Node(op, op.lower(), inputs, ("restored_image",), attributes))
+_MEANS = np.float32([0.5, 0.4, 0.6]).reshape(1, 3, 1, 1)
+_MIXED, _BANK = np.float32([0.5, -2]), _random(2, 5 * 3 * 3 * 3)
+_NO_CONSTANTS = {"int8": "with a constant has no int8 form"}
 
-
-OPERATOR_GRAPHS: Mapping[str, Graph] = {
-    "Conv 1×1": _convolution(3, 5, 1),
-    "Conv 5×5 in groups": _convolution(3, 6, 5, groups=3),
-    "ConvTranspose": _transposed(2, 3),
-    "Relu": _alone("Relu", "shifted"),
-    "LeakyRelu": _alone("LeakyRelu", "shifted", slope=0.2),
-    "Clip": _alone("Clip", "shifted", minimum=-0.2, maximum=0.3),
-    "Sigmoid": _alone("Sigmoid", "shifted"),
-    "Add": _alone("Add", "shifted", "image"),
-    "Add of a constant": _alone("Add", "shifted", "middle"),
-    "Sub": _alone("Sub", "image", "shifted"),
-    "Mul": _alone("Mul", "shifted", "image"),
-    "Concat": _alone("Concat", "shifted", "image", "shifted"),
-    "Split": _after_shift(
-        Node("Split", "split", ("shifted",), ("one", "two"), {"sizes": (1, 2)}),
-        Node("Concat", "concat", ("two", "one"), ("restored_image",)),
+OPERATOR_CASES: Mapping[str, OperatorCase] = {
+    "Conv 1×1": _convolution(5, 1),
+    "Conv 3×3": _convolution(5, 3),
+    "Conv 5×5": _convolution(4, 5),
+    "Conv in groups": _convolution(8, 3, groups=4, inputs=8),
+    "Conv per channel": _convolution(3, 3, groups=3),
+    "ConvTranspose": _transposed(4, 6, 2),
+    "ConvTranspose 3×3": _transposed(3, 2, 3),
+    "ConvTranspose in groups": _transposed(6, 9, 2, groups=3),
+    "Relu": _case(_last("Relu", "a"), compute=lambda image, a, b: a.relu()),
+    "Relu of a value that others read": _case(
+        Node("Relu", "relu", ("a",), ("r",)),
+        _last("Add", "r", "a"),
+        compute=lambda image, a, b: a.relu() + a,
+    ),
+    "LeakyRelu": _case(
+        _last("LeakyRelu", "a", slope=0.2), compute=lambda image, a, b: F.leaky_relu(a, 0.2)
+    ),
+    "Clip": _case(
+        _last("Clip", "a", minimum=-0.5, maximum=0.75),
+        compute=lambda image, a, b: a.clamp(-0.5, 0.75),
+    ),
+    "Clip twice": _case(
+        Node("Clip", "clip", ("a",), ("c",), {"minimum": -0.6, "maximum": 1.0}),
+        _last("Clip", "c", minimum=-0.5, maximum=0.75),
+        compute=lambda image, a, b: a.clamp(-0.5, 0.75),
+    ),
+    "Sigmoid": _case(_last("Sigmoid", "a"), compute=lambda image, a, b: a.sigmoid()),
+    "Add": _case(_last("Add", "a", "b"), compute=lambda image, a, b: a + b),
+    "Add and Relu": _case(
+        Node("Add", "add", ("a", "b"), ("s",)),
+        _last("Relu", "s"),
+        compute=lambda image, a, b: (a + b).relu(),
+    ),
+    "Add of a constant": _case(
+        _last("Add", "a", "means"),
+        compute=lambda image, a, b: a + torch.from_numpy(_MEANS),
+        refused=_NO_CONSTANTS,
+        means=_MEANS,
+    ),
+    "Sub": _case(_last("Sub", "a", "b"), compute=lambda image, a, b: a - b),
+    "Sub and Relu": _case(
+        Node("Sub", "sub", ("a", "b"), ("s",)),
+        _last("Relu", "s"),
+        compute=lambda image, a, b: (a - b).relu(),
+    ),
+    "Sub from a constant": _case(
+        _last("Sub", "means", "image"),
+        compute=lambda image, a, b: torch.from_numpy(_MEANS) - image,
+        refused=_NO_CONSTANTS,
+        means=_MEANS,
+    ),
+    "Mul": _case(_last("Mul", "a", "b"), compute=lambda image, a, b: a * b),
+    "Mul by a constant": _case(
+        _last("Mul", "a", "means"),
+        compute=lambda image, a, b: a * torch.from_numpy(_MEANS),
+        refused=_NO_CONSTANTS,
+        means=_MEANS,
+    ),
+    "Mul by a pooled value": _case(
+        Node("GlobalAveragePool", "pool", ("a",), ("mean",)),
+        Node("Sigmoid", "gate", ("mean",), ("weight",)),
+        _last("Mul", "b", "weight"),
+        compute=lambda image, a, b: b * a.mean((2, 3), keepdim=True).sigmoid(),
+    ),
+    "Concat": _case(
+        _last("Concat", "a", "b", "a"), compute=lambda image, a, b: torch.cat([a, b, a], 1)
+    ),
+    "Split": _case(
+        Node("Split", "split", ("a",), ("one", "two", "three"), {"sizes": (2, 2, 2)}),
+        _last("Concat", "three", "one", "two"),
+        compute=lambda image, a, b: torch.cat([a[:, 4:], a[:, :4]], 1),
+        channels=6,
+    ),
+    "Split unevenly": _case(
+        Node("Split", "split", ("a",), ("one", "two"), {"sizes": (1, 2)}),
+        _last("Concat", "two", "one"),
+        compute=lambda image, a, b: torch.cat([a[:, 1:], a[:, :1]], 1),
+        refused={"tflite": r"splits evenly, not into \(1, 2\)"},
     ),
     "DepthToSpace CRD": _shuffle(3, "CRD"),
-    "DepthToSpace DCR": _shuffle(2, "DCR"),
-    "GlobalAveragePool": _alone("GlobalAveragePool", "image"),
-    "Mul of a pooled value": _after_shift(
-        Node("GlobalAveragePool", "pool", ("image",), ("mean",)),
-        Node("Mul", "scale", ("shifted", "mean"), ("restored_image",)),
+    "DepthToSpace DCR 2": _shuffle(2, "DCR"),
+    "DepthToSpace DCR 3": _shuffle(3, "DCR"),
+    "GlobalAveragePool": _case(
+        _last("GlobalAveragePool", "a"), compute=lambda image, a, b: a.mean((2, 3), keepdim=True)
     ),
-    "Requantize": dataclasses.replace(
-        _after_shift(
-            Node("Requantize", "requantize", ("shifted",), ("changed",)),
-            Node("Concat", "concat", ("changed", "image"), ("both",)),
-            Node("Relu", "relu", ("both",), ("restored_image",)),
+    "MixTemplates": _case(
+        Node("MixTemplates", "bank", ("mixed", "bank"), ("kernel",), {"shape": (5, 3, 3, 3)}),
+        _last("Conv", "image", "kernel", "shifts", groups=1),
+        compute=lambda image, a, b: F.conv2d(
+            image,
+            torch.from_numpy(_MIXED @ _BANK).view(5, 3, 3, 3),
+            torch.from_numpy(_random(5)),
+            padding=1,
         ),
+        refused=dict.fromkeys(("tflite", "coreml", "int8"), "bank: .* 'fold_template_bank'"),
+        mixed=_MIXED,
+        bank=_BANK,
+        shifts=_random(5),
+    ),
+    "Requantize": _case(
+        Node("Requantize", "requantize", ("a",), ("changed",)),
+        Node("Concat", "concat", ("changed", "b"), ("both",)),
+        _last("Relu", "both"),
+        compute=lambda image, a, b: torch.cat([a, b], 1).relu(),
+        refused=dict.fromkeys(("tflite float32", "tflite float16"), "only int8 files requantize"),
         origins={"changed": "both"},
     ),
 }
 
 
-@pytest.fixture(params=OPERATOR_GRAPHS)
-def operator_graph(request: pytest.FixtureRequest) -> Graph:
-    """Return a graph around one operator of the vocabulary."""
-    return OPERATOR_GRAPHS[request.param]
+@pytest.fixture(params=OPERATOR_CASES)
+def operator_case(request: pytest.FixtureRequest) -> OperatorCase:
+    """Return a case of an operator of the vocabulary, one after another."""
+    return OPERATOR_CASES[request.param]
+
+
+@pytest.fixture(scope="session")
+def operator_graphs() -> Mapping[str, Graph]:
+    """Return the graphs of all cases by name."""
+    return {name: case.graph for name, case in OPERATOR_CASES.items()}
 
 
 @pytest.fixture(scope="session")
 def small_graph() -> Graph:
     """Return a graph of scale 3 that takes no time: a convolution and a shuffle."""
-    return OPERATOR_GRAPHS["DepthToSpace CRD"]
+    return OPERATOR_CASES["DepthToSpace CRD"].graph
 
 
 @pytest.fixture(scope="session")

@@ -51,36 +51,6 @@ def _quanta_apart(found: Image, expected: Image, scale: float) -> NDArray[np.int
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_every_operator_computes_what_torch_does(
-    operator_graph: Graph,
-    precision: Precision,
-    tmp_path: Path,
-    picture: Picture,
-    open_package: Open,
-) -> None:
-    path, image = tmp_path / "operator.mlpackage", picture(5, 7)
-    write_coreml(operator_graph, path, precision)
-    expected = execute(operator_graph, torch.from_numpy(image)).numpy()
-    found = open_package(path)(image)
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE[precision], rtol=0)
-
-
-def test_every_operator_in_int8_agrees_with_the_simulation(
-    operator_graph: Graph,
-    tmp_path: Path,
-    picture: Picture,
-    calibrated: Calibrate,
-    simulated: Simulate,
-    open_package: Open,
-) -> None:
-    path, image = tmp_path / "operator.mlpackage", picture(5, 7)
-    table = calibrated(operator_graph, image, output=None)
-    write_coreml(operator_graph, path, "int8", table)
-    expected, quantum = simulated(operator_graph, table, image), table.of("restored_image").scale
-    assert _quanta_apart(open_package(path)(image), expected, quantum).max() <= QUANTA
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("model", ["carn", "carn-m"])
 @pytest.mark.parametrize(
     "scale", [4, pytest.param(3, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]

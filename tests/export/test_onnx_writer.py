@@ -12,10 +12,8 @@ import onnx
 import onnxruntime as ort
 import onnxsim
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from export.execution import execute
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
@@ -74,31 +72,18 @@ def _histogram(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_every_operator_computes_what_torch_does(
-    operator_graph: Graph, precision: Precision, tmp_path: Path, picture: Picture
-) -> None:
-    path, image = tmp_path / "operator.onnx", picture(5, 7)
-    write_onnx(operator_graph, path, precision)
-    _check_complete(path)
-    expected = execute(operator_graph, torch.from_numpy(image)).numpy()
-    np.testing.assert_allclose(_run(path, image), expected, atol=TOLERANCE[precision], rtol=0)
-
-
-def test_every_operator_in_int8_agrees_with_the_simulation(
-    operator_graph: Graph,
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_the_file_of_every_operator_is_complete(
+    operator_case: Any,
+    precision: Precision,
     tmp_path: Path,
     picture: Picture,
     calibrated: Calibrate,
-    simulated: Simulate,
 ) -> None:
-    path, image = tmp_path / "operator.onnx", picture(5, 7)
-    table = calibrated(operator_graph, image, output=None)
-    write_onnx(operator_graph, path, "int8", table)
-    _check_complete(path)
-    expected, quantum = simulated(operator_graph, table, image), table.of("restored_image").scale
-    assert np.ptp(expected) > 20 * quantum or expected.size == 3
-    np.testing.assert_allclose(_run(path, image), expected, atol=(QUANTA + 0.01) * quantum, rtol=0)
+    if operator_case.refusal("onnx", precision) is None:
+        graph, path = operator_case.graph, tmp_path / "operator.onnx"
+        write_onnx(graph, path, precision, calibrated(graph, picture(5, 7), output=None))
+        _check_complete(path)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

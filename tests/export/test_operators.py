@@ -1,10 +1,34 @@
-"""The vocabulary: what its entries must say."""
+"""The vocabulary: what its entries say, and that every stage computes what torch does."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from export.operators import Operator, Trait
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from numpy.typing import NDArray
+
+from export import execution
+from export.errors import CannotLower
+from export.graph import Graph
+from export.operators import OPERATORS, Operator, Trait
+from export.scales import ScaleTable
+from export.writers import coreml_writer, onnx_writer, tflite_writer
+from quantize import simulator
+from runtime.formats import Precision
+
+Image = NDArray[np.float32]
+Fixture = Callable[..., Any]
+TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
 
 
 def test_an_operator_that_is_not_pointwise_says_how_far_it_reaches() -> None:
@@ -13,3 +37,146 @@ def test_an_operator_that_is_not_pointwise_says_how_far_it_reaches() -> None:
         Operator("Blur", traits=frozenset({Trait.PER_CHANNEL}))
     with pytest.raises(ValueError, match="Blur"):
         Operator("Blur", reach=lambda attributes, shapes, needed: needed + 1)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [execution, simulator, onnx_writer, tflite_writer, coreml_writer],
+    ids=lambda m: m.__name__,
+)
+def test_every_operator_is_handled_or_refused(stage: ModuleType) -> None:
+    assert set(stage.HANDLERS) | set(stage.REFUSED) == set(OPERATORS)
+    assert not set(stage.HANDLERS) & set(stage.REFUSED)
+
+
+def test_every_operator_has_a_case(operator_graphs: Mapping[str, Graph]) -> None:
+    assert {node.op for one in operator_graphs.values() for node in one.nodes} == set(OPERATORS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage is to run: a graph in one precision, its file in an empty folder."""
+
+    graph: Graph
+    path: Path
+    precision: Precision
+    table: ScaleTable
+    open_package: Callable[[Path], Callable[[Image], Image]]
+
+
+def _executed(job: Job, image: Image) -> Image:
+    restored: Image = execution.execute(job.graph, torch.from_numpy(image)).numpy()
+    return restored
+
+
+def _simulated(job: Job, image: Image) -> Image:
+    restored: Image = simulator.Simulator(job.graph, job.table)(torch.from_numpy(image)).numpy()
+    return restored
+
+
+def _onnx(job: Job, image: Image) -> Image:
+    onnx_writer.write_onnx(job.graph, job.path, job.precision, job.table)
+    options = ort.SessionOptions()
+    # Exact sums on CPUs without VNNI, too; as runtime.engines.onnxruntime_engine asks for.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
+    restored: Image = session.run(["restored_image"], {"image": image})[0]
+    return restored
+
+
+def _tflite(
+    job: Job, image: Image, kernels: Any = OpResolverType.AUTO, float_io: bool = False
+) -> Image:
+    size = image.shape[2:] if "ConvTranspose" in job.graph.operators() else None
+    tflite_writer.write_tflite(job.graph, job.path, job.precision, job.table, size, float_io)
+    litert = Interpreter(str(job.path), num_threads=1, experimental_op_resolver_type=kernels)
+    (source,), (target,) = litert.get_input_details(), litert.get_output_details()
+    fed = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+    if source["dtype"] == np.int8:
+        scale, zero_point = source["quantization"]
+        fed = np.clip(np.rint(fed / scale) + zero_point, -128, 127).astype(np.int8)
+    litert.resize_tensor_input(source["index"], fed.shape)
+    litert.allocate_tensors()
+    litert.set_tensor(source["index"], fed)
+    litert.invoke()
+    restored: Image = litert.get_tensor(target["index"]).transpose(0, 3, 1, 2)
+    if target["dtype"] == np.int8:
+        scale, zero_point = target["quantization"]
+        restored = (restored.astype(np.float32) - zero_point) * np.float32(scale)
+    return restored
+
+
+def _coreml(job: Job, image: Image) -> Image:
+    coreml_writer.write_coreml(job.graph, job.path, job.precision, job.table)
+    return job.open_package(job.path)(image)
+
+
+_PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+STAGES: Mapping[str, Callable[[Job, Image], Image]] = {
+    "torch": _executed,
+    "simulator": _simulated,
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "tflite without XNNPACK": partial(_tflite, kernels=_PLAIN),
+    "tflite of float pictures": partial(_tflite, float_io=True),
+    "coreml": _coreml,
+}
+FLOATS = [
+    ("torch", "float32"),
+    *product(["onnx", "tflite", "tflite without XNNPACK", "coreml"], ["float32", "float16"]),
+]
+INT8 = [stage for stage in STAGES if stage != "torch"]
+
+
+@pytest.fixture
+def job_of(
+    tmp_path: Path, calibrated: Fixture, open_package: Fixture
+) -> Callable[[Graph, Precision, Image], Job]:
+    """Return a function that makes the job of a graph, its scales those of a picture."""
+
+    def job_of(graph: Graph, precision: Precision, image: Image) -> Job:
+        table = calibrated(graph, image, output=None)
+        path = tmp_path / "file.mlpackage"
+        return Job(graph, path, precision, table, open_package)
+
+    return job_of
+
+
+def _refuses(case: Any, stage: str, job: Job, image: Image) -> bool:
+    """Tell whether a stage is to refuse a case; check that it does."""
+    message = case.refusal(stage.split()[0], job.precision)
+    if message is not None:
+        with pytest.raises(CannotLower, match=message):
+            STAGES[stage](job, image)
+        assert not list(job.path.parent.iterdir())
+    return message is not None
+
+
+@pytest.mark.parametrize(("stage", "precision"), FLOATS)
+def test_every_stage_computes_what_torch_does(
+    operator_case: Any, stage: str, precision: Precision, picture: Fixture, job_of: Fixture
+) -> None:
+    job = job_of(operator_case.graph.check(), precision, picture(5, 7))
+    for image in (picture(5, 7), picture(1, 1)):
+        if not _refuses(operator_case, stage, job, image):
+            expected = operator_case.restore(image)
+            tolerance = TOLERANCE[precision] * max(1, np.abs(expected).max())
+            found = STAGES[stage](job, image)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("stage", INT8)
+def test_every_stage_computes_the_integers_of_the_table(
+    operator_case: Any, stage: str, picture: Fixture, job_of: Fixture, simulated: Fixture
+) -> None:
+    image = picture(6, 9)
+    job = job_of(operator_case.graph, "int8", image)
+    if _refuses(operator_case, stage, job, image):
+        return
+    quantum = job.table.of("restored_image").scale
+    expected = np.rint(simulated(job.graph, job.table, image) / quantum)
+    found = np.rint(STAGES[stage](job, image) / quantum)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2)
+    assert np.ptp(expected) > 100  # Most of the 256 integers are in use.
+    # What is rounded on the way is a few of them; another function would be further off.
+    np.testing.assert_allclose(found, operator_case.restore(image) / quantum, rtol=0, atol=8)
