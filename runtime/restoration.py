@@ -174,8 +174,7 @@ def restore_folder(
 ) -> Report:
     """Restore every picture directly in a folder, under the same names in another.
 
-    The arguments, the report and the errors are those of :func:`destinations` and
-    :func:`restore_all`.
+    Arguments, report and errors are as in :func:`destinations` and :func:`restore_all`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -197,11 +196,11 @@ def destinations(
             pictures keep their names. None writes ``NAME_x4.png`` (at scale 1
             ``NAME_restored.png``) beside each file, and pictures of a folder into ``FOLDER_x4``.
         scale: Upscaling factor, for the names.
-        into_folder: Whether ``out`` is a folder whatever its name looks like.
+        into_folder: Whether ``out`` is a folder even if its name looks like a file's.
 
     Raises:
-        UserError: If a folder holds no pictures, if ``out`` cannot be the place for
-            them, if two pictures would have one destination, or if one would replace its original.
+        UserError: If a folder holds no pictures, if ``out`` cannot hold the pictures, if two
+            pictures would have one destination, or if a picture would replace its original.
     """
     mark = f"x{scale}" if scale > 1 else "restored"
     single_file = len(pictures) == 1 and not pictures[0].is_dir()

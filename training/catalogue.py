@@ -30,9 +30,9 @@ class Model:
     """A network with trained weights on disk.
 
     Attributes:
-        name: For the command line, for example ``carn-m``.
-        path: The weights.
-        recipe: How they were trained, and the shape of the network.
+        name: Name on the command line, for example ``carn-m``.
+        path: The file of the weights.
+        recipe: The recipe of the training, including the shape of the network.
         training: The training record: steps, hours, data, machine, scores.
     """
 
@@ -173,7 +173,7 @@ def _agree(one: Any, other: Any) -> bool:
 
 
 def file_stem(model: str, scale: int) -> str:
-    """Return what the names of a model's files begin with, for example ``carn_m_x4``."""
+    """Return the common prefix of a model's file names, for example ``carn_m_x4``."""
     return f"{model.replace('-', '_')}_x{scale}"
 
 

@@ -27,8 +27,8 @@ class Scoring:
     """How restored pictures are compared with their originals.
 
     Attributes:
-        psnr_title: What tables call the PSNR.
-        ssim_title: What tables call the SSIM.
+        psnr_title: Name of the PSNR in tables.
+        ssim_title: Name of the SSIM in tables.
         planes: Turns an H × W × 3 uint8 picture into the planes that are compared, H × W × C.
         cuts_border: Leave ``scale`` pixels at each edge out.
     """

@@ -211,7 +211,7 @@ def require_device(device: str) -> None:
     """Check that torch can train on a device, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: If it cannot.
+        UserError: If the device is unknown or not available.
     """
     if device not in {"cpu", "cuda"}:
         raise UserError(

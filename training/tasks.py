@@ -24,7 +24,7 @@ class EvaluationSet:
 
     Attributes:
         name: Its key in training records, for example ``set5``.
-        title: What tables call it.
+        title: Name in tables.
         degradation: How the pictures are degraded.
         folders: Folders below ``RESLITE_DATA``, and the number of pictures of each; None for all.
         seed: Seed of the choice among the pictures of a folder.
@@ -46,7 +46,7 @@ class Task:
         scoring: How restored pictures are compared with their originals.
         baseline: The comparison without a network: turns a degraded picture and the scale into a
             picture of the original's size.
-        baseline_name: What tables call the baseline.
+        baseline_name: Name of the baseline in tables.
         evaluation: The sets that published scores are measured on, in the order of tables.
         calibration_crop: Side in pixels of the degraded crops that int8 ranges are measured on.
         range_method: The method that chooses int8 ranges (``quantize.methods``), unless the user
@@ -111,7 +111,7 @@ _SHDD_SETS = tuple(
 )
 
 SUPER_RESOLUTION = super_resolution(bicubic.DEGRADATION)
-"""Enlarging what MATLAB's bicubic interpolation reduced."""
+"""Enlarging pictures that were reduced by MATLAB's bicubic interpolation."""
 
 SHDD: Mapping[Level, Task] = {
     level: restoration(one, _SHDD_SETS) for level, one in shdd.DEGRADATIONS.items()
@@ -133,7 +133,7 @@ def task_named(name: str) -> Task:
     """Return a task by the name of its degradation.
 
     Raises:
-        UserError: If there is none of this name.
+        UserError: If there is no task of this name.
     """
     if name not in TASKS:
         raise UserError(f"{name}: no such task; expected one of {', '.join(TASKS)}")

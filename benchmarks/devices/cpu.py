@@ -181,7 +181,7 @@ def measure_latency(
 
     Raises:
         UserError: If an artifact cannot be opened or its process dies, if two share a name, or if
-            the reference is not among those that run here.
+            the reference cannot run here.
     """
     runnable = [one for one in contenders if _obstacle(one) is None]
     _check(contenders, runnable, reference, rounds)

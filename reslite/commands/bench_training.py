@@ -11,9 +11,7 @@ import click
 @click.command("bench-training", epilog="Example: reslite bench-training carn-m --device cuda")
 @click.argument("recipe")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads [default: what torch takes]."
-)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: torch's].")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(recipe: str, device: str, threads: int | None, as_json: bool) -> None:
     """Time the steps of RECIPE, and of variations of it, in interleaved rounds.

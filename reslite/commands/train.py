@@ -23,9 +23,7 @@ import click
     help="Change a key of the recipe, for example seed=2; may be repeated.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads [default: what torch takes]."
-)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: torch's].")
 def command(
     recipe: str,
     data: Path | None,

@@ -20,12 +20,12 @@ Picture = NDArray[np.uint8]
 
 
 def data_folder() -> Path | None:
-    """Return the folder that ``RESLITE_DATA`` names, or None where it is unset.
+    """Return the folder that the environment variable ``RESLITE_DATA`` names, or None if unset.
 
     The folder holds the standard pictures: ``train/``, ``valid/`` and the test sets.
 
     Raises:
-        UserError: If it names a folder that does not exist.
+        UserError: If the folder does not exist.
     """
     named = os.environ.get("RESLITE_DATA")
     if not named:

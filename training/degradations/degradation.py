@@ -71,7 +71,7 @@ class Degradation:
     """How a picture is damaged before a network restores it.
 
     Attributes:
-        name: What recipes call it.
+        name: Name in recipes.
         degrade: Degrades a picture, H × W × 3 uint8, whose sides are multiples of the scale. Equal
             states of the generator give equal pixels.
         reduces: Whether degraded pictures are smaller by the scale; otherwise the size stays and
