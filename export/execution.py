@@ -20,11 +20,11 @@ def tensors_of(graph: Graph, dtype: torch.dtype = torch.float32) -> dict[str, Te
 
 
 class Interpreter:
-    """Runs a graph node by node; subclasses override what they look at or compute otherwise.
+    """Runs a graph node by node; subclasses override how activations are seen and computed.
 
     Args:
         graph: Any graph, captured or lowered.
-        constants: Constants to use for the graph's own (to train or quantize them).
+        constants: Constants in place of the graph's own, to train or quantize them.
     """
 
     def __init__(self, graph: Graph, constants: Mapping[str, Tensor] | None = None) -> None:
@@ -48,19 +48,19 @@ class Interpreter:
         return values[graph.output]
 
     def activation(self, name: str, value: Tensor) -> Tensor:
-        """Return what the following nodes read of an activation.
+        """Return the tensor that later nodes read as the activation ``name``.
 
-        Called for every activation as soon as it exists, the image included, except those that a
-        Relu follows at once (see ``Graph.fused_relu``): files do not hold them.
+        Called for every activation as soon as it exists, the image included, except activations
+        that only a fused Relu reads (see ``Graph.fused_relu``), because files do not hold these.
         """
         return value
 
     def before_relu(self, name: str, value: Tensor) -> Tensor:
-        """Return what the Relu reads of an activation that files do not hold."""
+        """Return the tensor that a fused Relu reads as the activation ``name``."""
         return value
 
     def apply(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Compute a node."""
+        """Return the outputs of a node."""
         return HANDLERS[node.op](node, operands)
 
 
@@ -76,7 +76,7 @@ def execute(
     Args:
         graph: Any graph, captured or lowered.
         image: N × 3 × H × W.
-        constants: Constants to use for the graph's own.
+        constants: Constants in place of the graph's own.
         hook: See ``Interpreter.activation``.
         before_relu: See ``Interpreter.before_relu``.
     """
@@ -131,7 +131,7 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),
     "Requantize": lambda node, x: (x[0],),
 }
-"""How torch computes a node from its operands."""
+"""The outputs of each operator, computed from the node and its operands."""
 
 REFUSED: Mapping[str, str] = {}
 """Operators that are not computed, and what to do instead: none."""

@@ -67,15 +67,15 @@ class Simulator(Interpreter):
         super().__init__(graph, constants)
 
     def activation(self, name: str, value: Tensor) -> Tensor:
-        """Round it to its 8 bits."""
+        """Round an activation to its 8 bits."""
         return rounded(value, self.scales[name])
 
     def apply(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Compute what is to be rounded to the 8 bits of the result."""
+        """Return the outputs of a node before they are rounded to 8 bits."""
         return HANDLERS[node.op](self, node, operands)
 
     def as_real(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Compute with the real numbers that 8 bits hold."""
+        """Compute a node as in float, on real numbers that 8 bits hold."""
         return super().apply(node, operands)
 
     def add(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ class Simulator(Interpreter):
 HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
     # Sums of integers times their multipliers: see ``_dequantized``.
     **dict.fromkeys(("Conv", "ConvTranspose"), Simulator.as_real),
-    # Integers moved.
+    # Operators that move integers.
     **dict.fromkeys(("Concat", "Split", "DepthToSpace"), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
@@ -103,7 +103,7 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     "Add": Simulator.add,
     "Requantize": Simulator.requantize,
 }
-"""How a node is computed."""
+"""The outputs of each operator before rounding."""
 
 REFUSED = REFUSED_INT8
 """Operators without an int8 form, and what to do instead."""
@@ -154,7 +154,7 @@ def _with_own_constants(graph: Graph) -> Graph:
 
 
 def _target(graph: Graph, node: Node, scales: Scales) -> Quantization:
-    """Return what a file rounds the result of a node to: that of a Relu it applies itself."""
+    """Return the quantization of a node's result, which is that of its fused Relu if it has one."""
     return scales[(graph.fused_relu(node) or node).output]
 
 

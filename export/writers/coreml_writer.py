@@ -104,7 +104,7 @@ def write_coreml(
 
     Raises:
         CannotLower: If Core ML, or int8, has no operation for a node of the graph.
-        UserError: If int8 is asked for without scales, ``flexible`` is no range, the name has
+        UserError: If int8 is asked for without scales, ``flexible`` is not a range, the name has
             another suffix or the package cannot be written.
     """
     if path.suffix != _SUFFIX:
@@ -168,7 +168,7 @@ def _describe(description: Any, graph: Graph) -> None:
 
 
 def _write_package(folder: Path, specification: Any, weights: Path) -> None:
-    """Write the package's files; coremltools itself would put random identifiers in them."""
+    """Write the package's files with fixed identifiers; those of coremltools are random."""
     data = folder / "Data" / _AUTHOR
     data.mkdir(parents=True)
     (data / "model.mlmodel").write_bytes(specification.SerializeToString(deterministic=True))
@@ -296,7 +296,7 @@ class _ProgramWriter:
         return Builder.identity(x=x, name=name) if self._scales is None else x
 
     def _kernel_and_bias(self, node: Node) -> dict[str, Any]:
-        """Return the operands that every convolution has."""
+        """Return the operands that Conv and ConvTranspose have in common."""
         return {
             "x": self.operand(node),
             "weight": self._kernel(node),
@@ -324,7 +324,7 @@ class _ProgramWriter:
         value, weight, bias = node.inputs
         if self._scales is None:
             return self._variable(bias)
-        # ML Programs have no int32 constants behind a scale: the bias is what its integers mean.
+        # ML Programs have no quantized int32 constants: the bias is stored as real numbers.
         kernel, axis = self._graph.constants[weight], output_axis(node)
         source = self._scales[value]
         integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
@@ -382,7 +382,7 @@ HANDLERS: Mapping[str, _Handler] = {
     "GlobalAveragePool": _ProgramWriter.average,
     "Requantize": _ProgramWriter.requantize,
 }
-"""How the operation of a node is built under a name; the result is its variable or variables."""
+"""Builds the operation of a node under a name and returns its variable, or a list of them."""
 
 REFUSED: Mapping[str, str] = {
     "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first"

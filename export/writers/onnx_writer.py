@@ -133,13 +133,13 @@ class _Builder:
         operands: Sequence[str] | None = None,
         **attributes: Any,
     ) -> None:
-        """Add the ONNX operator of ``node``, and what rounds or casts its results.
+        """Add the ONNX operator of ``node``, and the operators that round or cast its results.
 
         Args:
             node: The node.
-            op: The operator, if its name is another.
-            operands: Tensors it reads, by default those of the node's inputs.
-            attributes: Of the ONNX operator.
+            op: Name of the ONNX operator; None if it is the node's.
+            operands: Tensors that it reads; None for the tensors of the node's inputs.
+            attributes: Attributes of the ONNX operator.
         """
         # Where a Relu follows at once, only the Relu's result is rounded.
         scales = None if self._graph.fused_relu(node) else self._scales
@@ -195,7 +195,7 @@ class _Builder:
         self.emit(node, operands=[*self.operands(node), sizes], axis=1)
 
     def mix(self, node: Node) -> None:
-        """Add the product of coefficients and templates, which runtimes compute when they open."""
+        """Add the product of coefficients and templates; runtimes compute it once, on opening."""
         flat, (kernel,) = f"{node.output}/flat", node.outputs
         extent = self._graph.constants[node.inputs[1]].shape[1]
         self._add("MatMul", self.operands(node), {flat: (extent,)}, self._dtype)
@@ -250,7 +250,7 @@ class _Builder:
         return name
 
     def _round(self, node: Node, scales: Scales, relu: bool = False) -> None:
-        """Round what a node reads, or its Relu, to the 8 bits of what it makes."""
+        """Round a node's operand, or its Relu, to the 8 bits of the node's output."""
         value, source = node.output, self._read[node.inputs[0]]
         self._read[value] = self._rounded(value, source, value, scales, relu)
 
@@ -328,7 +328,7 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "MixTemplates": _Builder.mix,
     "Requantize": _Builder.requantize,
 }
-"""How a node is written."""
+"""Writes a node of each operator."""
 
 REFUSED: Mapping[str, str] = {}
 """Operators that ONNX files cannot hold, and what to do instead: none."""

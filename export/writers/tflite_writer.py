@@ -81,8 +81,8 @@ def write_tflite(
 class _Translator:
     """Turns the nodes of one graph into the operators of one file.
 
-    ``_tensors`` holds the tensor of every activation, ``_constants`` that of every constant;
-    ``_fused_relus`` the output of each Relu that is part of another operator, by its input.
+    ``_tensors`` holds the tensor of every activation, ``_constants`` the tensor of every constant,
+    and ``_fused_relus`` maps the input of each fused Relu to its output.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Translator:
         )
 
     def pooling_tensors(self) -> PoolingTensors | None:
-        """Describe what a file that was cut at its pooling takes and returns beside pictures."""
+        """Describe the further input and output of a file that was cut at its pooling."""
         pooling = self._graph.pooling
         if pooling is None:
             return None
@@ -342,7 +342,7 @@ class _Translator:
 
 
 def _check_moves(graph: Graph, scales: Scales) -> None:
-    """Refuse values that would change their scale where int8 values are only copied."""
+    """Refuse operators that copy int8 values between activations of different scales."""
     for node in graph.nodes:
         values = (*node.inputs, *node.outputs)
         if Trait.MOVES in node.operator.traits and len({scales[value] for value in values}) > 1:
@@ -376,7 +376,7 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "GlobalAveragePool": _Translator.average,
     "Requantize": _Translator.requantize,
 }
-"""How a node is written."""
+"""Writes a node of each operator."""
 
 REFUSED: Mapping[str, str] = {
     "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first"

@@ -1,4 +1,4 @@
-"""What writers share: the checks before a file is written, its scales, and its description."""
+"""Common parts of writers: checks before a file is written, its scales and its description."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scales_for(
     Args:
         graph: The lowered graph.
         path: The file that is to be written.
-        precision: Of weights and arithmetic.
+        precision: Precision of weights and arithmetic.
         table: The scales; only int8 needs them.
         refused: Operators that the format cannot express, and what to do instead.
 
@@ -46,7 +46,7 @@ def scales_for(
 
     Raises:
         CannotLower: If the format, or int8, has no form of an operator.
-        UserError: If int8 is asked for without scales, or with those of another network.
+        UserError: If int8 is asked for without scales, or with the scales of another network.
     """
     _refuse(graph, refused)
     if precision != "int8":
@@ -73,7 +73,7 @@ def check_int8(graph: Graph) -> None:
                 f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
                 "convolution ('fold_output_shift', 'carry_mean_as_channel')"
             )
-        # Output channels of all groups would share the scales of a kernel, which has those of one.
+        # Scales belong to the output channels of one group; all groups would have to share them.
         if node.op == "ConvTranspose" and node.integer("groups") > 1:
             raise CannotLower(
                 f"{node.name}: a transposed convolution in {node.integer('groups')} groups has no "
@@ -102,10 +102,10 @@ Stored = TypeVar("Stored")
 
 
 class Constants(Generic[Stored]):
-    """The constants of a file, equal ones stored once.
+    """The constants of a file; equal constants are stored once.
 
     Args:
-        store: Stores an array under a name and returns what nodes read it by.
+        store: Stores an array under a name and returns the reference by which nodes read it.
     """
 
     def __init__(self, store: Callable[[str, NDArray[Any]], Stored]) -> None:
@@ -113,7 +113,7 @@ class Constants(Generic[Stored]):
         self._stored: dict[tuple[str, tuple[int, ...], bytes], Stored] = {}
 
     def of(self, name: str, array: NDArray[Any]) -> Stored:
-        """Return the constant that holds ``array``, stored as ``name`` if there is none yet."""
+        """Return the constant that holds ``array``; store it as ``name`` unless it exists."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._stored:
             self._stored[key] = self._store(name, array)
