@@ -174,13 +174,13 @@ def _with_own_bias(node: Node) -> Node:
 
 @dataclass(frozen=True)
 class OperatorCase:
-    """A graph around one operator, and what torch makes of the same operands.
+    """A graph around one operator, and the same computation in torch.
 
     Attributes:
         graph: From the picture to ``restored_image``, through the activations a and b, which have
             either sign, if the operator reads them.
         compute: From the picture, a and b to the restored picture, in torch.
-        refused: What the message says where there is no form of it, by a format (``tflite``), a
+        refused: Words of the message that refuses the operator, by a format (``tflite``), a
             precision (``int8``) or both (``tflite float32``).
     """
 
@@ -189,12 +189,12 @@ class OperatorCase:
     refused: Mapping[str, str]
 
     def refusal(self, kind: str, precision: str) -> str | None:
-        """Return what the message says if this format refuses the operator in this precision."""
+        """Return words of the message if this format refuses the operator in this precision."""
         keys = (f"{kind} {precision}", kind, precision)
         return next((self.refused[key] for key in keys if key in self.refused), None)
 
     def restore(self, image: Image) -> Image:
-        """Return what torch makes of the picture."""
+        """Return the picture restored by torch."""
         picture = torch.from_numpy(image)
         constants = tensors_of(self.graph)
         a, b = (

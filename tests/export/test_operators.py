@@ -1,4 +1,4 @@
-"""The vocabulary: what its entries say, and that every stage computes what torch does."""
+"""The vocabulary: facts that entries must state, and every stage's results against torch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_operator_has_a_case(operator_graphs: Mapping[str, Graph]) -> None
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is to run: a graph in one precision, its file in an empty folder."""
+    """The input of a stage: a graph in one precision, and an empty folder for its file."""
 
     graph: Graph
     path: Path
@@ -178,5 +178,5 @@ def test_every_stage_computes_the_integers_of_the_table(
     found = np.rint(STAGES[stage](job, image) / quantum)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2)
     assert np.ptp(expected) > 100  # Most of the 256 integers are in use.
-    # What is rounded on the way is a few of them; another function would be further off.
+    # Intermediate rounding moves values by a few quanta; another function would be further off.
     np.testing.assert_allclose(found, operator_case.restore(image) / quantum, rtol=0, atol=8)
