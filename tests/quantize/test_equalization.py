@@ -62,7 +62,7 @@ def test_what_others_than_convolutions_read_stays() -> None:
 
 def test_a_network_with_equalized_channels_is_the_same_to_the_bit() -> None:
     torch.manual_seed(0)
-    config = MepsnetConfig((8, 8), channels=4, experts=2, srirs=1, blocks=1, templates=2)
+    config = MepsnetConfig(extraction=(8, 8), channels=4, experts=2, srirs=1, blocks=1, templates=2)
     graph = lower(capture(Mepsnet(config).at_scale(1).eval()), QUANTIZED_FORM)
     image = torch.rand(1, 3, 9, 7)
 

@@ -24,7 +24,7 @@ _PLAIN = CarnConfig(channels=4, blocks=2, units=2, scales=(3,))
 _SHARED = CarnConfig(
     channels=4, blocks=2, units=2, groups=2, efficient=True, recursive=True, scales=(4,)
 )
-_MEPSNET = MepsnetConfig((4,), channels=4, experts=2, srirs=1, blocks=1, templates=2)
+_MEPSNET = MepsnetConfig(extraction=(4,), channels=4, experts=2, srirs=1, blocks=1, templates=2)
 
 
 def _lowered(module: nn.Module) -> Graph:

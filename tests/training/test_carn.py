@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
 
 from training.networks.carn import AtScale, Carn, CarnConfig, GroupedConv2d
 from training.recipe import load_recipe
@@ -49,6 +53,40 @@ def test_one_scale_computes_what_the_whole_network_does() -> None:
     picture = torch.rand(1, 3, 6, 5)
     for scale in (2, 3, 4):
         assert torch.equal(AtScale(network, scale)(picture), network(picture, scale))
+
+
+@pytest.mark.parametrize("efficient", [False, True])
+def test_the_network_is_that_of_the_paper(efficient: bool) -> None:
+    """The forward pass spelled out, Ahn et al. 2018, Fig. 2 and 3."""
+    torch.manual_seed(0)
+    groups = 2 if efficient else 1
+    config = CarnConfig(channels=8, blocks=2, units=2, groups=groups, efficient=efficient)
+    network, picture = Carn(config).double().eval(), torch.rand(1, 3, 6, 7, dtype=torch.double)
+    weights = dict(network.named_parameters())
+
+    def convolve(x: Tensor, name: str, groups: int = 1) -> Tensor:
+        weight = weights[f"{name}.weight"]
+        padding = weight.shape[-1] // 2
+        return F.conv2d(x, weight, weights[f"{name}.bias"], padding=padding, groups=groups)
+
+    def residual(x: Tensor, name: str) -> Tensor:
+        y = convolve(x, f"{name}.body.0", groups).relu()
+        y = convolve(y, f"{name}.body.2", groups)
+        y = convolve(y.relu(), f"{name}.body.4") if efficient else y
+        return (y + x).relu()
+
+    def cascading(x: Tensor, name: str, stage: Callable[[Tensor, str], Tensor]) -> Tensor:
+        first = stage(x, f"{name}.stages.0")
+        fused = convolve(torch.cat([x, first], 1), f"{name}.fusions.0").relu()
+        second = stage(fused, f"{name}.stages.1")
+        return convolve(torch.cat([x, first, second], 1), f"{name}.fusions.1").relu()
+
+    means = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+    x = convolve(picture - means, "entry")
+    x = cascading(x, "body", lambda x, name: cascading(x, name, residual))
+    for stage in ("0", "3"):
+        x = F.pixel_shuffle(convolve(x, f"upsamplers.x4.{stage}", groups).relu(), 2)
+    torch.testing.assert_close(network(picture, 4), convolve(x, "exit") + means)
 
 
 def test_recursion_uses_one_block_three_times() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.multadds import layers_of_module, total
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
@@ -55,7 +57,9 @@ def test_the_small_one_costs_at_most_an_eighth() -> None:
 
 
 def test_shared_kernels_are_sums_of_templates() -> None:
-    network = Mepsnet(MepsnetConfig((8,), channels=4, experts=1, srirs=1, blocks=1, templates=3))
+    network = Mepsnet(
+        MepsnetConfig(extraction=(8,), channels=4, experts=1, srirs=1, blocks=1, templates=3)
+    )
     assert network.bank is not None
     coefficients = torch.tensor([2.0, 0.0, -1.0])
     templates = network.bank.templates.reshape(3, 4, 4, 3, 3)
@@ -66,7 +70,9 @@ def test_shared_kernels_are_sums_of_templates() -> None:
 @pytest.mark.parametrize("sharing", [True, False])
 def test_kernels_mixed_together_are_those_mixed_one_by_one(sharing: bool) -> None:
     torch.manual_seed(0)
-    config = MepsnetConfig((8,), channels=4, experts=2, srirs=1, blocks=2, sharing=sharing)
+    config = MepsnetConfig(
+        extraction=(8,), channels=4, experts=2, srirs=1, blocks=2, sharing=sharing
+    )
     network, picture = Mepsnet(config), torch.rand(2, 3, 12, 12)
     parameters = list(network.parameters())
     restored = [network(picture), network.restore_scales({1: picture})[1]]
@@ -75,9 +81,49 @@ def test_kernels_mixed_together_are_those_mixed_one_by_one(sharing: bool) -> Non
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_every_expert_and_the_whole_picture_reach_every_pixel() -> None:
+def test_the_network_is_that_of_the_thesis() -> None:
+    """The forward pass spelled out, from the thesis' chapter 7."""
     torch.manual_seed(0)
-    network = Mepsnet(MepsnetConfig((8,), channels=4, experts=2, srirs=1, blocks=1, templates=3))
+    config = MepsnetConfig(extraction=(8, 6), channels=4, experts=2, srirs=2, blocks=2, templates=3)
+    network, picture = Mepsnet(config).double(), torch.rand(1, 3, 9, 8, dtype=torch.double)
+    weights = dict(network.named_parameters())
+    for weight in weights.values():
+        torch.nn.init.normal_(weight, std=0.3)  # biases, too
+
+    def convolve(x: Tensor, name: str) -> Tensor:
+        weight = weights[f"{name}.weight"]
+        return F.conv2d(x, weight, weights[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+    def shared(x: Tensor, name: str) -> Tensor:
+        templates = weights["bank.templates"].view(3, 4, 4, 3, 3)
+        coefficients = weights[f"{name}.coefficients"]
+        kernel = sum(coefficients[index] * templates[index] for index in range(3))
+        return F.conv2d(x, kernel, padding=1)
+
+    def expert(x: Tensor, name: str) -> Tensor:
+        head = x = convolve(x, f"{name}.head")
+        for srir in (f"{name}.srirs.0", f"{name}.srirs.1"):
+            y = x
+            for block in (f"{srir}.blocks.0", f"{srir}.blocks.1"):
+                y = shared(shared(y, f"{block}.first").relu(), f"{block}.second") + y
+            x = y + x
+        return convolve(x + head, f"{name}.tail")
+
+    means = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+    x = convolve(picture - means, "extraction.0").relu()
+    x = convolve(x, "extraction.2").relu()
+    x = torch.cat([expert(x, "experts.0"), expert(x, "experts.1")], 1)
+    pooled = convolve(x.mean((2, 3), keepdim=True), "fusion.squeeze").relu()
+    x = x * torch.sigmoid(convolve(pooled, "fusion.excite"))
+    x = convolve(convolve(x, "reconstruction.0").relu(), "reconstruction.2") + means
+    torch.testing.assert_close(network(picture), x)
+
+
+def test_every_expert_and_the_whole_picture_reach_every_pixel() -> None:
+    torch.manual_seed(1)
+    network = Mepsnet(
+        MepsnetConfig(extraction=(8,), channels=4, experts=2, srirs=1, blocks=1, templates=3)
+    )
     picture = torch.rand(1, 3, 20, 20, requires_grad=True)
     restored = network(picture)
     assert restored.shape == picture.shape

@@ -15,7 +15,7 @@ MUON = OptimizerOptions(
     kind="muon", learning_rate=0.01, adam_learning_rate=0.001, clip_norm=1.0, warmup=0
 )
 CARN = CarnConfig(channels=8, blocks=1, units=1, groups=2, efficient=True, scales=(2, 3))
-MEPSNET = MepsnetConfig((8,), channels=4, experts=1, srirs=1, blocks=1, templates=3)
+MEPSNET = MepsnetConfig(extraction=(8,), channels=4, experts=1, srirs=1, blocks=1, templates=3)
 
 
 def _step(network: nn.Module, optimizer: Optimizer) -> None:
