@@ -22,6 +22,7 @@ from torch import nn
 from export.errors import CannotLower, UnsupportedOperators
 from export.graph import Array, Graph, Node
 from export.node import Attribute
+from export.operators import channels_of
 
 _INPUT, _OUTPUT = "image", "restored_image"
 
@@ -145,6 +146,10 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
                 bias = f"{output}.bias"
                 constants[bias] = np.zeros(known[names[1]].shape[0], np.float32)
                 names.append(bias)
+            elif node.op_type == "PRelu" and names[1] in constants:
+                slope = f"{names[1]}.slope"
+                constants[slope] = _per_channel(constants[names[1]])
+                names[1] = slope
             try:
                 nodes.append(_read_node(node, names, known))
             except CannotLower as error:
@@ -157,6 +162,11 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
     return nodes
 
 
+def _per_channel(array: Array) -> Array:
+    """Return the values of a constant C × 1 × 1 as a vector; any other constant as it is."""
+    return array.reshape(-1) if array.size == channels_of(array.shape) else array
+
+
 def _integers(array: Array) -> tuple[int, ...]:
     return tuple(int(value) for value in array)
 
@@ -164,20 +174,20 @@ def _integers(array: Array) -> tuple[int, ...]:
 def _read_node(node: ir.Node, inputs: Sequence[str], constants: Mapping[str, Array]) -> Node:
     place = _module_path(node)
     outputs = tuple(str(value.name) for value in node.outputs)
-    attributes, count = _READERS[node.op_type](
+    op, attributes, count = _READERS[node.op_type](
         node, place, [constants.get(name) for name in inputs]
     )
-    op = _RENAMED.get(node.op_type, node.op_type)
     return Node(op, place, tuple(inputs[:count]), outputs, attributes)
 
 
-# A reader returns a node's attributes and the number of inputs that are operands; None for all.
-_Reading = tuple[dict[str, Attribute], int | None]
+# A reader returns an operator, its attributes and the number of inputs that are operands, or None
+# for all inputs.
+_Reading = tuple[str, dict[str, Attribute], int | None]
 _Reader = Callable[[ir.Node, str, list[Array | None]], _Reading]
 
 
 def _plain(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    return {}, None
+    return node.op_type, {}, None
 
 
 def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
@@ -193,28 +203,39 @@ def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
             f"{place}: expected a square odd kernel with stride 1, dilation 1 and padding "
             f"{half}; found kernel {weight.shape[-2:]} with {found}"
         )
-    return {"groups": attributes.get_int("group", 1)}, None
+    return "Conv", {"groups": attributes.get_int("group", 1)}, None
 
 
 def _depth_to_space(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     block = node.attributes.get_int("blocksize")
-    return {"block": block, "mode": node.attributes.get_string("mode", "DCR")}, None
+    mode = node.attributes.get_string("mode", "DCR")
+    return "DepthToSpace", {"block": block, "mode": mode}, None
 
 
 def _concat(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     if node.attributes.get_int("axis") not in {1, -3}:
         raise CannotLower(f"{place}: only channels can be concatenated")
-    return {}, None
+    return "Concat", {}, None
 
 
 def _leaky_relu(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    return {"slope": node.attributes.get_float("alpha", 0.01)}, None
+    return "LeakyRelu", {"slope": node.attributes.get_float("alpha", 0.01)}, None
+
+
+def _prelu(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    slopes = inputs[1]
+    if slopes is None or slopes.ndim != 1:
+        found = "computed ones" if slopes is None else f"constants of shape {slopes.shape}"
+        raise CannotLower(f"{place}: PRelu needs one slope, or one per channel; found {found}")
+    if np.all(slopes == slopes[0]):  # One slope is an attribute and no constant.
+        return "LeakyRelu", {"slope": slopes[0].item()}, 1
+    return "PRelu", {}, None
 
 
 def _clip(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     if len(inputs) != 3 or inputs[1] is None or inputs[2] is None:
         raise CannotLower(f"{place}: Clip needs two constant bounds")
-    return {"minimum": inputs[1].item(), "maximum": inputs[2].item()}, 1
+    return "Clip", {"minimum": inputs[1].item(), "maximum": inputs[2].item()}, 1
 
 
 def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
@@ -222,13 +243,14 @@ def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     over = None if axes is None else sorted(int(axis) % 4 for axis in axes)
     if over != [2, 3] or node.attributes.get_int("keepdims", 1) != 1:
         raise CannotLower(f"{place}: a mean must be over height and width, with keepdim=True")
-    return {}, 1
+    return "GlobalAveragePool", {}, 1
 
 
 _READERS: Mapping[str, _Reader] = {
     "Conv": _conv,
     "Relu": _plain,
     "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
     "Clip": _clip,
     "Sigmoid": _plain,
     "Add": _plain,
@@ -236,10 +258,9 @@ _READERS: Mapping[str, _Reader] = {
     "Mul": _plain,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
+    # What torch's exporter makes of a mean over height and width, or of a pooling to 1 × 1.
     "ReduceMean": _mean,
 }
-# torch's exporter writes a mean over height and width, or a pooling to 1 × 1, as ReduceMean.
-_RENAMED: Mapping[str, str] = {"ReduceMean": "GlobalAveragePool"}
 
 
 def _module_path(node: ir.Node) -> str:

@@ -119,6 +119,7 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "ConvTranspose": _conv_transpose,
     "Relu": lambda node, x: (torch.relu(x[0]),),
     "LeakyRelu": lambda node, x: (F.leaky_relu(x[0], node.number("slope")),),
+    "PRelu": lambda node, x: (F.prelu(x[0], x[1]),),
     "Clip": _clip,
     "Sigmoid": lambda node, x: (torch.sigmoid(x[0]),),
     "Add": lambda node, x: (x[0] + x[1],),

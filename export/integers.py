@@ -49,6 +49,22 @@ def quantized_weight(kernel: Array, axis: int = 0) -> NDArray[np.int8]:
     return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
 
 
+def slope_scale(slopes: Array) -> NDArray[np.float32]:
+    """Return the one scale of a PRelu's slopes, as an array: the largest slope becomes ±127."""
+    return weight_scales(slopes[None])
+
+
+def quantized_slopes(slopes: Array) -> NDArray[np.int8]:
+    """Return the int8 slopes that belong to ``slope_scale``."""
+    integers: NDArray[np.int8] = quantized_weight(slopes[None])[0]
+    return integers
+
+
+def rounded_slopes(slopes: Array) -> Array:
+    """Return the real numbers that ``quantized_slopes`` stand for."""
+    return quantized_slopes(slopes) * slope_scale(slopes)
+
+
 def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[np.float64]:
     """Return one scale per element of a bias: the weight scale times the scale of the input."""
     return weight_scales(kernel, axis).astype(np.float64) * source.scale

@@ -148,6 +148,11 @@ def _bias_misfit(bias: Shape, channels: int) -> str:
     return "" if bias == (channels,) else f"a bias of shape {bias} for {channels} channels"
 
 
+def _slope_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    channels, slope = shapes[0][1], shapes[1]
+    return "" if slope == (channels,) else f"slopes of shape {slope} for {channels} channels"
+
+
 def _broadcast_misfit(attributes: Attributes, shapes: Shapes) -> str:
     for shape in shapes:
         if math.prod(shape) != channels_of(shape):
@@ -206,6 +211,13 @@ OPERATORS: Mapping[str, Operator] = by_name(
     ),
     Operator("Relu", traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
     Operator("LeakyRelu", {"slope": float}, traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
+    # max(x, 0) + slope · min(x, 0), with a slope per channel.
+    Operator(
+        "PRelu",
+        constants=("slope",),
+        traits=_ACTIVATION | {Trait.HOMOGENEOUS},
+        misfit=_slope_misfit,
+    ),
     Operator("Clip", {"minimum": float, "maximum": float}, traits=_ACTIVATION),
     Operator("Sigmoid", traits=_ACTIVATION),
     Operator(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,13 @@ from torch import Tensor
 
 from export.execution import Interpreter
 from export.graph import Graph, Node
-from export.integers import output_axis, quantized_bias, quantized_weight, weight_scales
+from export.integers import (
+    output_axis,
+    quantized_bias,
+    quantized_weight,
+    rounded_slopes,
+    weight_scales,
+)
 from export.parity import Restore
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
@@ -61,7 +68,6 @@ class Simulator(Interpreter):
         constants = {
             name: torch.from_numpy(array).to(dtype)
             for node in graph.nodes
-            if node.op in CONVOLUTIONS
             for name, array in _dequantized(graph, node, self.scales).items()
         }
         super().__init__(graph, constants)
@@ -97,7 +103,7 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     **dict.fromkeys(("Concat", "Split", "DepthToSpace"), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
-        ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
+        ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
         Simulator.as_real,
     ),
     "Add": Simulator.add,
@@ -158,11 +164,17 @@ def _target(graph: Graph, node: Node, scales: Scales) -> Quantization:
     return scales[(graph.fused_relu(node) or node).output]
 
 
-def _dequantized(graph: Graph, node: Node, scales: Scales) -> dict[str, NDArray[np.float64]]:
-    """Return the weight and the bias of a convolution as real numbers.
+def _dequantized(
+    graph: Graph, node: Node, scales: Scales
+) -> Mapping[str, NDArray[np.floating[Any]]]:
+    """Return the constants of a node as the real numbers that their integers stand for.
 
-    An integer sum stands for the real number sum × multiplier × scale of the rounded output.
+    An integer sum of a convolution stands for sum × multiplier × scale of the rounded output.
     """
+    if node.op == "PRelu":
+        return {node.inputs[1]: rounded_slopes(graph.constants[node.inputs[1]])}
+    if node.op not in CONVOLUTIONS:
+        return {}
     value, weight, bias = node.inputs
     kernel, axis = graph.constants[weight], output_axis(node)
     source, target = scales[value], _target(graph, node, scales)

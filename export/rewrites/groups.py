@@ -84,25 +84,25 @@ def split_shuffled_convolutions(graph: Graph) -> Graph:
 def _branches(graph: Graph, chain: Sequence[Node], groups: int, added: Additions) -> list[Node]:
     """Return Split, one copy of ``chain`` per group, and Concat; ``added`` gets their values."""
     conv, shuffle = chain[0], chain[-1]
-    source, weight, bias = conv.inputs
-    kernels, biases = graph.constants[weight], graph.constants[bias]
+    source, inputs = conv.inputs[0], graph.kernel_shape(conv)[1]
     pieces = tuple(
         added.activation(f"{source}/{conv.output}.{group}", source) for group in range(groups)
     )
-    nodes = [Node("Split", conv.name, (source,), pieces, {"sizes": (kernels.shape[1],) * groups})]
+    nodes = [Node("Split", conv.name, (source,), pieces, {"sizes": (inputs,) * groups})]
     shuffled = []
     for group, piece in enumerate(pieces):
-        rows = slice(group * kernels.shape[0] // groups, (group + 1) * kernels.shape[0] // groups)
-        names = (
-            added.constant(f"{weight}/{group}", kernels[rows], weight),
-            added.constant(f"{bias}/{group}", biases[rows], bias),
-        )
         current = piece
         for link in chain:
-            inputs = (current, *names) if link is conv else (current,)
+            constants = [
+                added.constant(
+                    f"{name}/{group}", np.split(graph.constants[name], groups)[group], name
+                )
+                for name in link.inputs[1:]
+            ]
+            operands = (current, *constants)
             current = added.activation(f"{link.output}/{group}", link.output)
             attributes = {"groups": 1} if link is conv else link.attributes
-            nodes.append(Node(link.op, link.name, inputs, (current,), attributes))
+            nodes.append(Node(link.op, link.name, operands, (current,), attributes))
         shuffled.append(current)
     nodes.append(Node("Concat", shuffle.name, tuple(shuffled), shuffle.outputs))
     return nodes

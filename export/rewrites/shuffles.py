@@ -81,7 +81,8 @@ def use_dcr_shuffles(graph: Graph) -> Graph:
 
     For pixel (i, j) of output channel c, PyTorch's PixelShuffle reads channel c·r² + i·r + j (ONNX
     calls this order ``CRD``), TFLite and most NPUs read channel (i·r + j)·C + c (``DCR``).
-    Element-wise operators between convolution and shuffle commute with the permutation.
+    Element-wise operators between convolution and shuffle commute with the permutation, if their
+    constants are permuted, too.
 
     Raises:
         CannotLower: If a shuffle is not fed by an ungrouped convolution of its own.
@@ -99,12 +100,13 @@ def use_dcr_shuffles(graph: Graph) -> Graph:
                 "make it dense or split it first"
             )
         order = dcr_order(graph.kernel_shape(conv)[0] // block**2, block)
-        value, *constants = conv.inputs
-        permuted = (
-            added.constant(f"{name}/dcr", graph.constants[name][order], name) for name in constants
-        )
-        replaced[conv.output] = dataclasses.replace(conv, inputs=(value, *permuted))
         for link in chain[:-1]:
+            value, *constants = link.inputs
+            permuted = (
+                added.constant(f"{name}/dcr", graph.constants[name][order], name)
+                for name in constants
+            )
+            replaced[link.output] = dataclasses.replace(link, inputs=(value, *permuted))
             added.replacement(link.output)
         replaced[shuffle.output] = dataclasses.replace(
             shuffle, attributes={"block": block, "mode": "DCR"}

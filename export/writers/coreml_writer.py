@@ -30,6 +30,7 @@ from export.integers import (
     output_axis,
     quantized_bias,
     quantized_weight,
+    rounded_slopes,
     weight_scales,
 )
 from export.scales import ScaleTable
@@ -270,6 +271,13 @@ class _ProgramWriter:
             x=self.operand(node), alpha=self._number(node, "slope"), name=name
         )
 
+    def prelu(self, node: Node, name: str) -> Any:
+        slopes = self._graph.constants[node.inputs[1]]
+        if self._scales is not None:
+            slopes = rounded_slopes(slopes)
+        alpha = self._constant(node.inputs[1], slopes.astype(self._dtype))
+        return Builder.prelu(x=self.operand(node), alpha=alpha, name=name)
+
     def clip(self, node: Node, name: str) -> Any:
         low, high = self._number(node, "minimum"), self._number(node, "maximum")
         return Builder.clip(x=self.operand(node), alpha=low, beta=high, name=name)
@@ -371,6 +379,7 @@ HANDLERS: Mapping[str, _Handler] = {
     "ConvTranspose": _ProgramWriter.transposed_convolution,
     "Relu": lambda program, node, name: Builder.relu(x=program.operand(node), name=name),
     "LeakyRelu": _ProgramWriter.leaky_relu,
+    "PRelu": _ProgramWriter.prelu,
     "Clip": _ProgramWriter.clip,
     "Sigmoid": lambda program, node, name: Builder.sigmoid(x=program.operand(node), name=name),
     "Add": _binary(Builder.add),

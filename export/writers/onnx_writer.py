@@ -24,6 +24,7 @@ from export.integers import (
     output_axis,
     quantized_bias,
     quantized_weight,
+    rounded_slopes,
     weight_scales,
 )
 from export.scales import ScaleTable
@@ -183,6 +184,15 @@ class _Builder:
         else:
             self._round(node, self._scales)
 
+    def prelu(self, node: Node) -> None:
+        slopes = self._graph.constants[node.inputs[1]]
+        if self._scales is not None:
+            slopes = rounded_slopes(slopes)
+        planes = slopes.astype(self._dtype).reshape(-1, 1, 1)
+        self.emit(
+            node, operands=[self._read[node.inputs[0]], self._constant(node.inputs[1], planes)]
+        )
+
     def clip(self, node: Node) -> None:
         bounds = [
             self._constant(f"{node.output}/{name}", np.array(node.number(name), self._dtype))
@@ -314,6 +324,7 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "ConvTranspose": _Builder.transposed_convolution,
     "Relu": _Builder.relu,
     "LeakyRelu": lambda file, node: file.emit(node, alpha=node.number("slope")),
+    "PRelu": _Builder.prelu,
     "Clip": _Builder.clip,
     "Sigmoid": _Builder.emit,
     "Add": _Builder.emit,

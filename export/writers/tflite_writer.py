@@ -22,7 +22,9 @@ from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
+    quantized_slopes,
     quantized_weight,
+    slope_scale,
     weight_scales,
 )
 from export.operators import Trait
@@ -203,6 +205,15 @@ class _Translator:
             ),
         )
 
+    def prelu(self, node: Node) -> None:
+        name, slopes = node.inputs[1], self._graph.constants[node.inputs[1]]
+        if self._scales is None:
+            alpha = self._weights(name, slopes.reshape(1, 1, -1))
+        else:
+            integers = quantized_slopes(slopes).reshape(1, 1, -1)
+            alpha = self._constant(name, integers, slope_scale(slopes))
+        self.emit("PRELU", node, operands=[self._tensors[node.inputs[0]], alpha])
+
     def clip(self, node: Node) -> None:
         """Clip between two constants, which must have the scale of the value they bound."""
         source, result = node.inputs[0], node.output
@@ -359,6 +370,7 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "LeakyRelu": lambda file, node: file.emit(
         "LEAKY_RELU", node, schema.LeakyReluOptionsT(node.number("slope"))
     ),
+    "PRelu": _Translator.prelu,
     "Clip": _Translator.clip,
     "Sigmoid": _Translator.sigmoid,
     "Add": lambda file, node: file.emit(

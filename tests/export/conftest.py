@@ -140,6 +140,10 @@ def simulated() -> Callable[[Graph, ScaleTable, Image], Image]:
 def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
     constants = tensors_of(graph)
     for node in graph.nodes:
+        if node.op == "PRelu":
+            slopes = graph.constants[node.inputs[1]]
+            scale = np.abs(slopes).max() / 127
+            constants[node.inputs[1]] = torch.from_numpy(np.rint(slopes / scale) * scale)
         if node.op not in {"Conv", "ConvTranspose"}:
             continue
         value, weight, bias = node.inputs
@@ -281,6 +285,7 @@ def _shuffle(block: int, mode: str) -> OperatorCase:
 
 
 _MEANS = np.float32([0.5, 0.4, 0.6]).reshape(1, 3, 1, 1)
+_SLOPES = np.float32([0.25, 0.8, -0.3])
 _MIXED, _BANK = np.float32([0.5, -2]), _random(2, 5 * 3 * 3 * 3)
 _NO_CONSTANTS = {"int8": "with a constant has no int8 form"}
 
@@ -301,6 +306,11 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     ),
     "LeakyRelu": _case(
         _last("LeakyRelu", "a", slope=0.2), compute=lambda image, a, b: F.leaky_relu(a, 0.2)
+    ),
+    "PRelu": _case(
+        _last("PRelu", "a", "slope"),
+        compute=lambda image, a, b: a.relu() - torch.tensor(_SLOPES).view(3, 1, 1) * (-a).relu(),
+        slope=_SLOPES,
     ),
     "Clip": _case(
         _last("Clip", "a", minimum=-0.5, maximum=0.75),
@@ -563,6 +573,7 @@ _MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "conv": _convolve,
     "conv_transpose": _convolve_transposed,
     "relu": lambda x: torch.relu(x),
+    "prelu": lambda x, alpha: F.prelu(x, alpha),
     "leaky_relu": lambda x, alpha: F.leaky_relu(x, float(alpha)),
     "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
     "sigmoid": lambda x: torch.sigmoid(x),

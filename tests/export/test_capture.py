@@ -85,6 +85,12 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         (lambda x, image: x.clamp(-0.1, 0.2), {"Clip": 1, "Conv": 1}),
         (lambda x, image: F.relu6(9 * x), {"Clip": 1, "Conv": 1, "Mul": 1}),
         (lambda x, image: F.leaky_relu(x, 0.2), {"Conv": 1, "LeakyRelu": 1}),
+        (
+            lambda x, image: F.prelu(x, torch.linspace(-0.5, 1, 8)),
+            {"Conv": 1, "PRelu": 1},
+        ),
+        (lambda x, image: F.prelu(x, torch.full((8,), 0.3)), {"Conv": 1, "LeakyRelu": 1}),
+        (lambda x, image: F.prelu(x, torch.tensor([0.3])), {"Conv": 1, "LeakyRelu": 1}),
         (lambda x, image: F.silu(x), {"Conv": 1, "Mul": 1, "Sigmoid": 1}),
         (lambda x, image: 0.5 - x, {"Conv": 1, "Sub": 1}),
         (
@@ -100,7 +106,19 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
             {"Concat": 1, "Conv": 1, "DepthToSpace": 1},
         ),
     ],
-    ids=["clamp", "relu6", "leaky", "silu", "constant minus", "pool", "mean", "shuffle"],
+    ids=[
+        "clamp",
+        "relu6",
+        "leaky",
+        "prelu",
+        "equal slopes",
+        "one slope",
+        "silu",
+        "constant minus",
+        "pool",
+        "mean",
+        "shuffle",
+    ],
 )
 def test_the_vocabulary_is_read_exactly(
     function: Callable[[Tensor, Tensor], Tensor], operators: dict[str, int], picture: Picture
@@ -203,3 +221,25 @@ def test_a_captured_graph_is_checked() -> None:
     two = torch.rand(2, 1, 1, 1)
     with pytest.raises(InvalidGraph, match=r"the Mul that .* a constant of shape \(2, 1, 1, 1\)"):
         capture(Applied(lambda x, image: x * two).eval())
+
+
+def test_a_prelu_that_modules_share_has_its_slopes_once() -> None:
+    shared = nn.PReLU(8)
+    nn.init.uniform_(shared.weight)
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), shared, nn.Conv2d(8, 8, 1), shared)
+    graph = capture(network)
+    first, second = (node.inputs[1] for node in graph.nodes if node.op == "PRelu")
+    assert first == second
+    np.testing.assert_array_equal(graph.constants[first], shared.weight.detach().numpy())
+
+
+def test_a_slope_for_every_pixel_is_refused() -> None:
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 4, 5))
+        for name in ("image", "restored_image")
+    ]
+    slope = numpy_helper.from_array(np.ones((3, 4, 5), np.float32), "slope")
+    node = helper.make_node("PRelu", ["image", "slope"], ["restored_image"], name="relu")
+    model = helper.make_model(helper.make_graph([node], "net", ends[:1], ends[1:], [slope]))
+    with pytest.raises(CannotLower, match=r"relu: .* one per channel; .* shape \(3, 4, 5\)"):
+        read_model(ir.from_proto(model))

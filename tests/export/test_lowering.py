@@ -58,14 +58,15 @@ def _shuffle(value: str, output: str, block: int, mode: str = "CRD") -> Node:
 
 
 def _upsampler(channels: int, block: int, groups: int = 1, mode: str = "CRD") -> Graph:
-    """Return a convolution to ``groups`` values, one in groups, a ReLU, a shuffle, the exit."""
+    """Return a convolution to ``groups`` values, one in groups, a PReLU, a shuffle, the exit."""
     wide = channels * block**2
     first, constants = _conv("image", "features", 3, 4 * groups, 1)
     grouped, more = _conv("features", "wide", 4 * groups, wide, 3, groups)
     last, rest = _conv("large", "restored_image", channels, 3)
-    relu = Node("LeakyRelu", "relu", ("wide",), ("positive",), {"slope": 0.1})
-    nodes = (first, grouped, relu, _shuffle("positive", "large", block, mode), last)
-    return Graph(nodes, {**constants, **more, **rest})
+    slopes = np.linspace(-0.5, 1, wide, dtype=np.float32)
+    prelu = Node("PRelu", "prelu", ("wide", "slopes"), ("positive",))
+    nodes = (first, grouped, prelu, _shuffle("positive", "large", block, mode), last)
+    return Graph(nodes, {**constants, **more, **rest, "slopes": slopes})
 
 
 def _values(graph: Graph, image: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -16,10 +16,11 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
+from torch import Tensor
 
 from export import execution
 from export.errors import CannotLower
-from export.graph import Graph
+from export.graph import Graph, Node
 from export.operators import OPERATORS, Operator, Trait
 from export.scales import ScaleTable
 from export.writers import coreml_writer, onnx_writer, tflite_writer
@@ -51,6 +52,68 @@ def test_every_operator_is_handled_or_refused(stage: ModuleType) -> None:
 
 def test_every_operator_has_a_case(operator_graphs: Mapping[str, Graph]) -> None:
     assert {node.op for one in operator_graphs.values() for node in one.nodes} == set(OPERATORS)
+
+
+class _Recorder(execution.Interpreter):
+    """Keeps every node with its operands."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.seen: list[tuple[Node, list[Tensor]]] = []
+
+    def apply(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        self.seen.append((node, list(operands)))
+        return super().apply(node, operands)
+
+
+def test_traits_are_true(operator_case: Any, picture: Fixture) -> None:
+    recorder = _Recorder(operator_case.graph)
+    recorder(torch.from_numpy(picture(5, 7)))
+    for node, operands in recorder.seen:
+        count = len(operands) - len(node.operator.constants)
+        values, constants, traits = operands[:count], operands[count:], node.operator.traits
+
+        def compute(*changed: Tensor, node: Node = node) -> Tensor:
+            return torch.cat(execution.HANDLERS[node.op](node, changed), 1)
+
+        result = compute(*operands)
+        if Trait.HOMOGENEOUS in traits:
+            doubled = compute(*(2 * value for value in values), *constants)
+            torch.testing.assert_close(doubled, 2 * result)
+        if Trait.PER_CHANNEL in traits:
+            flipped = compute(values[0].flip(1), *(one.flip(0) for one in constants))
+            assert torch.equal(flipped, result.flip(1))
+        if Trait.MOVES in traits:
+            moved = torch.cat([value.flatten() for value in values])
+            assert torch.equal(moved.sort()[0], result.flatten().sort()[0])
+        if Trait.POINTWISE in traits:
+            touched = [value.clone() for value in values]
+            for value in touched:
+                if value.shape[2:] == result.shape[2:]:
+                    value[..., -1, -1] += 1
+            different = (compute(*touched, *constants) != result).any(1)[0]
+            assert not different[:-1].any() and not different[:, :-1].any()
+
+
+def test_channels_resolutions_and_halo_are_those_of_the_tensors(
+    operator_case: Any, picture: Fixture
+) -> None:
+    graph, image = operator_case.graph, torch.from_numpy(picture(9, 11))
+    recorder = _Recorder(graph)
+    restored = recorder(image)
+    shapes, resolutions = graph.shapes(), graph.resolutions()
+    for node, operands in recorder.seen:
+        for name, operand in zip(node.inputs, operands, strict=True):
+            expected = shapes[name]
+            if factor := resolutions.get(name, 0):
+                expected = (*expected[:2], 9 * factor, 11 * factor)
+            assert tuple(operand.shape) == expected
+    touched = image.clone()
+    touched[..., 4, 5] += 1
+    rows, columns = (recorder(touched) != restored).any(1)[0].nonzero(as_tuple=True)
+    if not graph.pools_globally:
+        assert (rows // graph.scale - 4).abs().max() == graph.halo()
+        assert (columns // graph.scale - 5).abs().max() == graph.halo()
 
 
 @dataclass(frozen=True)

@@ -52,37 +52,43 @@ def _some_scale(random: np.random.Generator) -> Quantization:
 
 @st.composite
 def quantized_graphs(draw: st.DrawFn) -> tuple[Graph, ScaleTable]:
-    """Convolutions, with ReLU or without, Add, Requantize, Concat and a shuffle."""
+    """Convolutions, with ReLU, PReLU or neither, Add, Requantize, Concat and a shuffle."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     constants: dict[str, NDArray[np.float32]] = {}
     scales = {"image": PIXELS, "restored_image": PIXELS}
     nodes: list[Node] = []
 
-    def convolve(source: str, channels: tuple[int, int], output: str, relu: bool) -> None:
+    activations = st.sampled_from(["none", "Relu", "PRelu"])
+
+    def convolve(source: str, channels: tuple[int, int], output: str, activation: str) -> None:
         size, groups = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 2]))
         groups = groups if channels[0] % groups == 0 else 1
         shape = (channels[1], channels[0] // groups, size, size)
         constants[f"{output}.w"] = random.normal(0, 0.4, shape).astype(np.float32)
         constants[f"{output}.b"] = random.normal(0, 0.3, channels[1]).astype(np.float32)
-        made = f"{output}_sum" if relu else output
+        made = output if activation == "none" else f"{output}_sum"
         inputs = (source, f"{output}.w", f"{output}.b")
         nodes.append(Node("Conv", output, inputs, (made,), {"groups": groups}))
-        if relu:
+        if activation == "Relu":
             nodes.append(Node("Relu", output, (made,), (output,)))
+        elif activation == "PRelu":
+            scales[made] = _some_scale(random)
+            constants[f"{output}.s"] = random.uniform(-1, 2, channels[1]).astype(np.float32)
+            nodes.append(Node("PRelu", output, (made, f"{output}.s"), (output,)))
         scales.setdefault(output, _some_scale(random))
 
-    convolve("image", (3, 4), "a", draw(st.booleans()))
-    convolve("a", (4, 4), "b", draw(st.booleans()))
+    convolve("image", (3, 4), "a", draw(activations))
+    convolve("a", (4, 4), "b", draw(activations))
     nodes.append(Node("Add", "add", ("a", "b"), ("c",)))
     scales["c"] = scales["cat"] = _some_scale(random)
     # 'a' changes its scale on its way into the concatenation; 'c' has that scale already.
     nodes.append(Node("Requantize", "cat", ("a",), ("changed",)))
     nodes.append(Node("Concat", "cat", ("changed", "c"), ("cat",)))
-    convolve("cat", (8, 12), "d", draw(st.booleans()))
+    convolve("cat", (8, 12), "d", draw(activations))
     shuffle = {"block": 2, "mode": "CRD"}
     nodes.append(Node("DepthToSpace", "shuffle", ("d",), ("e",), shuffle))
     scales["e"] = scales["d"]
-    convolve("e", (3, 3), "restored_image", False)
+    convolve("e", (3, 3), "restored_image", "none")
     graph = Graph(tuple(nodes), constants, origins={"changed": "cat"})
     return graph, ScaleTable("t", 2, "", "", scales, (), _NOTHING)
 
@@ -127,10 +133,17 @@ def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Intege
                 result = sums_of_products.astype(np.float32) * multipliers[:, None, None]
             case "Relu":
                 result = np.maximum(sums.pop(node.inputs[0]), 0)
+            case "PRelu":
+                slopes = graph.constants[node.inputs[1]]
+                unit = np.abs(slopes).max() / np.float32(127)
+                integers = np.rint(slopes / unit)[:, None, None]
+                result = quanta(node.inputs[0], target)
+                result = np.where(result < 0, result * (integers * unit), result)
+                assume(_has_no_ties(result))
             case "Add":
                 result = quanta(node.inputs[0], target) + quanta(node.inputs[1], target)
                 # Runtimes decide the ties of sums each in their own way (quantize.arithmetic).
-                assume(bool(np.all(np.abs(result - np.floor(result) - 0.5) > 1e-4)))
+                assume(_has_no_ties(result))
             case "Requantize":
                 result = quanta(node.inputs[0], target).astype(np.float32)
             case "Concat":
@@ -144,6 +157,10 @@ def _run_on_integers(graph: Graph, table: ScaleTable, image: Integers) -> Intege
         else:
             sums[node.output] = result
     return held["restored_image"]
+
+
+def _has_no_ties(quanta: NDArray[np.floating]) -> bool:
+    return bool(np.all(np.abs(quanta - np.floor(quanta) - 0.5) > 1e-4))
 
 
 def _shuffled(integers: Integers) -> Integers:
