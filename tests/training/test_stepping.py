@@ -72,6 +72,19 @@ def test_pixels_that_nothing_befell_weigh_as_the_recipe_says() -> None:
     torch.testing.assert_close(train_step(run, [batch]), (weights * errors).mean())
 
 
+def test_gradients_are_no_longer_than_the_recipe_allows() -> None:
+    random, norms = torch.Generator().manual_seed(0), []
+    windows = torch.randint(0, 256, (2, 32, 32, 3), generator=random, dtype=torch.uint8)
+    for longest in ("1e-3", "1e6"):
+        changes = [f"optimizer.clip_norm={longest}", "precision=float32", "network.blocks=1"]
+        run = Run.fresh(load_recipe("carn-m", [*changes, "network.channels=8"]))
+        train_step(run, [Batch(2, bicubic.DEGRADATION, (windows,))])
+        gradients = [one.grad for one in run.network.parameters() if one.grad is not None]
+        norms.append(torch.cat([one.flatten() for one in gradients]).norm().item())
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1] > 2e-3
+
+
 def test_what_is_drawn_ahead_comes_in_order() -> None:
     for count in (0, 1, 5, 50):
         assert list(drawn_ahead(lambda step: step * step, range(3, 3 + count), 4)) == [
