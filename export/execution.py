@@ -10,9 +10,6 @@ from torch.nn import functional as F
 
 from export.graph import Graph, Node
 
-Hook = Callable[[str, Tensor], Tensor]
-Sum = Callable[[Node, Tensor, Tensor], Tensor]
-
 
 def tensors_of(graph: Graph, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Return the graph's constants as torch tensors."""
@@ -64,31 +61,31 @@ class Interpreter:
         return HANDLERS[node.op](node, operands)
 
 
-def execute(
-    graph: Graph,
-    image: Tensor,
-    constants: Mapping[str, Tensor] | None = None,
-    hook: Hook = lambda name, value: value,
-    before_relu: Hook = lambda name, value: value,
-) -> Tensor:
-    """Run ``graph`` on N × 3 × H × W pictures and return the restored ones.
+def execute(graph: Graph, image: Tensor, constants: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Run ``graph`` on N × 3 × H × W pictures and return the restored ones."""
+    return Interpreter(graph, constants)(image)
+
+
+def activations_of(graph: Graph, image: Tensor, hidden: bool = False) -> dict[str, Tensor]:
+    """Run ``graph`` on N × 3 × H × W pictures and return its activations by name.
 
     Args:
-        graph: Any graph, captured or lowered.
-        image: N × 3 × H × W.
-        constants: Constants in place of the graph's own.
-        hook: See ``Interpreter.activation``.
-        before_relu: See ``Interpreter.before_relu``.
+        graph: Any graph.
+        image: The pictures.
+        hidden: Include the activations that files do not hold (see ``Interpreter.before_relu``).
     """
+    found: dict[str, Tensor] = {}
 
-    class Hooked(Interpreter):
+    class Recorder(Interpreter):
         def activation(self, name: str, value: Tensor) -> Tensor:
-            return hook(name, value)
+            found[name] = value
+            return value
 
         def before_relu(self, name: str, value: Tensor) -> Tensor:
-            return before_relu(name, value)
+            return self.activation(name, value) if hidden else value
 
-    return Hooked(graph, constants)(image)
+    Recorder(graph)(image)
+    return found
 
 
 def _conv(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:

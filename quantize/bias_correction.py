@@ -10,20 +10,18 @@ positive values count: the ReLU discards the errors of all others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import Interpreter
 from export.graph import Graph
 from export.rewrites.requantization import with_requantization
 from export.rewrites.roundings import with_roundings
 from export.scales import ScaleTable
-from quantize.simulator import CONVOLUTIONS, Simulator, rounded
-
-# Enough for a mean: each channel of a picture has thousands of values.
-_PICTURES, _SIDE = 16, 64
+from quantize.calibration import small_crops
+from quantize.simulator import CONVOLUTIONS, Simulator
 
 
 def bias_corrections(
@@ -40,52 +38,80 @@ def bias_corrections(
     Returns:
         As ``ScaleTable.corrections``.
     """
-    pictures = _stacked(images[:_PICTURES])
+    pictures = _stacked(small_crops(images))
     # Kernels that a rewrite made up are exact in int8 and need no correction.
     corrected = {
         node.output
         for node in graph.nodes
         if node.op in CONVOLUTIONS and graph.is_captured(graph.origin(node.inputs[1]))
     }
-    counted: dict[str, Tensor] = {}
-    means: dict[str, Tensor] = {}
-    shifts: dict[str, Tensor] = {}
-
-    def mean(name: str, value: Tensor) -> Tensor:
-        pixels = counted[name]
-        return (value * pixels).sum((0, 2, 3)) / pixels.sum((0, 2, 3)).clamp_min(1)
-
-    def remember(name: str, value: Tensor) -> Tensor:
-        if name in corrected:
-            counted.setdefault(name, torch.ones_like(value, dtype=torch.bool))
-            means[name] = mean(name, value)
-        return value
-
-    def remember_before_relu(name: str, value: Tensor) -> Tensor:
-        counted[name] = value > 0
-        return remember(name, value)
-
-    def correct(name: str, value: Tensor) -> Tensor:
-        if name not in corrected:
-            return value
-        shifts[name] = means[name] - mean(name, value)
-        return value + shifts[name].reshape(1, -1, 1, 1)
-
-    def correct_and_round(name: str, value: Tensor) -> Tensor:
-        return rounded(correct(name, value), table.of(simulator.graph.origin(name)))
-
     rounded_graph = with_requantization(with_roundings(graph, table.roundings), table)
-    simulator = Simulator(rounded_graph, table, pictures.dtype)
+    measured = _Means(graph, corrected)
+    simulator = _Corrected(rounded_graph, table, measured, pictures.dtype)
     with torch.inference_mode():
-        execute(graph, pictures, hook=remember, before_relu=remember_before_relu)
-        execute(simulator.graph, pictures, simulator.constants, correct_and_round, correct)
+        measured(pictures)
+        simulator(pictures)
     # Six digits are far below a quantum of any bias.
     return {
         graph.origin(name): tuple(float(f"{value:.6g}") for value in shift.tolist())
-        for name, shift in shifts.items()
+        for name, shift in simulator.shifts.items()
     }
 
 
+class _Means(Interpreter):
+    """Measures the mean of each channel of some activations.
+
+    Attributes:
+        counted: The pixels that count: all, or those that the Relu that follows lets through.
+        means: The mean of each channel over these pixels.
+    """
+
+    def __init__(self, graph: Graph, names: Collection[str]) -> None:
+        super().__init__(graph)
+        self._names = names
+        self.counted: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        if name in self._names:
+            self.counted.setdefault(name, torch.ones_like(value, dtype=torch.bool))
+            self.means[name] = self.mean(name, value)
+        return value
+
+    def before_relu(self, name: str, value: Tensor) -> Tensor:
+        self.counted[name] = value > 0
+        return self.activation(name, value)
+
+    def mean(self, name: str, value: Tensor) -> Tensor:
+        """Return the mean of each channel of ``value`` over the pixels that count."""
+        pixels = self.counted[name]
+        return (value * pixels).sum((0, 2, 3)) / pixels.sum((0, 2, 3)).clamp_min(1)
+
+
+class _Corrected(Simulator):
+    """Simulates int8 with the means of activations shifted to the measured ones.
+
+    Attributes:
+        shifts: What is added to each channel.
+    """
+
+    def __init__(
+        self, graph: Graph, table: ScaleTable, measured: _Means, dtype: torch.dtype
+    ) -> None:
+        super().__init__(graph, table, dtype)
+        self._measured = measured
+        self.shifts: dict[str, Tensor] = {}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        return super().activation(name, self.before_relu(name, value))
+
+    def before_relu(self, name: str, value: Tensor) -> Tensor:
+        if name not in self._measured.means:
+            return value
+        self.shifts[name] = self._measured.means[name] - self._measured.mean(name, value)
+        return value + self.shifts[name].reshape(1, -1, 1, 1)
+
+
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    height, width = (min(_SIDE, *(image.shape[axis] for image in images)) for axis in (2, 3))
+    height, width = (min(image.shape[axis] for image in images) for axis in (2, 3))
     return torch.cat([image[:, :, :height, :width] for image in images])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
@@ -23,6 +24,7 @@ from training.tasks import Task
 COUNT = 48
 """Number of crops, and the largest number of pictures."""
 
+_SMALL_COUNT, _SMALL_SIDE = 16, 64
 _SMALLEST_CROP = 8
 _DEGRADATION_SEED = 48
 
@@ -114,6 +116,18 @@ def calibration_crops(
         for index in range(first, count, len(paths)):
             crops[index] = _random_crop(random, picture, path, task, scale, size)
     return [crop for crop in crops if crop is not None]
+
+
+def small_crops(images: Sequence[Tensor]) -> list[Tensor]:
+    """Return at most sixteen pictures, each cropped to at most 64×64 pixels.
+
+    That is enough to measure what a layer does: each of its channels has thousands of values in
+    each picture.
+
+    Args:
+        images: 1 × 3 × H × W.
+    """
+    return [image[:, :, :_SMALL_SIDE, :_SMALL_SIDE] for image in images[:_SMALL_COUNT]]
 
 
 def calibration_record(paths: Sequence[Path]) -> Calibration:

@@ -15,14 +15,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import activations_of
 from export.graph import Graph
 from export.operators import Trait, operators_with
+from quantize.calibration import small_crops
 from quantize.gain_choice import gain_groups
 from quantize.sensitivity import effect_of_noise
 
-_PICTURES = 16
-_SIDE = 64
 _WORTH_EQUALIZING = 0.1  # share of the noise that rounding all activations makes
 _MOST = 4
 """The largest exponent, because channels of tiny magnitude hardly matter to the output."""
@@ -39,7 +38,7 @@ def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[flo
     Returns:
         The factors, one per channel, by the name of the activation in the captured graph.
     """
-    effects = effect_of_noise(graph, [one[:, :, :_SIDE, :_SIDE] for one in images[:_PICTURES]])
+    effects = effect_of_noise(graph, small_crops(images))
     reaches = _reaches(graph, images)
     noise = {name: effects[name].sum() * reach.max() ** 2 for name, reach in reaches.items()}
     least = _WORTH_EQUALIZING * sum(noise.values())
@@ -86,13 +85,9 @@ def _is_between_convolutions(graph: Graph, members: Sequence[str]) -> bool:
 def _reaches(graph: Graph, images: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the largest magnitude in each channel of the activations that a file holds."""
     found: dict[str, Tensor] = {}
-
-    def look(name: str, value: Tensor) -> Tensor:
-        reach = value.abs().amax((0, 2, 3))
-        found[name] = torch.maximum(found.get(name, reach), reach)
-        return value
-
     with torch.inference_mode():
         for image in images:
-            execute(graph, image, hook=look)
+            for name, value in activations_of(graph, image).items():
+                reach = value.abs().amax((0, 2, 3))
+                found[name] = torch.maximum(found.get(name, reach), reach)
     return found

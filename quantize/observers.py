@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import Interpreter
 from export.graph import Graph
 from export.scales import Quantization
 from runtime.errors import UserError
@@ -157,18 +157,25 @@ def observe(graph: Graph, crops: Iterable[Tensor]) -> dict[str, Summary]:
     Raises:
         UserError: If an activation is not finite.
     """
-    summaries: dict[str, Summary] = {}
-    names = graph.names
-
-    def record(name: str, value: Tensor) -> Tensor:
-        captured = graph.origin(name)
-        # An added activation is observed only if the captured one that it stands for is gone.
-        if name == captured or captured not in names:
-            summary, known = Summary.of(value), summaries.get(captured)
-            summaries[captured] = summary if known is None else known.merged(summary)
-        return value
-
+    observed = _Observed(graph)
     with torch.inference_mode():
         for crop in crops:
-            execute(graph, crop, hook=record)
-    return summaries
+            observed(crop)
+    return observed.summaries
+
+
+class _Observed(Interpreter):
+    """Summarizes the activations of all runs, by their names in the captured graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.summaries: dict[str, Summary] = {}
+        self._names = graph.names
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        captured = self.graph.origin(name)
+        # An added activation is observed only if the captured one that it stands for is gone.
+        if name == captured or captured not in self._names:
+            summary, known = Summary.of(value), self.summaries.get(captured)
+            self.summaries[captured] = summary if known is None else known.merged(summary)
+        return value

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import Interpreter, execute
 from export.graph import Graph
 from export.scales import Quantization
+from quantize.calibration import small_crops
 from quantize.sensitivity import effect_of_noise
 from quantize.simulator import rounded
 
-_PICTURES = 16
-_SIDE = 64
 _WORTH_MEASURING = 0.01  # share of the noise that rounding all activations makes
 
 Quantizations = Mapping[str, Quantization]
@@ -46,7 +45,7 @@ def less_harmful_ranges(
     Returns:
         The chosen quantization of each activation, by its name in the captured graph.
     """
-    pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
+    pictures = small_crops(images)
     effect: dict[str, float] = defaultdict(float)
     for name, by_channel in effect_of_noise(graph, pictures).items():
         effect[graph.origin(name)] += float(by_channel.sum())
@@ -60,13 +59,8 @@ def less_harmful_ranges(
 
         def error(members: Iterable[str], choice: Quantizations) -> float:
             """Return the squared error of the output with only the members rounded."""
-            own = {name: choice[name] for name in members}
-
-            def hook(name: str, value: Tensor) -> Tensor:
-                chosen = own.get(graph.origin(name))
-                return value if chosen is None else rounded(value, chosen)
-
-            found = (execute(graph, picture, hook=hook).clamp(0, 1) for picture in pictures)
+            run = _Rounding(graph, {name: choice[name] for name in members})
+            found = (run(picture).clamp(0, 1) for picture in pictures)
             differences = (one - other for one, other in zip(found, outputs, strict=True))
             return sum(float(one.square().sum()) for one in differences)
 
@@ -74,3 +68,15 @@ def less_harmful_ranges(
             if share >= least and error(members, narrow) < error(members, full):
                 chosen.update((name, narrow[name]) for name in members)
     return chosen
+
+
+class _Rounding(Interpreter):
+    """Rounds some activations, chosen by their names in the captured graph, and nothing else."""
+
+    def __init__(self, graph: Graph, quantizations: Quantizations) -> None:
+        super().__init__(graph)
+        self._quantizations = quantizations
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        chosen = self._quantizations.get(self.graph.origin(name))
+        return value if chosen is None else rounded(value, chosen)

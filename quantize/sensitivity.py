@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import Interpreter
 from export.graph import Graph
 
 
@@ -26,19 +26,28 @@ def sensitivities(
     """
     signs = torch.Generator().manual_seed(0)
     for picture in pictures:
-        seen: dict[str, Tensor] = {}
-
-        def remember(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
-            seen[name] = value.requires_grad_()
-            return value
-
-        output = execute(graph, picture.clone(), hook=remember, before_relu=remember)
+        run = _Differentiable(graph)
+        output = run(picture.clone())
         weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
-        gradients = torch.autograd.grad((output * weights).sum(), list(seen.values()))
+        gradients = torch.autograd.grad((output * weights).sum(), list(run.seen.values()))
         yield {
             name: (value.detach(), gradient)
-            for (name, value), gradient in zip(seen.items(), gradients, strict=True)
+            for (name, value), gradient in zip(run.seen.items(), gradients, strict=True)
         }
+
+
+class _Differentiable(Interpreter):
+    """Keeps every activation, as a tensor that has a gradient."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.seen: dict[str, Tensor] = {}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        self.seen[name] = value.requires_grad_()
+        return value
+
+    before_relu = activation
 
 
 def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, Tensor]:

@@ -115,14 +115,14 @@ REFUSED = REFUSED_INT8
 """Operators without an int8 form, and what to do instead."""
 
 
-def simulate(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
+def run_int8(graph: Graph, table: ScaleTable, image: Tensor) -> Tensor:
     """Run the int8 form of ``graph`` on N × 3 × H × W pictures in [0, 1] (see ``Simulator``)."""
     with torch.inference_mode():
         restored: Tensor = Simulator(graph, table, image.dtype)(image)
         return restored
 
 
-def simulated(graph: Graph, table: ScaleTable, file: Format) -> Restore:
+def int8_reference(graph: Graph, table: ScaleTable, file: Format) -> Restore:
     """Return a function that restores one H × W × 3 picture as the int8 file of ``graph`` does.
 
     It computes in float64, because float32 cannot hold all integer sums exactly.

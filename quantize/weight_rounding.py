@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.execution import execute
+from export.execution import Interpreter
 from export.graph import Array, Graph, Node
 from export.integers import weight_scales
 from export.rewrites.roundings import Flags, as_text, in_quanta, kernel_forms
+from quantize.calibration import small_crops
 from quantize.sensitivity import sensitivities
 
-_PICTURES = 16
-_SIDE = 64
 _WORTH_CHOOSING = 0.01  # share of the noise that rounding all weights makes
 _DAMPING = 0.01  # share of the mean variance, for inputs that calibration pictures never show
 
@@ -41,7 +40,7 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[
     Returns:
         As ``ScaleTable.roundings``.
     """
-    pictures = [image[:, :, :_SIDE, :_SIDE] for image in images[:_PICTURES]]
+    pictures = small_crops(images)
     noise = rounding_noise(graph, pictures)
     least = _WORTH_CHOOSING * sum(noise.values())
     shown = {graph.origin(name) for name, made in noise.items() if made > least}
@@ -86,30 +85,46 @@ def input_covariances(
     A kernel with n weights per output channel has one n × n matrix per group, groups × n × n. All
     convolutions that share the kernel contribute.
     """
-    readers: dict[str, list[Node]] = {}
-    for node in _convolutions(graph):
-        if node.inputs[1] in kernels:
-            readers.setdefault(node.inputs[0], []).append(node)
-    counts: Counter[str] = Counter()
-    sums: dict[str, Tensor] = {}
-    products: dict[str, Tensor] = {}
-
-    def look(name: str, value: Tensor) -> Tensor:
-        for node in readers.get(name, ()):
-            kernel = node.inputs[1]
-            side = graph.constants[kernel].shape[-1]
-            pixels = F.unfold(value, side, padding=side // 2)[0]
-            pixels = pixels.reshape(node.integer("groups"), -1, pixels.shape[-1])
-            counts[kernel] += pixels.shape[-1]
-            sums[kernel] = sums.get(kernel, 0) + pixels.sum(-1, keepdim=True)
-            products[kernel] = products.get(kernel, 0) + pixels @ pixels.mT
-        return value
-
+    run = _Covariances(graph, kernels)
     with torch.inference_mode():
         for image in images:
-            execute(graph, image, hook=look, before_relu=look)
-    means = {name: total / counts[name] for name, total in sums.items()}
-    return {name: products[name] / counts[name] - mean @ mean.mT for name, mean in means.items()}
+            run(image)
+    return run.covariances()
+
+
+class _Covariances(Interpreter):
+    """Sums, over all runs, the inputs that the weights of some kernels multiply, and products."""
+
+    def __init__(self, graph: Graph, kernels: Collection[str]) -> None:
+        super().__init__(graph)
+        self._readers: dict[str, list[Node]] = {}
+        for node in _convolutions(graph):
+            if node.inputs[1] in kernels:
+                self._readers.setdefault(node.inputs[0], []).append(node)
+        self._counts: Counter[str] = Counter()
+        self._sums: dict[str, Tensor] = {}
+        self._products: dict[str, Tensor] = {}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        for node in self._readers.get(name, ()):
+            kernel = node.inputs[1]
+            side = self.graph.constants[kernel].shape[-1]
+            pixels = F.unfold(value, side, padding=side // 2)[0]
+            pixels = pixels.reshape(node.integer("groups"), -1, pixels.shape[-1])
+            self._counts[kernel] += pixels.shape[-1]
+            self._sums[kernel] = self._sums.get(kernel, 0) + pixels.sum(-1, keepdim=True)
+            self._products[kernel] = self._products.get(kernel, 0) + pixels @ pixels.mT
+        return value
+
+    before_relu = activation
+
+    def covariances(self) -> dict[str, Tensor]:
+        """Return the covariance by kernel, groups × n × n."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        return {
+            name: self._products[name] / self._counts[name] - mean @ mean.mT
+            for name, mean in means.items()
+        }
 
 
 def rounded_up(kernel: Array, covariance: Tensor) -> Flags:

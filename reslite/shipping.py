@@ -34,7 +34,7 @@ from export.scales import ScaleTable
 from export.sources import Source
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize import load_scales
-from quantize.simulator import simulated
+from quantize.simulator import int8_reference
 from reslite.loading import cached_bundle
 from runtime.atomic import replacing
 from runtime.formats import FORMATS
@@ -98,7 +98,7 @@ def ship(
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
-    bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, simulated, overwrite, announce)
+    bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, int8_reference, overwrite, announce)
     manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs)
@@ -155,7 +155,7 @@ def _peer(source: Source, table: ScaleTable, announce: Announce) -> tuple[Path, 
         one for one in DEFAULT_VARIANTS if FORMATS[one.format].runs_here() and not one.float_io
     ]
     folder = cached_bundle(source.model, source.scale)
-    return folder, bundle_of(source, variants, folder, table, simulated)
+    return folder, bundle_of(source, variants, folder, table, int8_reference)
 
 
 def _shipped(bundle: Manifest) -> Manifest:
@@ -228,7 +228,7 @@ def _npu(sources: Sequence[tuple[Source, ScaleTable]], announce: Announce) -> tu
     rows = []
     for source, table in sources:
         folder = cached_bundle(source.model, source.scale)
-        bundle_of(source, [variant], folder, table, simulated)
+        bundle_of(source, [variant], folder, table, int8_reference)
         path = folder / variant.file_name(source.model.name, source.scale)
         rows.append(NpuRow(source.model.name, estimate(path, _NPU)))
     return tuple(rows)

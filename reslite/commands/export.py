@@ -103,7 +103,7 @@ def command(
     from export.sources import Source
     from export.variants import Variant
     from quantize import load_scales
-    from quantize.simulator import simulated
+    from quantize.simulator import int8_reference
     from training.catalogue import find_model
 
     of_profile = () if profile is None else (profile_named(profile).format,)
@@ -129,7 +129,7 @@ def command(
         for kind in formats
         for precision in precisions
     ]
-    manifest = bundle_of(source, variants, out, table, simulated, overwrite, click.echo)
+    manifest = bundle_of(source, variants, out, table, int8_reference, overwrite, click.echo)
     for artifact in manifest.artifacts:
         difference = artifact.measured.max_abs_diff
         proof = "not run here" if difference is None else f"max. difference {difference:.1e}"

@@ -79,7 +79,7 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
     from export.sources import Source
     from export.variants import DEFAULT_VARIANTS
     from quantize import load_scales
-    from quantize.simulator import simulated
+    from quantize.simulator import int8_reference
     from training.catalogue import find_model, list_models
 
     if model not in {one.name for one in list_models()}:
@@ -96,7 +96,7 @@ def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, li
         failed = []
         for variant in DEFAULT_VARIANTS:
             try:
-                bundle_of(source, [variant], Path(folder), table, simulated)
+                bundle_of(source, [variant], Path(folder), table, int8_reference)
             except ParityError as error:
                 failed.append(unproven(error))
         return measured(Path(folder)), failed

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks.pairs import Pair
 from export.capture import capture
-from export.execution import execute
+from export.execution import activations_of
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import profile_named
@@ -125,16 +124,11 @@ def pairs(astronaut: np.ndarray) -> list[Pair]:
 
 
 def _table_of(graph: Graph) -> ScaleTable:
-    ranges: dict[str, tuple[float, float]] = {}
-
-    def observe(name: str, value: Tensor) -> Tensor:
-        ranges[name] = (float(value.min()), float(value.max()))
-        return value
-
-    execute(
-        graph, torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1)), hook=observe
-    )
-    activations = {name: Quantization.of_range(*values) for name, values in ranges.items()}
+    image = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    activations = {
+        name: Quantization.of_range(float(value.min()), float(value.max()))
+        for name, value in activations_of(graph, image).items()
+    }
     activations |= {graph.input: PIXELS, graph.output: PIXELS}
     concats = [node for node in graph.nodes if node.op == "Concat"]
     # A shuffle moves values unchanged, so that it has the scale of its input.

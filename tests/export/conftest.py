@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.capture import capture
-from export.execution import execute, tensors_of
+from export.execution import Interpreter, activations_of, tensors_of
 from export.graph import Graph, Node
 from export.integers import (
     bias_scales,
@@ -105,14 +105,11 @@ def _calibrated(
     def leader(value: str) -> str:
         return value if tied[value] == value else leader(tied[value])
 
-    def measure(name: str, value: Tensor) -> Tensor:
-        captured = graph.origin(name)
-        low, high = ranges.get(captured, (0.0, 0.0))
-        ranges[captured] = (min(low, float(value.min())), max(high, float(value.max())))
-        return value
-
     with torch.no_grad():
-        execute(graph, torch.from_numpy(image), hook=measure)
+        for name, value in activations_of(graph, torch.from_numpy(image)).items():
+            captured = graph.origin(name)
+            low, high = ranges.get(captured, (0.0, 0.0))
+            ranges[captured] = (min(low, float(value.min())), max(high, float(value.max())))
     for node in graph.nodes:
         if node.op in {"Concat", "Split", "DepthToSpace"}:
             target, *values = map(graph.origin, (*node.outputs, *node.inputs))
@@ -158,14 +155,15 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
     nodes = [_with_own_bias(node) for node in graph.nodes]
     own = {name: tensor.numpy() for name, tensor in constants.items()}
 
-    def round_to_8_bits(name: str, value: Tensor) -> Tensor:
-        quantization = table.of(graph.origin(name))
-        integers = torch.round(value / quantization.scale) + quantization.zero_point
-        return (integers.clamp(-128, 127) - quantization.zero_point) * quantization.scale
+    class Rounding(Interpreter):
+        def activation(self, name: str, value: Tensor) -> Tensor:
+            quantization = table.of(graph.origin(name))
+            integers = torch.round(value / quantization.scale) + quantization.zero_point
+            return (integers.clamp(-128, 127) - quantization.zero_point) * quantization.scale
 
     with torch.no_grad():
         ready = dataclasses.replace(graph, nodes=tuple(nodes), constants=own)
-        restored: Image = execute(ready, torch.from_numpy(image), hook=round_to_8_bits).numpy()
+        restored: Image = Rounding(ready)(torch.from_numpy(image)).numpy()
     return restored
 
 

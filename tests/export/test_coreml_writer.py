@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.execution import execute
+from export.execution import activations_of
 from export.graph import Graph
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
@@ -207,12 +207,10 @@ def test_int8_programs_round_where_the_simulation_does(
     tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
 ) -> None:
     graph, path = _lowered(captured("carn-m", 4).graph, "int8"), tmp_path / "a.mlpackage"
-    shown: list[str] = []
-    image = torch.from_numpy(picture(2, 2))
     with torch.no_grad():
-        execute(graph, image, hook=lambda name, value: shown.append(name) or value)
+        held = activations_of(graph, torch.from_numpy(picture(2, 2)))
     written = write_coreml(graph, path, "int8", calibrated(graph, picture(2, 2)))
-    assert written.operators["quantize"] == written.operators["dequantize"] == len(shown)
+    assert written.operators["quantize"] == written.operators["dequantize"] == len(held)
 
 
 def test_the_package_names_its_program(tmp_path: Path, small_graph: Graph) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.errors import CannotLower, InvalidGraph
-from export.execution import execute
+from export.execution import Interpreter, activations_of, execute
 from export.graph import Graph, Node
 
 Capture = Callable[[str, int], Any]
@@ -105,18 +105,12 @@ def test_channels_and_resolutions_are_those_of_the_tensors(
     layers: list[tuple[str, int]], height: int, width: int
 ) -> None:
     graph = _random_graph(layers)
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, value: torch.Tensor) -> torch.Tensor:
-        shapes[name] = tuple(value.shape)
-        return value
-
-    restored = execute(graph, torch.rand(1, 3, height, width), hook=note)
+    values = activations_of(graph, torch.rand(1, 3, height, width))
     channels, resolutions = graph.channels(), graph.resolutions()
-    assert restored.shape[2:] == (graph.scale * height, graph.scale * width)
-    for name, shape in shapes.items():
+    assert values[graph.output].shape[2:] == (graph.scale * height, graph.scale * width)
+    for name, value in values.items():
         factor = resolutions[name]
-        assert shape == (1, channels[name], factor * height, factor * width)
+        assert value.shape == (1, channels[name], factor * height, factor * width)
 
 
 @pytest.mark.parametrize("model", ["carn", "carn-m"])
@@ -365,16 +359,31 @@ def test_what_rewrites_add_stands_for_what_was_captured() -> None:
         graph.with_nodes(adding("three"), {"three": array})
 
 
-def test_the_hook_sees_what_files_hold_and_changes_what_follows() -> None:
-    graph = _with_relu("Add")
+def test_an_interpreter_sees_what_files_hold_and_changes_what_follows() -> None:
     seen: list[str] = []
 
-    def double_the_image(name: str, value: torch.Tensor) -> torch.Tensor:
-        seen.append(name)
-        return 2 * value if name == "image" else value
+    class Changing(Interpreter):
+        def activation(self, name: str, value: torch.Tensor) -> torch.Tensor:
+            seen.append(name)
+            return 2 * value if name == "image" else value
 
-    restored = execute(graph, torch.ones(1, 3, 2, 2), hook=double_the_image)
-    assert seen == ["image", "positive"] and restored.unique().tolist() == [4.0]
+        def before_relu(self, name: str, value: torch.Tensor) -> torch.Tensor:
+            seen.append(f"hidden {name}")
+            return value + 1
+
+        def apply(self, node: Node, operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            return tuple(10 * value for value in super().apply(node, operands))
+
+    restored = Changing(_with_relu("Add"))(torch.ones(1, 3, 2, 2))
+    assert seen == ["image", "hidden sum", "positive"]
+    assert restored.unique().tolist() == [10 * (10 * (2 + 2) + 1)]
+
+
+def test_activations_are_those_that_files_hold_and_hidden_ones_on_request() -> None:
+    graph, image = _with_relu("Add"), torch.ones(1, 3, 2, 2)
+    assert list(activations_of(graph, image)) == ["image", "positive"]
+    values = activations_of(graph, image, hidden=True)
+    assert list(values) == ["image", "sum", "positive"] and values["sum"].unique().tolist() == [2]
 
 
 def test_what_reads_the_output_further_on_does_not_take_it_away() -> None:

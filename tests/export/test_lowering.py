@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.errors import CannotLower, InvalidGraph
-from export.execution import execute
+from export.execution import activations_of
 from export.graph import Graph, Node
 from export.lowering import REWRITES, lower
 from export.profiles import PROFILES, profile_named
@@ -70,14 +70,8 @@ def _upsampler(channels: int, block: int, groups: int = 1, mode: str = "CRD") ->
 
 
 def _values(graph: Graph, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    values: dict[str, torch.Tensor] = {}
-
-    def look(name: str, value: torch.Tensor) -> torch.Tensor:
-        return values.setdefault(name, value)
-
     with torch.inference_mode():
-        execute(graph, image, hook=look, before_relu=look)
-    return values
+        return activations_of(graph, image, hidden=True)
 
 
 def _change(before: Graph, after: Graph, image: torch.Tensor) -> float:
@@ -142,8 +136,7 @@ def test_the_picture_and_its_channel_of_ones_pass_exactly() -> None:
     means = np.float32([0.4488, 0.4371, 0.4040]).reshape(1, 3, 1, 1)
     subtraction = Node("Sub", "mean", ("image", "means"), ("centred",))
     carried = carry_mean_as_channel(Graph((subtraction, conv), {**constants, "means": means}))
-    shown: dict[str, torch.Tensor] = {}
-    execute(carried, torch.rand(1, 3, 2, 2), hook=lambda n, v: shown.setdefault(n, v))
+    shown = activations_of(carried, torch.rand(1, 3, 2, 2))
     assert carried.origin("image/ones") == "image"
     torch.testing.assert_close(shown["image/ones"][:, :3], shown["image"], rtol=0, atol=0)
     assert shown["image/ones"][:, 3].unique().tolist() == [1]

@@ -23,7 +23,7 @@ from export.scales import ScaleTable
 from export.sources import Source
 from export.variants import Variant
 from quantize.ptq import quantize_network
-from quantize.simulator import simulated
+from quantize.simulator import int8_reference
 from runtime.formats import Format, Precision
 from runtime.manifest import Calibration, read_manifest
 from training.catalogue import Model
@@ -125,7 +125,7 @@ def test_a_file_is_kept_or_refused_on_either_side_of_what_is_allowed(
         """Export beside a reference whose every output is too large by ``distance``."""
 
         def simulate(graph: Graph, table: ScaleTable, kind: Format) -> Restore:
-            exact = simulated(graph, table, kind)
+            exact = int8_reference(graph, table, kind)
             return lambda picture: exact(picture) + np.float32(distance)
 
         folder = tmp_path / str(distance)

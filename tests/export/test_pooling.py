@@ -29,7 +29,7 @@ from export.sources import Source
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
-from quantize.simulator import Simulator, simulated
+from quantize.simulator import Simulator, int8_reference
 from runtime.errors import UserError
 from runtime.manifest import Manifest, read_manifest
 from runtime.tiling import restore_tiled
@@ -94,7 +94,7 @@ def bundle(
         Variant("tflite", "float32", size=(24, 32)),
         Variant("onnx", "float32", profile="ort-cpu-banked"),
     ]
-    return folder, bundle_of(source, variants, folder, table, simulated)
+    return folder, bundle_of(source, variants, folder, table, int8_reference)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.execution import execute
+from export.execution import activations_of, execute
 from export.graph import Graph
 from export.lowering import int8_form, lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile
@@ -24,7 +24,7 @@ from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
-from quantize.simulator import Simulator, rounded, simulate
+from quantize.simulator import Simulator, run_int8
 from runtime.errors import UserError
 from training.tasks import SUPER_RESOLUTION
 
@@ -47,20 +47,18 @@ def _values(graph: Graph, table: ScaleTable | None, images: Tensor) -> dict[str,
     """Return the output of every convolution, computed in int8 if there is a table."""
     values: dict[str, Tensor] = {}
 
-    def remember(name: str, value: Tensor) -> Tensor:
-        values[name] = value
-        return value
+    class Remembering(Simulator):
+        def activation(self, name: str, value: Tensor) -> Tensor:
+            return super().activation(name, self.before_relu(name, value))
 
-    def look(name: str, value: Tensor) -> Tensor:
-        remember(name, value)
-        return value if table is None else rounded(value, table.of(int8.graph.origin(name)))
+        def before_relu(self, name: str, value: Tensor) -> Tensor:
+            values[name] = value
+            return value
 
     with torch.no_grad():
         if table is None:
-            execute(graph, images, hook=look, before_relu=remember)
-        else:
-            int8 = Simulator(with_requantization(graph, table), table)
-            execute(int8.graph, images, int8.constants, look, remember)
+            return activations_of(graph, images, hidden=True)
+        Remembering(with_requantization(graph, table), table)(images)
     return values
 
 
@@ -95,7 +93,7 @@ def test_corrections_help_on_pictures_they_were_not_measured_on(
 
     def error(int8: Graph) -> float:
         differences = [
-            simulate(int8, table, image) - execute(graph, image).clamp(0, 1)
+            run_int8(int8, table, image) - execute(graph, image).clamp(0, 1)
             for image in map(as_image, others)
         ]
         return float(np.mean([float(one.square().mean()) for one in differences]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from quantize.calibration import (
@@ -15,6 +16,7 @@ from quantize.calibration import (
     calibration_pictures,
     calibration_record,
     scikit_image_pictures,
+    small_crops,
 )
 from runtime.errors import UserError
 from training.data.pictures import read_rgb
@@ -118,3 +120,10 @@ def test_without_any_pictures_the_remedy_is_named(monkeypatch: pytest.MonkeyPatc
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pictures"):
         calibration_pictures(tmp_path)
+
+
+def test_small_crops_are_few_and_small() -> None:
+    images = [torch.rand(1, 3, height, 50) for height in range(60, 80)]
+    crops = small_crops(images)
+    assert [tuple(crop.shape[2:]) for crop in crops] == [(min(h, 64), 50) for h in range(60, 76)]
+    assert torch.equal(crops[15], images[15][:, :, :64])

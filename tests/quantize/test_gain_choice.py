@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from export.capture import capture
-from export.execution import execute
+from export.execution import activations_of, execute
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
@@ -45,15 +45,8 @@ _IMAGE = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(1))
 
 
 def _values(graph: Graph, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    seen: dict[str, torch.Tensor] = {}
-
-    def remember(name: str, value: torch.Tensor) -> torch.Tensor:
-        seen[name] = value
-        return value
-
     with torch.inference_mode():
-        execute(graph, image, hook=remember)
-    return seen
+        return activations_of(graph, image)
 
 
 @pytest.mark.parametrize("name", _NETWORKS)

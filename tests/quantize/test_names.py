@@ -20,7 +20,7 @@ from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.requantization import with_requantization
 from export.scales import ScaleTable
 from quantize.ptq import quantize_network
-from quantize.simulator import simulate
+from quantize.simulator import run_int8
 from runtime.manifest import Calibration
 
 _CROPS = [
@@ -88,7 +88,7 @@ def _int8(graph: Graph) -> tuple[ScaleTable, torch.Tensor]:
     )
     int8 = with_corrected_biases(int8_form(graph, table), table)
     lowered = lower(int8, PROFILES["litert-cpu"].further_int8)
-    return table, simulate(with_requantization(lowered, table), table, _IMAGE)
+    return table, run_int8(with_requantization(lowered, table), table, _IMAGE)
 
 
 @pytest.fixture(scope="module")

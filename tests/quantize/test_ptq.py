@@ -32,7 +32,7 @@ from quantize.ptq import (
     quantize_network,
 )
 from quantize.scale_classes import Concatenations, scale_classes
-from quantize.simulator import simulate
+from quantize.simulator import run_int8
 from runtime.errors import UserError
 from runtime.formats import Format
 from runtime.manifest import Calibration, sha256_of
@@ -123,7 +123,7 @@ def test_the_output_error_is_that_of_the_simulation(
     image = as_image(crops[0])
 
     with torch.no_grad():
-        difference = simulate(int8_form(graph, table), table, image) - network(image).clamp(0, 1)
+        difference = run_int8(int8_form(graph, table), table, image) - network(image).clamp(0, 1)
 
     expected = float(difference.square().mean())
     assert output_error(lowered, table, [image]) == pytest.approx(expected, rel=1e-3)
@@ -223,7 +223,7 @@ def test_an_activation_that_is_always_zero_leaves_room_for_biases(crops: Crops) 
 
     biases = quantized_bias(dead["b2"], dead["w2"], table.of("b"))
     assert np.abs(biases).max() <= 2**28
-    restored = simulate(graph, table, as_image(crops[0]))
+    restored = run_int8(graph, table, as_image(crops[0]))
     for channel, level in enumerate((0.25, 0.5, 0.75)):
         assert float((restored[0, channel] - level).abs().max()) <= 0.6 / 255
 
@@ -293,7 +293,7 @@ def test_int8_costs_little_on_photographs(
 
     with torch.no_grad():
         real = network(as_image(low))
-        quantized = simulate(lowered, table, as_image(low))
+        quantized = run_int8(lowered, table, as_image(low))
 
     assert LUMA.psnr(_pixels(quantized), _pixels(real), scale=2) > 38
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.execution import execute
+from export.execution import Interpreter, execute
 from export.graph import Graph, Node
 from export.scales import Quantization
 from quantize.range_choice import less_harmful_ranges
@@ -66,11 +66,12 @@ def test_the_effect_of_noise_is_what_noise_does(images: list[torch.Tensor]) -> N
 
     noise, generator = 1e-3, torch.Generator().manual_seed(2)
 
-    def noisy(name: str, value: torch.Tensor) -> torch.Tensor:
-        if name != "a":
-            return value
-        return value + noise * torch.randn(value.shape, generator=generator)
+    class Noisy(Interpreter):
+        def activation(self, name: str, value: torch.Tensor) -> torch.Tensor:
+            if name != "a":
+                return value
+            return value + noise * torch.randn(value.shape, generator=generator)
 
-    added = [execute(graph, image, hook=noisy) - execute(graph, image) for image in images * 50]
+    added = [Noisy(graph)(image) - execute(graph, image) for image in images * 50]
     expected = sum(float(one.square().sum()) for one in added) / noise**2
     assert float(effect["a"].sum()) == pytest.approx(expected, rel=0.05)

@@ -36,7 +36,7 @@ from quantize import load_scales
 from quantize.arithmetic import onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
-from quantize.simulator import Simulator, rounded, simulate, simulated
+from quantize.simulator import Simulator, int8_reference, rounded, run_int8
 from runtime.errors import UserError
 from runtime.formats import Format
 from runtime.manifest import Calibration
@@ -185,7 +185,7 @@ def test_the_simulation_is_integer_arithmetic(
     expected = _run_on_integers(graph, table, levels - 128) + 128
 
     image = torch.from_numpy(levels)[None] / torch.tensor(255, dtype=torch.float64)
-    restored = simulate(graph, table, image)[0].numpy() / PIXELS.scale
+    restored = run_int8(graph, table, image)[0].numpy() / PIXELS.scale
     np.testing.assert_allclose(restored, expected, atol=1e-6)
 
 
@@ -242,9 +242,9 @@ def test_every_lowered_form_computes_the_same(
     plain = with_requantization(int8_form(graph, table), table)
     further = PROFILES[profile].further_int8
     lowered = with_requantization(lower(int8_form(graph, table), further), table)
-    reference = simulate(plain, table, image.double())
+    reference = run_int8(plain, table, image.double())
 
-    found = simulate(lowered, table, image.double())
+    found = run_int8(lowered, table, image.double())
 
     assert _level_difference(found, reference) < 1e-6
 
@@ -253,7 +253,7 @@ def test_float32_loses_next_to_nothing(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
     lowered = with_requantization(int8_form(graph, table), table)
-    exact, quick = (simulate(lowered, table, one) for one in (image.double(), image))
+    exact, quick = (run_int8(lowered, table, one) for one in (image.double(), image))
 
     levels = ((exact - quick).abs() * 255).round()
     assert levels.max() <= 1
@@ -266,7 +266,7 @@ def test_a_requantized_network_stays_near_the_real_one(
     lowered = with_requantization(int8_form(graph, table), table)
     assert lowered.operators()["Requantize"] >= 2
 
-    restored = simulate(lowered, table, image)
+    restored = run_int8(lowered, table, image)
 
     reference = execute(lowered, image).clamp(0, 1)
     assert 10 * torch.log10(1 / (restored - reference).square().mean()) > 34
@@ -282,7 +282,7 @@ def test_a_table_read_from_json_simulates_identically(
     read = read_scale_table(tmp_path / "table.json")
 
     def run(scales: ScaleTable) -> torch.Tensor:
-        return simulate(with_requantization(int8_form(graph, scales), scales), scales, image)
+        return run_int8(with_requantization(int8_form(graph, scales), scales), scales, image)
 
     assert read == table
     assert torch.equal(run(read), run(table))
@@ -293,9 +293,9 @@ def test_pictures_are_restored_as_tensors_are(
 ) -> None:
     lowered = with_requantization(int8_form(graph, table), table)
 
-    restored = simulated(lowered, table, "coreml")(crops[1].astype(np.float32) / 255)
+    restored = int8_reference(lowered, table, "coreml")(crops[1].astype(np.float32) / 255)
 
-    expected = simulate(lowered, table, as_image(crops[1]).double())[0].permute(1, 2, 0)
+    expected = run_int8(lowered, table, as_image(crops[1]).double())[0].permute(1, 2, 0)
     np.testing.assert_array_equal(restored, expected.float().numpy())
 
 
@@ -320,7 +320,7 @@ def test_files_of_trained_networks_agree_in_every_output(
     references: list[Restore] = []
 
     def recorded(*of: Any) -> Restore:
-        references.append(simulated(*of))
+        references.append(int8_reference(*of))
         return references[-1]
 
     source, table = Source.of(find_model(model), scale), load_scales(model, scale)
@@ -452,7 +452,7 @@ def test_a_table_of_another_network_is_refused(
     partial = ScaleTable("small", 2, "", "", without, (), _NOTHING)
 
     with pytest.raises(UserError, match="do not cover 'conv2d'"):
-        simulate(lower(graph, QUANTIZED_FORM), partial, image)
+        run_int8(lower(graph, QUANTIZED_FORM), partial, image)
 
 
 def test_a_constant_outside_convolutions_is_refused(graph: Graph, table: ScaleTable) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from export.execution import execute
+from export.execution import activations_of, execute
 from export.graph import Array, Graph
 from export.integers import quantized_weight, weight_scales
 from export.lowering import int8_form, lower
@@ -28,7 +28,7 @@ from quantize.bias_correction import bias_corrections
 from quantize.calibration import calibration_crops
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
-from quantize.simulator import simulate
+from quantize.simulator import run_int8
 from quantize.weight_rounding import input_covariances, rounded_up, rounding_noise
 from training.tasks import SUPER_RESOLUTION
 
@@ -124,15 +124,12 @@ def test_covariances_are_those_of_the_windows_of_all_that_a_kernel_reads(
     readers = [node for node in lowered.nodes if node.op == "Conv" and node.inputs[1] == name]
     windows: list[NDArray[np.float64]] = []
 
-    def look(value: str, seen: torch.Tensor) -> torch.Tensor:
-        for _ in (node for node in readers if node.inputs[0] == value):
-            padded = np.pad(seen[0].numpy(), ((0, 0), (1, 1), (1, 1)))
+    for image in images:
+        values = activations_of(lowered, image)
+        for node in readers:
+            padded = np.pad(values[node.inputs[0]][0].numpy(), ((0, 0), (1, 1), (1, 1)))
             view = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
             windows.append(view.transpose(1, 2, 0, 3, 4).reshape(-1, len(padded) * 9))
-        return seen
-
-    for image in images:
-        execute(lowered, image, hook=look)
     whole = np.cov(np.concatenate(windows), rowvar=False, bias=True)
 
     found = input_covariances(lowered, [name], images)[name].numpy()
@@ -179,7 +176,7 @@ def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
     def error(found: ScaleTable) -> float:
         int8 = with_corrected_biases(int8_form(graph, found), found)
         differences = [
-            simulate(with_requantization(int8, found), found, image)
+            run_int8(with_requantization(int8, found), found, image)
             - execute(exact, image).clamp(0, 1)
             for image in map(as_image, others)
         ]

@@ -18,7 +18,7 @@ from export.scales import Quantization
 from export.sources import Source
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
-from quantize.simulator import simulated
+from quantize.simulator import int8_reference
 from training.catalogue import find_model
 
 Cli = Callable[..., Any]
@@ -34,7 +34,7 @@ def source() -> Source:
 @pytest.fixture(scope="module")
 def whole_bundle(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    bundle_of(source, DEFAULT_VARIANTS, folder, load_scales("carn-m", 4), simulated)
+    bundle_of(source, DEFAULT_VARIANTS, folder, load_scales("carn-m", 4), int8_reference)
     return folder
 
 
