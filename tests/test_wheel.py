@@ -74,7 +74,7 @@ def test_installed_data_is_found_and_read(installed: Path, tmp_path: Path) -> No
 import json, pathlib
 import benchmarks, export, quantize, reslite, runtime, training
 from benchmarks.accuracy import PictureScore, Scores
-from benchmarks.gate import BASELINES, read_snapshot
+from benchmarks.snapshots import BASELINES, read_snapshot
 from benchmarks.report.report import Report, to_html
 from quantize import load_scales
 from training.catalogue import list_models

@@ -29,12 +29,12 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.gate import baseline_path, gate_pictures, snapshot
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.pairs import FolderPairs, Pair, evaluation_pairs, pairs_in
 from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import Report
+from benchmarks.snapshots import baseline_path, gate_pictures, snapshot
 from export.parity import restore_with
 from export.sources import Source
 from quantize import load_scales, scales_path

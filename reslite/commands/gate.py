@@ -12,7 +12,8 @@ import click
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.gate import Deviation, Snapshot
+    from benchmarks.gate import Deviation
+    from benchmarks.snapshots import Snapshot
 
 
 @click.command("gate", epilog="Example: reslite gate --bundle dist")
@@ -30,7 +31,9 @@ def command(model: str | None, scale: int | None, bundle: Path | None, update: b
     The pictures ship with scikit-image. A figure that is better than the baseline fails as well:
     the baseline changes only by --update.
     """
-    from benchmarks.gate import baseline_path, compare, deviation_table, read_snapshot
+    from benchmarks.gate import compare
+    from benchmarks.report.gate_summary import deviation_table
+    from benchmarks.snapshots import baseline_path, read_snapshot
 
     code = 0
     for name, factor in _chosen(model, scale, bundle):
@@ -51,7 +54,7 @@ def command(model: str | None, scale: int | None, bundle: Path | None, update: b
 
 def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[tuple[str, int]]:
     """Return the networks to check: the named or the bundle's network, else all with baselines."""
-    from benchmarks.gate import BASELINES, manifest_of, read_snapshot
+    from benchmarks.snapshots import BASELINES, manifest_of, read_snapshot
     from training.catalogue import find_model
 
     if bundle is not None:
@@ -73,7 +76,8 @@ def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[t
 
 def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
     """Measure a bundle, or export and measure one; return figures, and files that fail a check."""
-    from benchmarks.gate import damaged, gate_pictures, snapshot, unproven
+    from benchmarks.gate import damaged, unproven
+    from benchmarks.snapshots import gate_pictures, snapshot
     from export.bundle import bundle_of
     from export.parity import ParityError, restore_with
     from export.sources import Source

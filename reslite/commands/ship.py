@@ -67,8 +67,8 @@ def command(
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Valid existing files are kept.
     """
-    from benchmarks.gate import GATE_PICTURES, gate_pictures
     from benchmarks.pairs import pairs_in
+    from benchmarks.snapshots import GATE_PICTURES, gate_pictures
     from export.sources import Source
     from quantize import load_scales
     from quantize.ptq import find_scales

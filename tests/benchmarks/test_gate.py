@@ -14,19 +14,18 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import score
-from benchmarks.gate import (
+from benchmarks.gate import compare, damaged
+from benchmarks.pairs import Pair
+from benchmarks.report.gate_summary import deviation_table
+from benchmarks.snapshots import (
     UPDATE_COMMAND,
     Entry,
     Quality,
     Snapshot,
-    compare,
-    damaged,
-    deviation_table,
     gate_pictures,
     read_snapshot,
     snapshot,
 )
-from benchmarks.pairs import Pair
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest

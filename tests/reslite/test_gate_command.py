@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gate
+from benchmarks import snapshots
 from export.bundle import bundle_of
 from export.scales import Quantization
 from export.sources import Source
@@ -141,7 +141,7 @@ def test_what_the_gate_cannot_check_is_refused(
     assert "holds carn-m ×4" in cli("gate", "--bundle", whole_bundle, "--scale", 2).err
     assert "holds no manifest.json" in cli("gate", "--bundle", tmp_path).err
     assert "--scale goes with --model" in cli("gate", "--scale", 4).err
-    monkeypatch.setattr(gate, "BASELINES", tmp_path)
+    monkeypatch.setattr(snapshots, "BASELINES", tmp_path)
     outcome = cli("gate")
     assert outcome.code == 2
     assert "holds no baseline" in outcome.err
