@@ -13,6 +13,7 @@ from pathlib import Path
 from export.artifacts import Simulate, prove_artifact, write_artifact
 from export.bundle_manifest import discard, existing, is_current, remove, with_artifact
 from export.lowered import lower_for, own_table
+from export.memory import check_size
 from export.scales import ScaleTable
 from export.sources import Source
 from export.variants import Variant
@@ -50,8 +51,11 @@ def bundle_of(
 
     Raises:
         ParityError: If a file's output differs from its reference by more than is allowed.
-        UserError: If a variant cannot be made.
+        UserError: If a variant cannot be made. One whose size needs more memory than there is is
+            refused before the first file is written.
     """
+    for size in {variant.size for variant in variants if variant.size is not None}:
+        check_size(source.graph, size)
     if any(variant.precision == "int8" for variant in variants):
         table = own_table(source, table)
     manifest, outdated = existing(folder, source, overwrite)

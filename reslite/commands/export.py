@@ -110,13 +110,15 @@ def command(
     if of_profile and formats and set(formats) != set(of_profile):
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
     formats = formats or of_profile or get_args(Format)
-    _check_combination(formats, precisions, size, flexible, float_io, scales)
+    _check_combination(formats, precisions, size, flexible, float_io)
     found = find_model(model)
     scale = found.chosen_scale(scale)
     source = Source.of(found, scale)
     table = None
     if "int8" in precisions:
         table = read_scale_table(scales) if scales else load_scales(found.name, scale)
+    elif scales:
+        click.echo(f"{scales}: not used, because no int8 file is asked for", err=True)
     variants = [
         Variant(
             cast("Format", kind),
@@ -142,7 +144,6 @@ def _check_combination(
     size: tuple[int, int] | None,
     flexible: tuple[int, int] | None,
     float_io: bool,
-    scales: Path | None,
 ) -> None:
     """Refuse options that apply to none of the files."""
     if float_io and not ("tflite" in formats and "int8" in precisions):
@@ -151,5 +152,3 @@ def _check_combination(
         raise click.UsageError("--flexible is for Core ML packages; none is asked for")
     if flexible is not None and size is not None:
         raise click.UsageError("--size fixes the input and --flexible frees it; choose one")
-    if scales is not None and "int8" not in precisions:
-        raise click.UsageError("--scales is for int8 files; none is asked for")

@@ -69,6 +69,7 @@ def command(
     """
     from benchmarks.pairs import pairs_in
     from benchmarks.snapshots import GATE_PICTURES, gate_pictures
+    from export.memory import check_size
     from export.sources import Source
     from quantize import load_scales
     from quantize.ptq import find_scales
@@ -80,6 +81,7 @@ def command(
     # A network without a table of scales is refused before it is captured.
     table = None if calibration else load_scales(found.name, scale)
     source = Source.of(found, scale)
+    check_size(source.graph, size)
     shipment = ship(
         source,
         out,

@@ -144,7 +144,6 @@ def _own_weights(path: Path, value: float) -> Path:
         (["--size", "8x8", "--flexible", "16-32"], "choose one"),
         (["--format", "onnx", "--flexible", "16-32"], "--flexible is for Core ML"),
         (["--precision", "float32", "--float-io"], "--float-io is for int8 TFLite"),
-        (["--precision", "float32", "--scales", "a.json"], "--scales is for int8"),
     ],
 )
 def test_options_that_would_say_nothing_are_refused(
@@ -153,6 +152,23 @@ def test_options_that_would_say_nothing_are_refused(
     outcome = cli("export", "carn-m", "--scale", 4, *options)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_table_that_no_file_needs_is_told_and_not_read(cli: Cli, tmp_path: Path) -> None:
+    options = ["--format", "onnx", "--precision", "float32", "--out", tmp_path]
+    outcome = cli("export", "carn-m", "--scale", 4, *options, "--scales", "absent.json")
+    assert outcome.code == 0
+    assert outcome.err == "absent.json: not used, because no int8 file is asked for\n"
+    assert (tmp_path / "carn_m_x4_float32.onnx").exists()
+
+
+def test_a_size_beyond_the_memory_is_refused(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "dist"
+    for verb in ("export", "ship"):
+        outcome = cli(verb, "carn-m", "--scale", 4, "--size", "100000x100000", "--out", out)
+        assert outcome.code == 2
+        assert "an input of 100000x100000 takes" in outcome.err
+        assert not out.exists()
 
 
 def test_dead_activations_take_any_scale(

@@ -1,0 +1,52 @@
+"""Refusing input sizes that the proof of a file has no memory for, before anything is written."""
+
+from __future__ import annotations
+
+import os
+
+from export.graph import Graph
+from runtime.errors import UserError
+
+_ASSUMED = 16_000_000_000  # bytes, where the system does not tell
+
+
+def least_memory(graph: Graph, size: tuple[int, int]) -> int:
+    """Return the bytes that running a network takes at least: twice its largest activation.
+
+    An operator reads one activation and makes another; the largest is often read by a Relu, which
+    makes one of the same size. Real peaks are higher.
+
+    Args:
+        graph: The network.
+        size: Height and width of the input.
+    """
+    channels, resolutions = graph.channels(), graph.resolutions()
+    pixels = size[0] * size[1]
+    values = max(channels[name] * resolutions[name] ** 2 for name in channels) * pixels
+    return 2 * 4 * values
+
+
+def check_size(graph: Graph, size: tuple[int, int]) -> None:
+    """Check that this machine can run a network at a size.
+
+    Args:
+        graph: The network.
+        size: Height and width of the input.
+
+    Raises:
+        UserError: If running it takes more memory than the machine has.
+    """
+    needed, available = least_memory(graph, size), _memory()
+    if needed > available:
+        raise UserError(
+            f"an input of {size[0]}x{size[1]} takes {needed / 1e9:,.1f} GB of memory or more, this "
+            f"machine has {available / 1e9:,.1f} GB; choose a smaller --size (larger pictures are "
+            "restored in tiles)"
+        )
+
+
+def _memory() -> int:
+    """Return the memory of this machine in bytes."""
+    if not hasattr(os, "sysconf"):
+        return _ASSUMED
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
