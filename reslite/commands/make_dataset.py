@@ -38,12 +38,13 @@ def command() -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
-def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrite: bool) -> None:
+def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrite: bool) -> int:
     """Divide pictures and distort each region in another way (SHDD).
 
     OUT gets HR with the pictures, LR with the distorted versions of each, and beside every version
     a .json with its rectangles, distortions and strengths. Equal arguments give equal files;
-    existing files are kept, so that an interrupted call can be repeated.
+    existing files are kept, so that an interrupted call can be repeated. A picture that cannot be
+    read is named at the end (exit code 2), and the others are finished.
     """
     from training.data.shdd_dataset import write_dataset
 
@@ -51,6 +52,13 @@ def shdd(level: str, source: Path, out: Path, versions: int, seed: int, overwrit
     click.echo(f"{out}: {written.pictures} pictures, {written.versions} distorted versions")
     if written.kept:
         click.echo(f"{written.kept} already existed; pass --overwrite to replace them")
+    for line in written.failures:
+        click.echo(f"reslite: {line}", err=True)
+    if not written.failures:
+        return 0
+    count = len(written.failures)
+    click.echo(f"{count} failed: mend or remove them and run the same command again", err=True)
+    return 2
 
 
 @command.command(

@@ -141,6 +141,12 @@ def test_datasets_are_made_and_evaluated(cli: Cli, folder: Path, tmp_path: Path)
     assert outcome.code == 0, outcome.err
     assert "1 pictures, 3 distorted versions" in outcome.out
     assert "3 already existed" in cli("make-dataset", "shdd", *options, "--versions", 3).out
+    (folder / "train" / "damaged.png").write_bytes(b"no picture")
+    outcome = cli("make-dataset", "shdd", *options, "--versions", 3)
+    assert outcome.code == 2
+    assert "damaged.png: " in outcome.err
+    assert "1 failed: mend or remove them" in outcome.err
+    (folder / "train" / "damaged.png").unlink()
     weights = folder / "run" / "weights.safetensors"
     result = json.loads(cli("evaluate", weights, "--data", tmp_path / "shdd", "--json").out)
     assert result["pictures"] == 3

@@ -201,6 +201,31 @@ def test_a_dataset_keeps_originals_and_versions_together(tmp_path: Path) -> None
         write_dataset(source, tmp_path / "other", "easy", 1, 7)
 
 
+def test_a_damaged_picture_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
+    from PIL import Image
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("ape", "bird", "cat"):
+        Image.fromarray(_picture()).save(source / f"{name}.png")
+    whole = (source / "bird.png").read_bytes()
+    (source / "bird.png").write_bytes(whole[: len(whole) // 2])
+
+    written = write_dataset(source, out, "easy", 2, 7)
+
+    assert (written.pictures, written.versions, written.kept) == (2, 4, 0)
+    (failure,) = written.failures
+    assert "bird.png" in failure
+    assert sorted(path.name for path in (out / "HR").iterdir()) == ["ape.png", "cat.png"]
+    assert len(list((out / "LR").iterdir())) == 8
+
+    (source / "bird.png").write_bytes(whole)
+    repeated = write_dataset(source, out, "easy", 2, 7)
+    assert (repeated.pictures, repeated.versions, repeated.kept) == (3, 6, 4)
+    assert repeated.failures == ()
+    assert len(list((out / "LR").glob("bird_0?.png"))) == 2
+
+
 def test_regions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for content in ("{", json.dumps({"regions": [{"top": 1}]}), "[]"):

@@ -26,17 +26,22 @@ class Written:
         pictures: Originals.
         versions: Distorted versions of all pictures together.
         kept: Versions that already existed.
+        failures: A line for each picture that cannot be read and of which nothing was written.
     """
 
     pictures: int
     versions: int
     kept: int
+    failures: tuple[str, ...] = ()
 
 
 def write_dataset(
     source: Path, out: Path, level: Level, versions: int, seed: int, overwrite: bool = False
 ) -> Written:
     """Distort every picture of a folder ``versions`` times.
+
+    A picture that cannot be read does not stop the others. Finished files are kept by later calls,
+    so that calling again completes the set when the picture is mended.
 
     Args:
         source: Folder of pictures.
@@ -62,10 +67,14 @@ def write_dataset(
             raise UserError(
                 f"{taken}: bears the name of a version of {by_stem[stem].name}; rename one of them"
             )
-    kept = 0
+    kept, failures = 0, []
     for stem, path in tqdm(by_stem.items(), unit="picture", disable=None):
-        names = names_of[stem]
-        picture, kept_as = read_rgb(path), out / "HR" / f"{stem}.png"
+        names, kept_as = names_of[stem], out / "HR" / f"{stem}.png"
+        try:
+            picture = read_rgb(path)
+        except UserError as error:
+            failures.append(str(error))
+            continue
         pending = [
             (version, name)
             for version, name in enumerate(names)
@@ -85,7 +94,8 @@ def write_dataset(
             # Written last: a version with an explanation is complete.
             explanation = Explanation(path.name, level, seed, found.regions)
             explanation.write(out / "LR" / f"{name}.json")
-    return Written(len(paths), len(paths) * versions, kept)
+    finished = len(paths) - len(failures)
+    return Written(finished, finished * versions, kept, tuple(failures))
 
 
 def _is_there(explanation: Path, level: Level, seed: int) -> bool:
