@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
 import runtime
 from runtime.errors import UserError
 from runtime.formats import BY_SUFFIX, Precision
+from runtime.session import check_picture
 from runtime.tiling import restore_tiled
 
 if TYPE_CHECKING:
@@ -41,12 +41,9 @@ class Restorer:
             scale·H × scale·W × 3 of the same type.
 
         Raises:
-            UserError: If the picture has another shape or type.
+            UserError: If it is no array, has no pixels, or another shape or type.
         """
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype not in (np.uint8, np.uint16):
-            raise UserError(
-                f"a picture is H × W × 3 of uint8 or uint16; found {picture.dtype} {picture.shape}"
-            )
+        check_picture(picture, ("uint8", "uint16"))
         return restore_tiled(self.session, picture, tile)
 
 

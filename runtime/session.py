@@ -20,6 +20,32 @@ from runtime.manifest import PoolingTensors, TensorInfo
 FloatPicture = NDArray[np.float32]
 
 _TYPES = ("float32", "float16", "int8", "uint8")
+_FLOATS = ("float32", "float16", "float64")
+
+
+def check_picture(picture: object, types: Sequence[str], channels: Sequence[int] = (3,)) -> None:
+    """Check that an argument is a picture.
+
+    Args:
+        picture: What the caller gave.
+        types: Names of the accepted NumPy types.
+        channels: The accepted numbers of channels.
+
+    Raises:
+        UserError: If it is no array, has no pixels, or another shape or type.
+    """
+    depths = " or ".join(map(str, channels))
+    expected = f"a picture is an array H × W × {depths} of {' or '.join(types)}"
+    if not isinstance(picture, np.ndarray):
+        raise UserError(
+            f"{expected}; found {type(picture).__name__}: numpy.asarray makes an array of pixels"
+        )
+    fits = picture.ndim == 3 and picture.shape[2] in channels and picture.dtype.name in types
+    if not fits or picture.size == 0:
+        without = " without pixels" if picture.size == 0 else ""
+        raise UserError(
+            f"{expected}; found {picture.dtype} {_size(picture.shape)}{without}: convert it first"
+        )
 
 
 class Session:
@@ -75,8 +101,8 @@ class Session:
             scale·H × scale·W × 3, float32, not clamped.
 
         Raises:
-            UserError: If the artifact has a fixed size and the picture another size, or if the
-                runtime cannot run the artifact at the picture's size.
+            UserError: If this is no such picture, if the artifact has a fixed size and the picture
+                another size, or if the runtime cannot run the artifact at the picture's size.
         """
         self.prepare(image)
         self.invoke()
@@ -106,6 +132,7 @@ class Session:
 
     def prepare(self, image: FloatPicture) -> None:
         """Convert a picture and pass it to the runtime, which allocates for its size if needed."""
+        check_picture(image, _FLOATS)
         if self.fixed_size not in (None, image.shape[:2]):
             raise UserError(
                 f"this artifact takes pictures of {_size(self.fixed_size)} only; got "

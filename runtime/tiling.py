@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 from runtime import ensemble as self_ensemble
 from runtime.errors import UserError
-from runtime.session import FloatPicture, Session
+from runtime.session import FloatPicture, Session, check_picture
 
+_TYPES = ("uint8", "uint16", "float32")
 _DEFAULT_TILE = 128
 # Networks without enlargement have wide halos, so that larger tiles waste less. Memory limits the
 # size: LiteRT takes 9 kB a pixel for mepsnet-s, in int8 as in float32 (docs/lab/mepsnet.md).
@@ -152,9 +153,11 @@ def restore_tiled(
         scale·H × scale·W × channels in the same type, clamped; integers are rounded half to even.
 
     Raises:
-        UserError: If the picture is too large for an artifact whose halo is unknown, a tile size
-            does not fit the artifact, or the network returns values far outside [0, 1].
+        UserError: If this is no such picture, it is too large for an artifact whose halo is
+            unknown, a tile size does not fit the artifact, or the network returns values far
+            outside [0, 1].
     """
+    check_picture(image, _TYPES, (1, 3))
     height, width, channels = image.shape
     white = _white(image)
     scale = session.scale

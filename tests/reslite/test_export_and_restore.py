@@ -308,6 +308,10 @@ def test_the_python_interface_restores(
         reslite.load(str(cached), precision="int8")
     with pytest.raises(UserError, match="H × W × 3 of uint8 or uint16"):
         reslite.load("carn-m", scale=4).restore(picture.astype(np.float32))
+    with pytest.raises(UserError, match="found list: numpy"):
+        reslite.load("carn-m", scale=4).restore(picture.tolist())
+    with pytest.raises(UserError, match="found uint8 0×64×3 without pixels"):
+        reslite.load("carn-m", scale=4).restore(picture[:0])
     assert [model.name for model in reslite.list_models()] == [
         "carn",
         "carn-m",

@@ -90,6 +90,23 @@ def test_pictures_go_in_and_come_back(layout: Layout, dtype: str) -> None:
     np.testing.assert_allclose(restored, picture.repeat(2, 0).repeat(2, 1), atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [
+        ([[[0.5, 0.5, 0.5]]], "found list: numpy.asarray makes an array"),
+        (np.zeros((0, 4, 3), np.float32), "found float32 0×4×3 without pixels"),
+        (np.zeros((4, 4, 3), np.uint8), "found uint8 4×4×3: convert it first"),
+        (np.zeros((4, 4), np.float32), "found float32 4×4: convert it first"),
+        (np.zeros((3, 4, 4), np.float32), "found float32 3×4×4: convert it first"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture: Any, found: str) -> None:
+    session = Session("a", _Repeating("NCHW", "float32"), 2)
+    with pytest.raises(UserError, match="a picture is an array H × W × 3 of float32 or") as caught:
+        session.run(picture)
+    assert found in str(caught.value)
+
+
 def test_eight_bits_are_rounded_half_to_even_and_clipped() -> None:
     scaled = TensorInfo("image", "NCHW", "uint8", (1, 3, None, None), scale=0.5, zero_point=3)
     engine = _Repeating("NCHW", "uint8")

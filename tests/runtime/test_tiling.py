@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -345,3 +346,20 @@ def test_a_network_that_pools_restores_less_than_its_fixed_size_with_its_second_
     # The first file would pool over the reflection, too.
     with pytest.raises(Opened):
         restore_tiled(spy, _picture(20, 20))
+
+
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [
+        ([[[1, 2, 3]]], "found list"),
+        (np.zeros((0, 4, 3), np.uint8), "found uint8 0×4×3 without pixels"),
+        (np.zeros((4, 0, 1), np.uint16), "found uint16 4×0×1 without pixels"),
+        (np.zeros((4, 4, 3), np.int64), "found int64 4×4×3"),
+        (np.zeros((4, 4), np.uint8), "found uint8 4×4"),
+        (np.zeros((4, 4, 4), np.uint8), "found uint8 4×4×4"),
+    ],
+)
+def test_what_is_no_picture_is_refused(onnx_session: Session, picture: Any, found: str) -> None:
+    with pytest.raises(UserError, match="is an array H × W × 1 or 3 of uint8 or uint16") as caught:
+        restore_tiled(onnx_session, picture)
+    assert found in str(caught.value)
