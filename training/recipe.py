@@ -102,6 +102,9 @@ class Recipe(_Strict):
     identity_weight: float = Field(
         default=1.0, gt=0, description="weight of undistorted pixels in the loss"
     )
+    untouched: float = Field(
+        default=0.0, ge=0, le=1, description="share of patches of pictures that nothing befell"
+    )
     permute_colours: bool = Field(
         default=False, description="permute the colour channels of every patch at random"
     )
@@ -156,9 +159,10 @@ class Recipe(_Strict):
             raise ValueError(
                 f"degradation '{name}' does not go with scales {self.network.scales}: it {does}"
             )
-        if degradation.reduces and self.identity_weight != 1:
+        if degradation.reduces and (self.identity_weight != 1 or self.untouched):
             raise ValueError(
-                f"identity_weight goes with degradations that keep the size, not with '{name}'"
+                "identity_weight and untouched go with degradations that keep the size, not with "
+                f"'{name}'"
             )
         if degradation.of_windows is None and (self.sizes != (1,) or self.any_phase):
             raise ValueError(

@@ -11,7 +11,7 @@ from PIL import Image
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch
-from training.data.pictures import PatchSource, data_folder, read_rgb
+from training.data.pictures import PatchSource, data_folder, read_rgb, retoned
 from training.data.versions import patch_source
 from training.degradations import bicubic
 
@@ -99,3 +99,26 @@ def test_patches_are_cut_at_any_pixel_if_asked(scale: int) -> None:
 
     assert places(source) == set(range(0, 70 - 8 * scale + 1, scale))
     assert places(replace(source, any_phase=True)) == set(range(70 - 8 * scale + 1))
+
+
+def test_the_share_of_untouched_windows_is_the_original_at_both_places() -> None:
+    original, distorted = (np.full((32, 32, 3), value, np.uint8) for value in (100, 200))
+    source = PatchSource([original], {1: [distorted]}, untouched=0.25)
+    high, low = source.windows(np.random.default_rng(0), 1, 8, 2000)
+    untouched = (low == high).all(axis=(1, 2, 3))
+    assert untouched.mean() == pytest.approx(0.25, abs=0.03)
+    assert (low[~untouched] == 200).all() and (high[~untouched] == 100).all()
+    as_they_are = (high[untouched] == 100).all(axis=(1, 2, 3))
+    assert as_they_are.mean() == pytest.approx(0.5, abs=0.07)
+
+
+def test_retoned_pictures_keep_their_order_of_levels_and_have_no_gaps() -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8), 64).reshape(-1, 64, 1).repeat(3, axis=2)
+    found = [retoned(np.random.default_rng(seed), ramp) for seed in range(50)]
+    for one in found:
+        means = one.astype(float).mean(axis=1)
+        assert (np.diff(means, axis=0) > -0.5).all()
+        inner = [np.unique(one[..., channel]) for channel in range(3)]
+        assert all((np.diff(levels) == 1).all() for levels in inner)
+    clipped = [bool((one[..., c] == 0).mean() > 0.05) for one in found for c in range(3)]
+    assert 0.1 < np.mean(clipped) < 0.9  # in some channels, not in all alike

@@ -51,8 +51,9 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
         ({"revive_at": [5, -1]}, "revive_at.1: Input should be greater than or equal to 0"),
         (
             {"identity_weight": 2},
-            "yaml: identity_weight goes with degradations that keep the size, not",
+            "yaml: identity_weight and untouched go with degradations that keep the size, not",
         ),
+        ({"untouched": 0.2}, "yaml: identity_weight and untouched go with degradations"),
         ({"network": {"family": "mepsnet"}}, "does not go with scales"),
         (
             {

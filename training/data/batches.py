@@ -59,6 +59,7 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
         permute_colours=recipe.permute_colours,
         by_area=recipe.by_area,
         any_phase=recipe.any_phase,
+        untouched=recipe.untouched,
     )
     return source, len({index for index, _ in shown})
 

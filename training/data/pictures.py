@@ -55,6 +55,19 @@ def no_margin(scale: int) -> int:
     return 0
 
 
+def retoned(random: np.random.Generator, picture: Picture) -> Picture:
+    """Return H × W × 3 uint8 pixels in other tones, each channel stretched or flattened on its own.
+
+    Photographs of high contrast and of strong colours clip one channel or two, at one end or the
+    other. What a distortion of contrast does, all channels stretched alike about the middle, leaves
+    gaps between the levels; here noise below half a level fills them.
+    """
+    gain = random.uniform(0.9, 1.5) * random.uniform(0.85, 1.15, 3)
+    pivot = random.uniform(32, 224, 3)
+    levels = gain * (picture - pivot) + pivot + random.uniform(-0.5, 0.5, picture.shape)
+    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class PatchSource:
     """Windows for patches, drawn at random from pictures in memory.
@@ -69,6 +82,8 @@ class PatchSource:
         permute_colours: Permute the channels of every window at random.
         by_area: Draw pictures in proportion to their area; otherwise all equally often.
         any_phase: Draw patches at any pixel; otherwise at multiples of the scale.
+        untouched: Share of the windows that nothing befell, 0 to 1: their degraded form is the
+            original, in half of them with other tones (see ``retoned``).
     """
 
     originals: Sequence[Picture]
@@ -78,6 +93,7 @@ class PatchSource:
     permute_colours: bool = False
     by_area: bool = False
     any_phase: bool = False
+    untouched: float = 0.0
 
     def windows(
         self, random: np.random.Generator, scale: int, patch: int, size: int
@@ -108,13 +124,20 @@ class PatchSource:
             )
             turns, flip = int(random.integers(4)), bool(random.integers(2))
             colours = random.permutation(3) if self.permute_colours else range(3)
+            nothing_befell = bool(self.untouched) and bool(random.random() < self.untouched)
             for windows, (pictures, by) in zip(drawn, layers, strict=True):
+                if nothing_befell:
+                    pictures = self.originals
                 rows, columns = (slice(one // by, (one + side) // by) for one in (top, left))
                 window = pictures[which][rows, columns]
                 window = np.rot90(window[:, ::-1] if flip else window, turns)
                 # Plane by plane: several times faster than copying pixels of three bytes.
                 for channel, colour in enumerate(colours):
                     windows[index, ..., channel] = window[..., colour]
+            if nothing_befell and random.integers(2):
+                window = retoned(random, drawn[0][index])
+                for windows in drawn:
+                    windows[index] = window
         return drawn
 
     def _draw_place(self, random: np.random.Generator, length: int, scale: int, patch: int) -> int:
