@@ -84,6 +84,11 @@ class Scores:
         """Number of scored pictures."""
         return len(self.rows)
 
+    @property
+    def worst(self) -> PictureScore:
+        """The picture with the least PSNR, the first of them; inf only if all equal theirs."""
+        return min(self.rows, key=lambda row: row.psnr)
+
     def by_kind(self) -> dict[str, tuple[float, float]]:
         """Return the PSNR in dB before and after restoration of every kind of region.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from training.data.pictures import Picture, read_rgb
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import Region, version_random
 from training.degradations.shdd import read_explanation
-from training.tasks import TASKS, EvaluationSet, Task
+from training.tasks import EvaluationSet, Task
 
 DEGRADATION_SEED = 2020
 """Seed of the degradations of scored pictures, fixed so that scores are comparable."""
@@ -181,15 +181,30 @@ def _refuse_unknown_folders(folder: Path, scale: int) -> None:
             )
 
 
-def evaluation_pairs(chosen: EvaluationSet, data: Path, scale: int) -> FolderPairs:
-    """Return the pairs of a set of evaluation pictures, whose folders lie below ``data``."""
+def evaluation_pairs(task: Task, chosen: EvaluationSet, data: Path, scale: int) -> FolderPairs:
+    """Return the pairs of a set of evaluation pictures, to be scored as a task says.
+
+    Args:
+        task: The task that the set is one of.
+        chosen: The set; its degradation takes the place of the task's.
+        data: Where the folders of the set lie.
+        scale: Upscaling factor.
+
+    Raises:
+        UserError: If a folder is missing or holds fewer pictures than the set takes of it.
+    """
     random = np.random.default_rng(chosen.seed)
     found: list[tuple[Path, Path | None]] = []
     for name, count in chosen.folders.items():
         paths = picture_paths(data / name)
+        if count is not None and len(paths) < count:
+            raise UserError(
+                f"{data / name}: holds {len(paths)} pictures, {chosen.title} takes {count} of it; "
+                "complete the folder"
+            )
         order = sorted(random.permutation(len(paths))[:count])
         found += [(paths[index], None) for index in order]
-    return FolderPairs(tuple(found), TASKS[chosen.degradation.name], scale)
+    return FolderPairs(tuple(found), replace(task, degradation=chosen.degradation), scale)
 
 
 def _versions(

@@ -93,8 +93,9 @@ def refresh(runs: tuple[Path, ...]) -> None:
     for run in runs:
         model = find_model(str(run))
         publish(model, data)
-        curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
-        draw_curves(curves, ROOT / "docs" / "curves" / f"{model.name}.svg")
+        if run.resolve().parent != WEIGHTS_FOLDER.resolve():  # published weights have no log there
+            curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
+            draw_curves(curves, ROOT / "docs" / "curves" / f"{model.name}.svg")
         renewed.add(model.name)
     models = list_models()
     measured = [model for model in models if not renewed or model.name in renewed]
@@ -106,7 +107,7 @@ def refresh(runs: tuple[Path, ...]) -> None:
     enlarging = {one.name: one.training for one in models if one.task == SUPER_RESOLUTION}
     keeping = {one.name: one.training for one in models if one.task in SHDD.values()}
     titles = {one.name: one.title for one in SUPER_RESOLUTION.evaluation}
-    levels = {task.name: level for level, task in SHDD.items()}
+    levels = {one.name: one.title.removeprefix("SHDD ") for one in SHDD["moderate"].evaluation}
     sections = {
         "scores": scores_table(enlarging, bicubic_scores(data), titles, published),
         "shdd": shdd_table(keeping, levels, published),
@@ -142,7 +143,7 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
         shown.draw(model, bundle)
     sets = task.evaluation  # scored besides Set5: the set of the same task, else the second
     second = next((one for one in sets if one.name == task.name), sets[1])
-    pairs = evaluation_pairs(second, data, scale)
+    pairs = evaluation_pairs(task, second, data, scale)
     lost = losses(source.module, report, bundle, pairs)
     sections = {f"artifacts {model.name}": artifacts_table(report, ("Set5", second.title), lost)}
     if shown.lighter is not None:
@@ -176,17 +177,22 @@ def publish(model: Model, data: Path) -> None:
     if task.degradation.kinds:
         (scale,) = model.scales
         record["kinds"] = {
-            kind: [None if finite(one) is None else round(one, 2) for one in pair]
+            kind: [rounded(one, 2) for one in pair]
             for kind, pair in scores[task.name][scale].by_kind().items()
         }
         before = {
-            one.name: score(baseline(task, scale), evaluation_pairs(one, data, scale))
+            one.name: score(baseline(task, scale), evaluation_pairs(task, one, data, scale))
             for one in task.evaluation
         }
-        record["distorted"] = {name: round(one.psnr, 4) for name, one in before.items()}
-    for quantity, digits in (("psnr", 4), ("ssim", 4)):
+        record["distorted"] = {name: rounded(one.psnr) for name, one in before.items()}
+    quantities: Mapping[str, Callable[[Scores], float | None]] = {
+        "psnr": lambda one: one.psnr,
+        "worst": lambda one: one.worst.psnr,
+        "ssim": lambda one: one.ssim,
+    }
+    for quantity, of in quantities.items():
         record[quantity] = {
-            name: {str(scale): round(getattr(one, quantity), digits) for scale, one in row.items()}
+            name: {str(scale): rounded(of(one)) for scale, one in row.items()}
             for name, row in scores.items()
         }
     path = WEIGHTS_FOLDER / f"{model.name.replace('-', '_')}.safetensors"
@@ -194,12 +200,18 @@ def publish(model: Model, data: Path) -> None:
     click.echo(f"{path}: {record['psnr']}")
 
 
+def rounded(value: float | None, digits: int = 4) -> float | None:
+    """Return a figure as records hold it: None if it is infinite, which JSON cannot hold."""
+    found = finite(value)
+    return None if found is None else round(found, digits)
+
+
 def test_scores(model: Model, chosen: EvaluationSet, data: Path) -> dict[int, Scores]:
     """Score a network on a set of evaluation pictures at each of its scales."""
     return {
         scale: score(
             network_restorer(model.at_scale(scale)),
-            evaluation_pairs(chosen, data, scale),
+            evaluation_pairs(model.task, chosen, data, scale),
             progress=True,
         )
         for scale in model.scales
@@ -211,7 +223,8 @@ def bicubic_scores(data: Path) -> dict[int, dict[str, float]]:
     return {
         scale: {
             one.name: score(
-                baseline(SUPER_RESOLUTION, scale), evaluation_pairs(one, data, scale)
+                baseline(SUPER_RESOLUTION, scale),
+                evaluation_pairs(SUPER_RESOLUTION, one, data, scale),
             ).psnr
             for one in SUPER_RESOLUTION.evaluation
         }

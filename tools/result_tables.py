@@ -1,7 +1,8 @@
 """The tables of docs/results.md as Markdown, from measured figures and figures of the papers.
 
 The functions measure nothing, so that tests can use made-up numbers. Training records are as
-completed by ``tools.refresh.publish``: PSNR in dB by test set and scale, steps and hours.
+completed by ``tools.refresh.publish``: PSNR in dB by test set and scale (None if restored pictures
+equal their originals), steps and hours.
 """
 
 from __future__ import annotations
@@ -61,18 +62,30 @@ def shdd_table(
 ) -> str:
     """Return the scores on SHDD of every level and of every kind of region.
 
+    Where the pictures are untouched the worst one stands in a row of its own, for a network that
+    leaves most of them alone may still spoil one.
+
     Args:
-        records: Training records by model.
-        levels: Titles of the test sets, one for each level, in the order of the rows.
+        records: Training records by model. Older ones lack some of the test sets.
+        levels: Titles of the test sets, one for each level, in the order of the rows. A set that no
+            record has is left out.
         published: Published scores.
     """
-    first = next(iter(records.values()))
     lines = [_row("", "distorted", *records), _row("---", *["---:"] * (1 + len(records)))]
     for name, level in levels.items():
+        measured = [record for record in records.values() if name in record["psnr"]]
+        if not measured:
+            continue
+        before = measured[0]["distorted"][name]
         cells = [_score(model, record, name, 1, published) for model, record in records.items()]
-        lines.append(_row(level, f"{first['distorted'][name]:.2f}", *cells))
+        lines.append(_row(level, "" if before is None else f"{before:.2f}", *cells))
+        if before is None:
+            lines.append(
+                _row(f"{level}, worst", "", *(_worst(one, name) for one in records.values()))
+            )
+    first = next(iter(records.values()))
     for kind, (before, _) in first["kinds"].items():
-        cells = [f"{record['kinds'][kind][1]:.2f}" for record in records.values()]
+        cells = [_decibels(record["kinds"][kind][1]) for record in records.values()]
         lines.append(_row(f"{kind} regions", "" if before is None else f"{before:.2f}", *cells))
     lines.append(_row("training", "", *map(effort, records.values())))
     return "\n".join(lines)
@@ -171,8 +184,20 @@ def _gain(latency: LatencyReport, heavier: str, lighter: str, scale: int, precis
 
 
 def _score(model: str, record: Record, test_set: str, scale: int, published: Published) -> str:
+    if test_set not in record["psnr"]:
+        return ""
     ours, theirs = record["psnr"][test_set][str(scale)], published.get((model, test_set, scale))
-    return f"**{ours:.2f}**" + ("" if theirs is None else f" / {theirs:.2f}")
+    return f"**{_decibels(ours)}**" + ("" if theirs is None else f" / {theirs:.2f}")
+
+
+def _worst(record: Record, test_set: str) -> str:
+    """Return the PSNR of the worst picture of a test set; empty if the record has none."""
+    found = record.get("worst", {})
+    return _decibels(found[test_set]["1"]) if test_set in found else ""
+
+
+def _decibels(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.2f}"
 
 
 def _row(*cells: str) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 from training.data.pictures import Picture
 from training.degradations import bicubic, shdd
 from training.degradations.degradation import Degradation
-from training.degradations.levels import Level
+from training.degradations.levels import Level, ScoredLevel
 from training.metrics import LUMA, RGB, Scoring
 
 
@@ -27,6 +28,7 @@ class EvaluationSet:
         title: Name in tables.
         degradation: How the pictures are degraded.
         folders: Folders below ``RESLITE_DATA``, and the number of pictures of each; None for all.
+        split: Name of the sets that are scored together; empty for a set on its own.
         seed: Seed of the choice among the pictures of a folder.
     """
 
@@ -34,6 +36,7 @@ class EvaluationSet:
     title: str
     degradation: Degradation
     folders: Mapping[str, int | None]
+    split: str = ""
     seed: int = 7
 
 
@@ -65,6 +68,21 @@ class Task:
     def name(self) -> str:
         """The name of the degradation."""
         return self.degradation.name
+
+    def sets_named(self, name: str) -> tuple[EvaluationSet, ...]:
+        """Return the evaluation sets of a split, or the one set of this name.
+
+        Raises:
+            UserError: If there are none; the message lists the known names.
+        """
+        found = tuple(one for one in self.evaluation if name in (one.name, one.split))
+        if not found:
+            splits = [one.split for one in self.evaluation if one.split]
+            known = dict.fromkeys([*splits, *(one.name for one in self.evaluation)])
+            raise UserError(
+                f"{name}: no such split of '{self.name}'; expected one of {', '.join(known)}"
+            )
+        return found
 
 
 def super_resolution(degradation: Degradation) -> Task:
@@ -104,19 +122,33 @@ def _standard_sets(degradation: Degradation) -> tuple[EvaluationSet, ...]:
     )
 
 
-_SHDD_TEST_SPLIT = {"valid": 4, "b100/HR": 8}
-_SHDD_SETS = tuple(
-    EvaluationSet(one.name, f"SHDD {level}", one, _SHDD_TEST_SPLIT)
-    for level, one in shdd.DEGRADATIONS.items()
+_SHDD_SPLIT = "shdd-test"
+_SHDD_PICTURES = {"valid": 4, "b100/HR": 8}
+CLEAN = EvaluationSet(
+    "clean",
+    "clean",
+    shdd.DEGRADATIONS["untouched"],
+    # All of them: what counts is the worst picture.
+    {"valid": None, "b100/HR": None},
+    _SHDD_SPLIT,
+)
+"""Whole pictures that nothing befell: a network has to return them as they are."""
+_SHDD_SETS = (
+    *(
+        EvaluationSet(one.name, f"SHDD {level}", one, _SHDD_PICTURES, _SHDD_SPLIT)
+        for level, one in shdd.DEGRADATIONS.items()
+        if level != "untouched"
+    ),
+    CLEAN,
 )
 
 SUPER_RESOLUTION = super_resolution(bicubic.DEGRADATION)
 """Enlarging pictures that were reduced by MATLAB's bicubic interpolation."""
 
-SHDD: Mapping[Level, Task] = {
+SHDD: Mapping[ScoredLevel, Task] = {
     level: restoration(one, _SHDD_SETS) for level, one in shdd.DEGRADATIONS.items()
 }
-"""Restoring distortions that differ from region to region."""
+"""Restoring distortions that differ from region to region, and leaving untouched pictures alone."""
 
 
 def _by_name(*tasks: Task) -> Mapping[str, Task]:
@@ -125,8 +157,9 @@ def _by_name(*tasks: Task) -> Mapping[str, Task]:
 
 TASKS = _by_name(
     SUPER_RESOLUTION,
-    *SHDD.values(),
+    *(SHDD[level] for level in get_args(Level)),
 )
+"""The tasks that a network can be trained for, by name."""
 
 
 def task_named(name: str) -> Task:

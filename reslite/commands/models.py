@@ -56,7 +56,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             scores = "  ".join(
                 f"{name} {by_scale[scale]:.2f}"
                 for name, by_scale in row["psnr"].items()
-                if scale in by_scale
+                if by_scale.get(scale) is not None
             )
             lines.append(
                 f"{row['name']:<10} {'×' + scale:>5} {row['parameters'][scale]:>11,} "

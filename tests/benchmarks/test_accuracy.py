@@ -83,7 +83,8 @@ def test_bicubic_scores_what_the_papers_say(standard_data: Path) -> None:
     assert pairs.come_degraded
     # Reducing them here gives the same pictures.
     (set5, *_) = SUPER_RESOLUTION.evaluation
-    again = score(baseline(SUPER_RESOLUTION, 4), evaluation_pairs(set5, standard_data, 4))
+    chosen = evaluation_pairs(SUPER_RESOLUTION, set5, standard_data, 4)
+    again = score(baseline(SUPER_RESOLUTION, 4), chosen)
     assert again == scores
 
 
@@ -324,6 +325,35 @@ def test_a_picture_that_is_its_original_leaves_the_mean_of_the_others(pairs: lis
 
     assert scores.rows[0].psnr == math.inf
     assert scores.psnr == pytest.approx(np.mean([row.psnr for row in scores.rows[1:]]))
+
+
+def test_the_worst_picture_is_the_first_of_the_least_psnr() -> None:
+    rows = [PictureScore(str(n), psnr, None) for n, psnr in enumerate((math.inf, 31, 30, 30))]
+    assert Scores(30.3, None, tuple(rows)).worst.name == "2"
+    assert Scores(math.inf, None, tuple(rows[:1])).worst.psnr == math.inf
+
+
+def test_evaluation_pictures_are_degraded_as_their_set_says(tmp_path: Path) -> None:
+    for name in ("valid", "b100/HR"):
+        _save(tmp_path / name, **{f"{name[0]}{n}": _noise(12, 14, n) for n in range(3)})
+    task, clean = SHDD["moderate"], SHDD["moderate"].evaluation[-1]
+
+    pairs = list(evaluation_pairs(task, clean, tmp_path, 1))
+
+    assert [pair.name for pair in pairs] == [
+        "v0.png",
+        "v1.png",
+        "v2.png",
+        *map("b{}.png".format, range(3)),
+    ]
+    assert all(np.array_equal(pair.low, pair.high) for pair in pairs)
+    assert pairs[0].task.scoring == task.scoring
+    message = r"valid: holds 3 pictures, SHDD easy takes 4 of it; complete the folder"
+    with pytest.raises(UserError, match=message):
+        evaluation_pairs(task, task.evaluation[0], tmp_path, 1)
+    (tmp_path / "b100" / "HR").rename(tmp_path / "b100" / "LR")
+    with pytest.raises(UserError, match=r"b100/HR: no such folder"):
+        evaluation_pairs(task, clean, tmp_path, 1)
 
 
 def test_loss_is_defined_on_the_same_pictures_only() -> None:

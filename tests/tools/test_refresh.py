@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from benchmarks.accuracy import network_restorer
 from runtime.errors import UserError
-from tools.refresh import RESULTS, SHOWN, rewrite
+from tools import refresh
+from tools.refresh import RESULTS, SHOWN, publish, rewrite
+from training.catalogue import find_model
+from training.checkpoint import load_tensors, save_tensors
+from training.metrics import psnr
+from training.recipe import load_recipe
 
 
 def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
@@ -17,6 +27,47 @@ def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no section <!-- z -->"):
         rewrite(page, {"z": ""})
     assert page.read_text() == expected
+
+
+def test_published_weights_know_their_mean_and_worst_clean_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random, pictures = np.random.default_rng(0), []
+    for folder, count in (("valid", 5), ("b100/HR", 8)):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(count):
+            # Of different contrast, so that they differ in how well they are restored.
+            picture = random.integers(0, 20 + 10 * index, (16, 20, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{index}.png")
+            pictures.append(picture)
+    small = ("extraction=[4]", "channels=4", "experts=2", "srirs=1", "blocks=1")
+    recipe = load_recipe("mepsnet-s", ["name=mini-s", *(f"network.{one}" for one in small)])
+    torch.manual_seed(0)
+    weights, folder = tmp_path / "run" / "weights.safetensors", tmp_path / "published"
+    weights.parent.mkdir()
+    folder.mkdir()
+    metadata = {"recipe": recipe.model_dump_json(), "training": json.dumps({"steps": 7})}
+    save_tensors(weights, recipe.network.build().state_dict(), metadata)
+    monkeypatch.setattr(refresh, "WEIGHTS_FOLDER", folder)
+
+    publish(find_model(str(weights)), tmp_path)
+    published = find_model(str(folder / "mini_s.safetensors"))
+
+    restore = network_restorer(published.at_scale(1))
+    clean = [psnr(restore(picture), picture) for picture in pictures]
+    record = published.training
+    assert record["psnr"]["clean"] == {"1": pytest.approx(np.mean(clean), abs=1e-4)}
+    assert record["worst"]["clean"] == {"1": pytest.approx(min(clean), abs=1e-4)}
+    assert record["worst"]["shdd-easy"]["1"] < record["psnr"]["shdd-easy"]["1"]
+    assert record["distorted"]["clean"] is None
+    assert record["kinds"]["identity"][0] is None
+    assert record["steps"] == 7
+
+    before = (tensors, _) = load_tensors(published.path)
+    publish(published, tmp_path)  # onto itself
+    again, metadata = load_tensors(published.path)
+    assert metadata == before[1]
+    assert all(torch.equal(again[name], one) for name, one in tensors.items())
 
 
 def test_the_page_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:

@@ -88,6 +88,39 @@ def test_scores_on_shdd_stand_in_the_row_of_their_level_and_kind() -> None:
     ]
 
 
+def test_clean_pictures_have_a_row_and_their_worst_another() -> None:
+    old = {
+        "psnr": {"shdd-easy": {"1": 31.0}},
+        "distorted": {"shdd-easy": 21.0},
+        "kinds": {"identity": [None, 41.0]},
+        "steps": 1000,
+        "hours": 1.0,
+    }
+    new = {
+        **old,
+        "psnr": {"shdd-easy": {"1": 32.0}, "clean": {"1": 47.25}},
+        "worst": {"shdd-easy": {"1": 22.5}, "clean": {"1": 36.75}},
+        "distorted": {"shdd-easy": 21.0, "clean": None},
+    }
+    perfect = {
+        **new,
+        "psnr": {"shdd-easy": {"1": 33.0}, "clean": {"1": None}},
+        "worst": {"shdd-easy": {"1": 23.5}, "clean": {"1": None}},
+    }
+    levels = {"shdd-easy": "easy", "clean": "clean"}
+
+    table = shdd_table({"old": old, "new": new, "perfect": perfect}, levels, {})
+
+    assert _lines(table)[1:4] == [
+        ["easy", "21.00", "**31.00**", "**32.00**", "**33.00**"],
+        ["clean", "", "", "**47.25**", "**equal**"],
+        ["clean, worst", "", "", "36.75", "equal"],
+    ]
+    assert [row[0] for row in _lines(shdd_table({"old": old}, levels, {}))] == [
+        *("", "easy", "identity regions", "training")
+    ]
+
+
 def test_effort_counts_what_a_run_started_from_once() -> None:
     first = {"sha256": "1", "steps": 7_600, "hours": 0.69}
     assert effort({"steps": 7_600, "hours": 0.69}) == "7,600 steps, 0.7 h"
@@ -95,7 +128,8 @@ def test_effort_counts_what_a_run_started_from_once() -> None:
     assert effort({"steps": 100, "hours": 0.0, "start": [second]}) == "9,950 steps, 1.0 h"
     assert effort({"steps": 100, "hours": 0.0, "start": [first, second]}) == "9,950 steps, 1.0 h"
     run = {**second, "recipe": {"seed": 1}}
-    published = {**run, "sha256": "3", "psnr": {"4": 31.8}, "recipe": {"seed": 1, "new": 0}}
+    published = {**run, "sha256": "3", "psnr": {"4": 31.8}, "worst": {"4": 29.1}}
+    published["recipe"] = {"seed": 1, "new": 0}
     another = {**run, "sha256": "4", "recipe": {"seed": 2}}
     assert effort({"steps": 1, "hours": 0.0, "start": [run, published]}) == "9,851 steps, 1.0 h"
     assert effort({"steps": 1, "hours": 0.0, "start": [run, another]}) == "12,101 steps, 1.4 h"

@@ -14,7 +14,7 @@ from training.data.pictures import Picture
 from training.data.shdd_dataset import write_dataset
 from training.data.versions import DegradedVersions, patch_source
 from training.degradations.degradation import Region, version_random
-from training.degradations.levels import Level
+from training.degradations.levels import ScoredLevel
 from training.degradations.shdd import (
     CHOPS,
     DEGRADATIONS,
@@ -38,7 +38,7 @@ def _picture(height: int = 120, width: int = 160) -> Picture:
     seed=st.integers(0, 999),
 )
 def test_regions_cover_a_picture_of_any_size_exactly_once(
-    height: int, width: int, level: Level, seed: int
+    height: int, width: int, level: ScoredLevel, seed: int
 ) -> None:
     regions = plan_regions(np.random.default_rng(seed), height, width, level)
     covered = np.zeros((height, width), int)
@@ -96,6 +96,15 @@ def test_contrast_follows_its_formula() -> None:
 def test_identity_changes_nothing() -> None:
     for distorted, original, _ in _regions_of("identity"):
         np.testing.assert_array_equal(distorted, original)
+
+
+def test_untouched_pictures_are_one_region_that_nothing_befell() -> None:
+    picture = _picture()
+    found = DEGRADATIONS["untouched"].degrade(picture, 1, version_random(0, "a", 0))
+    np.testing.assert_array_equal(found.pixels, picture)
+    assert found.regions == (Region(0, 0, 120, 160, "identity", 0.0),)
+    assert DEGRADATIONS["untouched"].kinds == ("identity",)
+    assert DEGRADATIONS["easy"].kinds == ("noise", "blur", "f-noise", "contrast", "identity")
 
 
 def test_pink_noise_falls_as_one_over_f() -> None:

@@ -128,7 +128,35 @@ def test_every_task_is_listed_by_the_name_of_its_degradation() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_tasks_name_what_exists_elsewhere(task: Task) -> None:
     assert task.range_method in get_args(Method)
-    assert {one.degradation.name for one in task.evaluation} <= set(TASKS)
+    levels = {one.name for one in SHDD.values()}
+    assert {one.degradation.name for one in task.evaluation} <= {*TASKS, *levels}
+
+
+def test_no_network_is_trained_on_untouched_pictures_alone() -> None:
+    assert SHDD["untouched"].name == "shdd-untouched"
+    content = {
+        "name": "another",
+        "network": MEPSNET,
+        "stages": [{"steps": 4, "patch": 8, "batch": 6}],
+        "optimizer": {"learning_rate": 0.001, "clip_norm": 1.0},
+        "degradation": "shdd-untouched",
+    }
+    with pytest.raises(UserError, match=r"expected one of bicubic, .* \(found 'shdd-untouched'\)"):
+        parse_recipe(content, "another")
+
+
+def test_a_split_is_one_set_or_all_that_are_scored_together() -> None:
+    levels = ["shdd-easy", "shdd-moderate", "shdd-difficult", "clean"]
+    assert [one.name for one in SHDD["easy"].sets_named("shdd-test")] == levels
+    assert [one.name for one in SHDD["easy"].sets_named("clean")] == ["clean"]
+    assert [one.title for one in SUPER_RESOLUTION.sets_named("set14")] == ["Set14"]
+    with pytest.raises(UserError) as error:
+        SUPER_RESOLUTION.sets_named("shdd-test")
+    assert str(error.value) == (
+        "shdd-test: no such split of 'bicubic'; expected one of set5, set14, b100"
+    )
+    with pytest.raises(UserError, match=f"expected one of shdd-test, {', '.join(levels)}$"):
+        SHDD["easy"].sets_named("set5")
 
 
 def test_the_manifest_tells_the_task_of_a_file_and_else_its_scale_does() -> None:

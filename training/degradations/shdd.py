@@ -28,9 +28,9 @@ from runtime.errors import UserError
 from runtime.records import read_record, write_record
 from training.data.pictures import Picture
 from training.degradations.degradation import Degradation, Degraded, Region
-from training.degradations.levels import Level
+from training.degradations.levels import Level, ScoredLevel
 
-CHOPS: Mapping[Level, int] = {"easy": 2, "moderate": 3, "difficult": 4}
+CHOPS: Mapping[ScoredLevel, int] = {"easy": 2, "moderate": 3, "difficult": 4, "untouched": 0}
 
 STRENGTHS: Mapping[str, tuple[float, float]] = {
     "noise": (0.005, 0.02),
@@ -91,7 +91,12 @@ def read_explanation(path: Path) -> Explanation:
         raise UserError(f"{path}: no such file; {remedy}") from error
 
 
-def distort(picture: Picture, level: Level, random: np.random.Generator) -> Degraded:
+def kinds_of(level: ScoredLevel) -> tuple[str, ...]:
+    """Return the kinds of regions that pictures of a level have, in the order of tables."""
+    return ("identity",) if level == "untouched" else tuple(STRENGTHS)
+
+
+def distort(picture: Picture, level: ScoredLevel, random: np.random.Generator) -> Degraded:
     """Divide and distort an H × W × 3 uint8 picture, chopped as often as the level says."""
     regions = plan_regions(random, picture.shape[0], picture.shape[1], level)
     pixels = np.empty_like(picture)
@@ -103,7 +108,7 @@ def distort(picture: Picture, level: Level, random: np.random.Generator) -> Degr
 
 
 def plan_regions(
-    random: np.random.Generator, height: int, width: int, level: Level
+    random: np.random.Generator, height: int, width: int, level: ScoredLevel
 ) -> tuple[Region, ...]:
     """Chop a picture into blocks and draw a distortion for each.
 
@@ -115,7 +120,7 @@ def plan_regions(
         if not divisible:
             break
         blocks += _halves(random, blocks.pop(int(random.choice(divisible))))
-    kinds = list(STRENGTHS)
+    kinds = kinds_of(level)
     regions = []
     for block in blocks:
         kind = kinds[int(random.integers(len(kinds)))]
@@ -196,11 +201,11 @@ _DISTORTIONS: Mapping[str, Callable[[_Block, float, np.random.Generator], _Block
 }
 
 
-def _degradation(level: Level) -> Degradation:
+def _degradation(level: ScoredLevel) -> Degradation:
     def degrade(picture: Picture, scale: int, random: np.random.Generator) -> Degraded:
         return distort(picture, level, random)
 
-    return Degradation(f"shdd-{level}", degrade, versions=VERSIONS, kinds=tuple(STRENGTHS))
+    return Degradation(f"shdd-{level}", degrade, versions=VERSIONS, kinds=kinds_of(level))
 
 
-DEGRADATIONS: Mapping[Level, Degradation] = {level: _degradation(level) for level in CHOPS}
+DEGRADATIONS: Mapping[ScoredLevel, Degradation] = {level: _degradation(level) for level in CHOPS}
