@@ -195,8 +195,13 @@ def _fixed_size(
         (tensor,) = tensors
         shape = tensor.shape
         is_one = len(shape) == 4 and shape[0] in (None, 1)
+        found = "×".join("?" if extent is None else str(extent) for extent in shape)
+        if is_one and tensor.layout == "NCHW" and shape[1] != 3 and shape[3] == 3:
+            raise UserError(
+                f"{file}: its {role} is {found}, channels last (NHWC); expected channels first, "
+                "1×3×H×W (NCHW): export it in that layout"
+            )
         if not is_one or _picture_extents(tensor)[2] not in (None, 3):
-            found = "×".join("?" if extent is None else str(extent) for extent in shape)
             raise UserError(
                 f"{file}: its {role} is {found}, expected one RGB picture ({tensor.layout}); "
                 "export a network for RGB pictures"

@@ -197,6 +197,11 @@ def test_networks_with_other_tensors_are_refused(
         (TensorInfo("r", "NCHW", "float32", (1, 3, None)), r"output is 1×3×\?, expected one RGB"),
         (TensorInfo("r", "NCHW", "float32", (1, 4, None, None)), r"output is 1×4×\?×\?, expected"),
         (TensorInfo("r", "NCHW", "float32", (2, 3, None, None)), r"output is 2×3×\?×\?, expected"),
+        (
+            TensorInfo("r", "NCHW", "float32", (1, None, None, 3)),
+            r"output is 1×\?×\?×3, channels last \(NHWC\); expected channels first, 1×3×H×W",
+        ),
+        (TensorInfo("r", "NCHW", "float32", (1, 64, 48, 3)), "output is 1×64×48×3, channels last"),
         (TensorInfo("r", "NCHW", "float64", (1, 3, None, None)), "'r' is float64, expected float3"),
         (TensorInfo("r", "NCHW", "int8", (1, 3, None, None)), "'r' is int8 without a scale"),
     ],
