@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from runtime.engines.engine import Engine
 from runtime.errors import UserError, first_line
 from runtime.manifest import TensorInfo
+from runtime.native_messages import kept_messages, write_messages
 
 
 def open_engine(path: Path, threads: int) -> Engine:
@@ -22,7 +25,9 @@ def open_engine(path: Path, threads: int) -> Engine:
     """
     interpreter, name = _interpreter_class()
     try:
-        return LiteRTEngine(name, interpreter(model_path=str(path), num_threads=threads))
+        with _quietly():
+            made = interpreter(model_path=str(path), num_threads=threads)
+        return LiteRTEngine(name, made)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: {name} cannot read it ({first_line(error)}); export it again"
@@ -38,7 +43,7 @@ class LiteRTEngine(Engine):
         self._interpreter = interpreter
         self._indices = {one["name"]: one["index"] for one in (*inputs, *outputs)}
         self._shapes = {one["name"]: tuple(map(int, one["shape"])) for one in inputs}
-        self._allocated = False
+        self._allocated = self._has_allocated = False
 
     def feed(self, name: str, array: NDArray[Any]) -> None:
         """Set the values of an input; a new shape reallocates all tensors."""
@@ -48,9 +53,18 @@ class LiteRTEngine(Engine):
             self._interpreter.resize_tensor_input(index, array.shape)
             self._shapes[name] = array.shape
         if not self._allocated:
-            self._interpreter.allocate_tensors()
+            self._allocate()
             self._allocated = True
         self._interpreter.set_tensor(index, array)
+
+    def _allocate(self) -> None:
+        # The first allocation makes the delegate, which LiteRT announces.
+        if self._has_allocated:
+            self._interpreter.allocate_tensors()
+            return
+        with _quietly():
+            self._interpreter.allocate_tensors()
+        self._has_allocated = True
 
     def invoke(self) -> None:
         """Run the network."""
@@ -64,6 +78,26 @@ class LiteRTEngine(Engine):
     def close(self) -> None:
         """Release the interpreter and its tensors."""
         self._interpreter = None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep announcements of LiteRT from the terminal, and pass on what else it writes there.
+
+    Raises:
+        RuntimeError: If the block raises it or ``ValueError``; what LiteRT wrote is in the message.
+    """
+    said: list[str] = []
+    try:
+        with kept_messages() as said:
+            yield
+    except (RuntimeError, ValueError) as error:
+        raise RuntimeError("; ".join([first_line(error), *_complaints(said)])) from error
+    write_messages(_complaints(said))
+
+
+def _complaints(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("INFO: ")]
 
 
 def _interpreter_class() -> tuple[Any, str]:

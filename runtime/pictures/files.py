@@ -21,7 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from runtime.atomic import replacing
 from runtime.errors import UserError, first_line
-from runtime.pictures.decoding import decode, too_large
+from runtime.native_messages import kept_messages
+from runtime.pictures.decoding import Decoded, decode, too_large
 from runtime.pictures.metadata import NOTHING_SAID, Metadata
 from runtime.pictures.png import write_png
 from runtime.pictures.samples import BAND_ROWS, Samples, bands, with_padding
@@ -76,7 +77,7 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
             # The limit is checked below, with a message that says what to do.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # broken EXIF leaves a picture whole
-            decoded = decode(path)
+            decoded = _decoded(path)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -106,6 +107,22 @@ def read_picture(path: str | os.PathLike[str]) -> PictureFile:
     alpha = samples[..., colours:] if colours < samples.shape[2] else None
     pixels = np.repeat(pixels, 3, axis=2) if grey else pixels
     return PictureFile(pixels, alpha, grey, decoded.icc, decoded.metadata)
+
+
+def _decoded(path: Path) -> Decoded:
+    """Decode a picture, and keep what libtiff says from the terminal: errors get it instead."""
+    with path.open("rb") as stream:
+        is_tiff = stream.read(2) in (b"II", b"MM")
+    if not is_tiff:
+        return decode(path)
+    said: list[str] = []
+    try:
+        with kept_messages() as said:
+            return decode(path)
+    except OSError as error:
+        if error.errno is None and said:
+            raise OSError(f"{first_line(error)}: {said[0].rstrip('.')}") from error
+        raise
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -23,6 +23,8 @@ from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 
 import runtime
+from runtime import opening
+from runtime.engines.engine import Engine
 from runtime.errors import UserError
 from runtime.opening import available_cores
 
@@ -331,14 +333,25 @@ def test_a_file_that_differs_from_its_manifest_is_refused(
     write_tflite: Write,
     write_onnx: Write,
     write_manifest: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     path = (write_tflite if name.endswith("tflite") else write_onnx)(tmp_path / name)
     write_manifest(path, scale=2, halo=3)
     path.write_bytes(path.read_bytes() + b"\0" * 16)
+    opened: list[Path] = []
+    real = opening._engine
+
+    def recorded(name: str, path: Path, threads: int) -> Engine:
+        opened.append(path)
+        return real(name, path, threads)
+
+    monkeypatch.setattr(opening, "_engine", recorded)
 
     with pytest.raises(UserError, match=r"SHA-256 differs .*pass --no-verify"):
         runtime.open(path)
+    # A damaged .tflite can abort the process inside LiteRT.
+    assert opened == []
     if name == "a.tflite":  # which may end in padding
         assert runtime.open(path, verify=False).halo == 3
 
