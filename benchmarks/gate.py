@@ -7,13 +7,13 @@ most sensitive to a slightly wrong weight or scale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.snapshots import UPDATE_COMMAND, Entry, Quality, Snapshot, manifest_of, present
+from benchmarks.snapshots import Entry, Quality, Snapshot, manifest_of, present
 from export.parity import ParityError
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Precision
@@ -57,6 +57,29 @@ class Deviation:
     tolerance: str
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says about a bundle.
+
+    Attributes:
+        found: What was measured.
+        deviations: What differs from the baseline, or from the manifest; empty if nothing.
+        accept: The command that accepts what was found as the new baseline; None if files failed a
+            check of their own.
+        updated: The baseline that was written; None where one was compared with.
+    """
+
+    found: Snapshot
+    deviations: tuple[Deviation, ...]
+    accept: str | None
+    updated: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """Model and scale, for example ``carn-m ×4``."""
+        return f"{self.found.model} ×{self.found.scale}"
+
+
 def unproven(error: ParityError) -> Deviation:
     """Return the deviation of a file whose output differs too much from its reference's."""
     expected, found = f"≤{error.allowed:.2e}", f"{error.difference:.2e}"
@@ -78,15 +101,14 @@ def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
     """Return every figure of ``found`` that deviates from the baseline, in either direction.
 
     Raises:
-        UserError: If the snapshots are of different models, scales or pictures.
+        UserError: If the snapshots are of different models, scales or pictures, or their largest
+            differences are from different references.
     """
-    for quantity in ("model", "scale", "pictures"):
-        ours, theirs = getattr(found, quantity), getattr(baseline, quantity)
-        if ours != theirs:
-            raise UserError(
-                f"the baseline is of {quantity} {theirs}, found {ours}; compare like with like or "
-                f"run '{UPDATE_COMMAND}'"
-            )
+    if unlike := _unlike(found, baseline):
+        raise UserError(
+            f"{unlike}; compare like with like, or make the baseline anew by adding --update to "
+            "this command"
+        )
     deviations = []
     if found.weights_sha256 != baseline.weights_sha256:
         expected, ours_now = baseline.weights_sha256[:12], found.weights_sha256[:12]
@@ -101,6 +123,36 @@ def compare(found: Snapshot, baseline: Snapshot) -> list[Deviation]:
         else:
             deviations += _compare_entries(ours[file], theirs[file])
     return deviations
+
+
+def _unlike(found: Snapshot, baseline: Snapshot) -> str | None:
+    """Say why two snapshots cannot be compared; None if they can."""
+    for quantity in ("model", "scale"):
+        ours, theirs = getattr(found, quantity), getattr(baseline, quantity)
+        if ours != theirs:
+            return f"the baseline is of {quantity} {theirs}, found {ours}"
+    if found.pictures != baseline.pictures:
+        lacking = [name for name in baseline.pictures if name not in found.pictures]
+        added = [name for name in found.pictures if name not in baseline.pictures]
+        lists = (("lacking", lacking), ("additional", added))
+        shown = [f"{kind} are {_shortened(names)}" for kind, names in lists if names]
+        return (
+            f"the baseline is of pictures other than the {len(found.pictures)} found: "
+            f"{' and '.join(shown) or 'their order differs'}"
+        )
+    if found.pictures_sha256 != baseline.pictures_sha256:
+        return "the baseline is of pictures of the same names that show something else"
+    if found.compared_with != baseline.compared_with:
+        return (
+            f"the baseline is of largest differences from {baseline.compared_with}, found "
+            f"{found.compared_with} (--weights names the weights of the network)"
+        )
+    return None
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _compare_entries(found: Entry, expected: Entry) -> list[Deviation]:

@@ -6,6 +6,7 @@ with a fixed seed.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ class Pair:
         high: scale·h × scale·w × 3, uint8.
         task: The task that leads back from ``low`` to ``high`` and scores a result.
         regions: The distorted regions, for degradations that differ between regions.
+        given: Whether ``low`` came as a file and was not made here.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Pair:
     high: Picture
     task: Task
     regions: tuple[Region, ...] = ()
+    given: bool = False
 
     @property
     def scale(self) -> int:
@@ -113,7 +116,7 @@ class FolderPairs:
         explained = bool(degradation.kinds) and explanation.is_file()
         regions = read_explanation(explanation).regions if explained else ()
         name = low.name if degradation.versions > 1 else high.name
-        return Pair(name, small, large, self.task, regions)
+        return Pair(name, small, large, self.task, regions, given=True)
 
 
 def pairs_in(folder: Path, task: Task, scale: int) -> FolderPairs:
@@ -220,6 +223,20 @@ def _versions(
             raise UserError(f"{path}: its original is missing; put it into {originals[0].parent}")
         found.append((by_stem[stem], path))
     return tuple(found)
+
+
+def fingerprint(pairs: Pairs) -> str:
+    """Return a SHA-256 of what pictures show: sizes and pixels of originals, in order.
+
+    Degraded forms count where they came as files. Those made here do not: rounding may make them
+    differ in a level between machines.
+    """
+    found = hashlib.sha256()
+    for pair in pairs:
+        for picture in (pair.high, pair.low) if pair.given else (pair.high,):
+            found.update(f"{picture.shape}".encode())
+            found.update(np.ascontiguousarray(picture).data)
+    return found.hexdigest()
 
 
 def size_of(picture: Picture) -> str:

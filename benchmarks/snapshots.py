@@ -6,7 +6,8 @@ scale of a quantized network; single restored pixels do, so a snapshot holds som
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import numpy as np
 
 import runtime
 from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
-from benchmarks.pairs import Pair
+from benchmarks.pairs import Pair, Pairs, fingerprint
 from export.parity import Restore
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
-from runtime.manifest import Artifact, Manifest, read_manifest, size_of
+from runtime.manifest import Artifact, Manifest, read_manifest, sha256_of, size_of
 from runtime.records import read_record, write_record
 from runtime.session import Session
+from runtime.tiling import restore_tiled
 from training.catalogue import file_stem
 from training.data.pictures import Picture
 from training.tasks import Task
@@ -32,8 +34,15 @@ SCHEMA = 1
 
 UPDATE_COMMAND = "reslite gate --update"
 
+NETWORK = "the network"
+"""``Snapshot.compared_with`` where the source is the network with its weights, not a file."""
+
+_REMEDY = "restore it, or make it anew by adding --update to this command"
+
 GATE_PICTURES = "crops of scikit-image's pictures"
 _SAMPLES = 64
+# Side in pixels of the part of a degraded picture that is restored in one piece.
+_WHOLE = 256
 # Left and top of crops of 192 × 192, a multiple of the scales 2, 3 and 4.
 _CROP = 192
 _CROPS = (
@@ -95,6 +104,8 @@ class Snapshot:
         scale: Upscaling factor.
         weights_sha256: SHA-256 of the trained weights.
         pictures: Names of the pictures that the quality was measured on.
+        pictures_sha256: SHA-256 of their contents (``benchmarks.pairs.fingerprint``).
+        compared_with: What the largest differences are from: ``NETWORK``, or the name of a file.
         artifacts: The entries, by file name.
     """
 
@@ -102,6 +113,8 @@ class Snapshot:
     scale: int
     weights_sha256: str
     pictures: tuple[str, ...]
+    pictures_sha256: str
+    compared_with: str
     artifacts: tuple[Entry, ...]
 
     def write(self, path: Path) -> None:
@@ -121,10 +134,11 @@ def read_snapshot(path: Path) -> Snapshot:
         UserError: If the file is missing, damaged or of another schema version.
     """
     try:
-        remedy = f"restore it or make it anew with '{UPDATE_COMMAND}'"
-        return read_record(path, Snapshot, SCHEMA, remedy)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no baseline; make one with '{UPDATE_COMMAND}'") from error
+        return read_record(path, Snapshot, SCHEMA, _REMEDY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: no baseline; make one by adding --update to this command"
+        ) from error
 
 
 def gate_pictures(task: Task, scale: int) -> list[Pair]:
@@ -147,28 +161,67 @@ def gate_pictures(task: Task, scale: int) -> list[Pair]:
     return pairs
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the files of a bundle are compared with.
+
+    Attributes:
+        name: ``NETWORK``, or the name of a file.
+        restore: Restores a picture.
+    """
+
+    name: str
+    restore: Restore
+
+
+@contextmanager
+def float32_reference(folder: Path, manifest: Manifest) -> Iterator[Reference]:
+    """Open a float32 file of a bundle as the reference, for bundles without their weights.
+
+    Yields:
+        The first of the manifest that runs here, takes any size and is as the manifest says.
+
+    Raises:
+        UserError: If there is none.
+    """
+    for one in present(manifest, folder):
+        whole = one.precision == "float32" and one.pooling is None
+        if whole and FORMATS[one.format].runs_here():
+            with runtime.open(folder / one.file) as session:
+                if session.fixed_size is None:
+                    yield Reference(one.file, whole_restorer(session))
+                    return
+    raise UserError(
+        f"{folder}: holds no float32 file for any size that runs here, to compare the others with; "
+        "name the weights that the bundle was made from with --weights"
+    )
+
+
 def snapshot(
-    folder: Path, source: Restore, pairs: Sequence[Pair], threads: int | None = None
+    folder: Path, reference: Reference, pairs: Pairs, threads: int | None = None
 ) -> Snapshot:
     """Measure every artifact of a bundle.
 
+    A file whose SHA-256 is not the manifest's is not opened and has no quality.
+
     Args:
         folder: The bundle, with its manifest.
-        source: The network that the bundle was made from (see ``export.parity.restore_with``).
-        pairs: The pictures (see ``gate_pictures``).
+        reference: The network that the bundle was made from, or a file of the bundle.
+        pairs: The pictures, read into memory (see ``gate_pictures``).
         threads: CPU threads; None for every available core.
 
     Raises:
         UserError: If the folder holds no bundle, or an artifact cannot be opened.
     """
     manifest = manifest_of(folder)
+    pictures = list(pairs)
     entries = []
     for artifact in present(manifest, folder):
         path = folder / artifact.file
         quality = None
-        if FORMATS[artifact.format].runs_here():
+        if FORMATS[artifact.format].runs_here() and sha256_of(path) == artifact.sha256:
             with runtime.open(path, verify=False, threads=threads) as session:
-                quality = _quality(session, source, pairs)
+                quality = _quality(session, reference.restore, pictures)
         entries.append(
             Entry(
                 file=artifact.file,
@@ -185,7 +238,9 @@ def snapshot(
         model=manifest.model,
         scale=manifest.scale,
         weights_sha256=manifest.weights_sha256,
-        pictures=tuple(pair.name for pair in pairs),
+        pictures=tuple(pair.name for pair in pictures),
+        pictures_sha256=fingerprint(pictures),
+        compared_with=reference.name,
         artifacts=tuple(entries),
     )
 
@@ -209,14 +264,16 @@ def present(manifest: Manifest, folder: Path) -> list[Artifact]:
 
 def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Quality:
     restore = session_restorer(session)
-    scores = score(restore, pairs)
+    # Taken in one piece, so that the halo of no tile hides a difference.
+    corners = [pair.low[:_WHOLE, :_WHOLE] for pair in pairs]
+    scores = score(restore, pairs, progress=True)
     if scores.ssim is None:
         raise UserError("the gate's pictures are too small for SSIM; use larger ones")
     return Quality(
         psnr=round(scores.psnr, 5),
         ssim=round(scores.ssim, 7),
-        max_abs_diff=max_abs_diff(session, source, [pair.low for pair in pairs]),
-        samples=tuple(value for pair in pairs for value in _sampled(session, pair.low)),
+        max_abs_diff=max_abs_diff(session, source, corners),
+        samples=tuple(value for one in corners for value in _sampled(session, one)),
     )
 
 
@@ -224,6 +281,7 @@ def _sampled(session: Session, picture: Picture) -> list[float]:
     """Return restored values at places spread evenly over the picture and its channels."""
     size = session.fixed_size or picture.shape[:2]
     image = picture[: size[0], : size[1]].astype(np.float32) / np.float32(255)
-    restored = whole_restorer(session)(image)
+    fits = session.fixed_size in (None, image.shape[:2])
+    restored = whole_restorer(session)(image) if fits else restore_tiled(session, image)
     places = np.linspace(0, restored.size - 1, _SAMPLES).astype(int)
     return [round(float(value) * 255, 3) for value in restored.ravel()[places]]

@@ -34,7 +34,7 @@ from benchmarks.pairs import FolderPairs, Pair, evaluation_pairs, pairs_in
 from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import Report
-from benchmarks.snapshots import baseline_path, gate_pictures, snapshot
+from benchmarks.snapshots import NETWORK, Reference, baseline_path, gate_pictures, snapshot
 from export.parity import restore_with
 from export.sources import Source
 from quantize import load_scales, scales_path
@@ -137,7 +137,8 @@ def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:
         announce=click.echo,
     ).report
     if shown.gated:
-        found = snapshot(bundle, restore_with(source.module), gate_pictures(task, scale))
+        reference = Reference(NETWORK, restore_with(source.module))
+        found = snapshot(bundle, reference, gate_pictures(task, scale))
         found.write(baseline_path(model.name, scale))
     if shown.draw is not None:
         shown.draw(model, bundle)

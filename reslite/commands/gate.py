@@ -1,69 +1,114 @@
-"""``reslite gate``: compare every artifact with the committed baselines."""
+"""``reslite gate``: compare every artifact with its baseline."""
 
 from __future__ import annotations
 
-import tempfile
+import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from benchmarks.gate import Deviation
-    from benchmarks.snapshots import Snapshot
+_PATH = click.Path(path_type=Path)
 
 
-@click.command("gate", epilog="Example: reslite gate --bundle dist")
+@click.command("gate", epilog="Example: reslite gate --bundle dist --baseline baseline.json")
 @click.option("--model", help="Check this network only [default: all that have a baseline].")
 @click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option(
     "--bundle",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="Check this bundle as it is [default: a bundle exported for the check].",
 )
+@click.option(
+    "--baseline", type=_PATH, help="File of the bundle's figures [default: reslite's own]."
+)
+@click.option(
+    "--data",
+    type=_PATH,
+    help="Folder of pictures to measure on [default: crops of scikit-image's pictures].",
+)
+@click.option(
+    "--weights",
+    type=_PATH,
+    help="Weights of the bundle: compare its files with their network [default: with its float32 "
+    "file, if the weights do not ship with reslite].",
+)
 @click.option("--update", is_flag=True, help="Accept the measured figures as the new baseline.")
-def command(model: str | None, scale: int | None, bundle: Path | None, update: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+@click.option("--junit", type=_PATH, help="Write the outcome to this file, as JUnit XML.")
+@click.option("--markdown", type=_PATH, help="Write the outcome to this file, as Markdown.")
+def command(
+    model: str | None,
+    scale: int | None,
+    bundle: Path | None,
+    baseline: Path | None,
+    data: Path | None,
+    weights: Path | None,
+    update: bool,
+    as_json: bool,
+    junit: Path | None,
+    markdown: Path | None,
+) -> int:
     """Compare accuracy, size, MultAdds and operators of exported files with their baselines.
 
-    The pictures ship with scikit-image. A figure that is better than the baseline fails as well:
-    the baseline changes only by --update.
+    A figure that is better than the baseline fails as well: the baseline changes only by --update.
+    With --baseline and --update, the figures of any bundle become a baseline.
     """
-    from benchmarks.gate import compare
-    from benchmarks.report.gate_summary import deviation_table
-    from benchmarks.snapshots import baseline_path, read_snapshot
+    from benchmarks.report import gate_summary
+    from reslite.gating import judge_bundle, judge_shipped
+    from runtime.atomic import replacing
 
-    code = 0
-    for name, factor in _chosen(model, scale, bundle):
-        (found, deviations), path = _measured(name, factor, bundle), baseline_path(name, factor)
-        if update and not deviations:
-            found.write(path)
-            click.echo(f"baseline updated: {path}")
-            continue
-        if deviations := [*deviations, *compare(found, read_snapshot(path))]:
-            chosen = f" --bundle {bundle}" if bundle else f" --model {name} --scale {factor}"
-            click.echo(deviation_table(deviations, chosen))
-            code = 1
-        else:
-            count = len(found.artifacts)
-            click.echo(f"gate passed: {count} artifacts of {name} ×{factor} are as expected")
-    return code
+    _check_combination(bundle, baseline, data, weights)
+    if bundle is not None:
+        _check_model(bundle, model, scale)
+        judges = [partial(judge_bundle, bundle, baseline, data, weights, update)]
+    else:
+        judges = [partial(judge_shipped, *one, update) for one in _chosen(model, scale)]
+    verdicts = []
+    for judge in judges:
+        verdicts.append(judge())
+        if not as_json:
+            click.echo(gate_summary.as_text(verdicts[-1]))
+    if as_json:
+        click.echo(json.dumps(gate_summary.as_json(verdicts), indent=2, ensure_ascii=False))
+    texts = ((junit, gate_summary.as_junit), (markdown, gate_summary.as_markdown))
+    for path, text_of in texts:
+        if path is not None:
+            with replacing(path) as temporary:
+                temporary.write_text(text_of(verdicts), encoding="utf-8")
+    return 1 if any(one.deviations for one in verdicts) else 0
 
 
-def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[tuple[str, int]]:
-    """Return the networks to check: the named or the bundle's network, else all with baselines."""
-    from benchmarks.snapshots import BASELINES, manifest_of, read_snapshot
+def _check_combination(
+    bundle: Path | None, baseline: Path | None, data: Path | None, weights: Path | None
+) -> None:
+    """Refuse options that would say nothing."""
+    if bundle is None and baseline is not None:
+        raise click.UsageError("--baseline is the baseline of a bundle: name it with --bundle")
+    if baseline is None and (data is not None or weights is not None):
+        raise click.UsageError(
+            "--data and --weights go with --baseline: reslite's own baselines were measured on "
+            "crops of scikit-image's pictures, with the weights that ship with it"
+        )
+
+
+def _check_model(bundle: Path, model: str | None, scale: int | None) -> None:
+    from benchmarks.snapshots import manifest_of
+
+    manifest = manifest_of(bundle)
+    if model not in (None, manifest.model) or scale not in (None, manifest.scale):
+        raise UserError(
+            f"{bundle}: holds {manifest.model} ×{manifest.scale}; leave --model and --scale out"
+        )
+
+
+def _chosen(model: str | None, scale: int | None) -> list[tuple[str, int]]:
+    """Return the networks to check: the named one, else all with baselines."""
+    from benchmarks.snapshots import BASELINES, read_snapshot
     from training.catalogue import find_model
 
-    if bundle is not None:
-        manifest = manifest_of(bundle)
-        if model not in (None, manifest.model) or scale not in (None, manifest.scale):
-            raise UserError(
-                f"{bundle}: holds {manifest.model} ×{manifest.scale}; leave --model and --scale out"
-            )
-        return [(manifest.model, manifest.scale)]
     if model is not None:
         return [(model, find_model(model).chosen_scale(scale))]
     if scale is not None:
@@ -72,35 +117,3 @@ def _chosen(model: str | None, scale: int | None, bundle: Path | None) -> list[t
     if not baselines:
         raise UserError(f"{BASELINES}: holds no baseline; make one with --model NAME --update")
     return [(one.model, one.scale) for one in baselines]
-
-
-def _measured(model: str, scale: int, bundle: Path | None) -> tuple[Snapshot, list[Deviation]]:
-    """Measure a bundle, or export and measure one; return figures, and files that fail a check."""
-    from benchmarks.gate import damaged, unproven
-    from benchmarks.snapshots import gate_pictures, snapshot
-    from export.bundle import bundle_of
-    from export.parity import ParityError, restore_with
-    from export.sources import Source
-    from export.variants import DEFAULT_VARIANTS
-    from quantize import load_scales
-    from quantize.simulator import int8_reference
-    from training.catalogue import find_model, list_models
-
-    if model not in {one.name for one in list_models()}:
-        raise UserError(
-            f"{model}: has no baseline; the gate checks networks that ship with reslite"
-        )
-    source = Source.of(find_model(model), scale)
-    pairs = gate_pictures(source.model.task, scale)
-    measured = partial(snapshot, source=restore_with(source.module), pairs=pairs)
-    if bundle is not None:
-        return measured(bundle), damaged(bundle)
-    with tempfile.TemporaryDirectory() as folder:
-        table = load_scales(model, scale)
-        failed = []
-        for variant in DEFAULT_VARIANTS:
-            try:
-                bundle_of(source, [variant], Path(folder), table, int8_reference)
-            except ParityError as error:
-                failed.append(unproven(error))
-        return measured(Path(folder)), failed

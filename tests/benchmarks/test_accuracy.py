@@ -26,7 +26,7 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.pairs import Pair, evaluation_pairs, pairs_in
+from benchmarks.pairs import Pair, evaluation_pairs, fingerprint, pairs_in
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest
@@ -362,3 +362,26 @@ def test_loss_is_defined_on_the_same_pictures_only() -> None:
     assert psnr_loss(ours, theirs) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="same pictures"):
         psnr_loss(ours, Scores(30, 0.9, (PictureScore("b", 30, 0.9),)))
+
+
+def test_a_fingerprint_is_of_what_pictures_show(tmp_path: Path) -> None:
+    picture = _noise(12, 12, 1)
+    pair = Pair.degraded("a", picture, SUPER_RESOLUTION, 2)
+    same = fingerprint([pair])
+
+    # Forms degraded here may differ in a level between machines; those that came as files may not.
+    level = dataclasses.replace(pair, name="b", low=pair.low ^ 1)
+    assert fingerprint([level]) == same
+    assert fingerprint([dataclasses.replace(level, given=True)]) not in (
+        same,
+        fingerprint([dataclasses.replace(pair, given=True)]),
+    )
+    assert fingerprint([dataclasses.replace(pair, high=picture ^ 1)]) != same
+    assert fingerprint([dataclasses.replace(pair, high=picture.reshape(9, 16, 3))]) != same
+    assert fingerprint([pair, pair]) != same
+
+    _save(tmp_path / "HR", a=picture)
+    _save(tmp_path / "LR", a=pair.low)
+    (given,) = pairs_in(tmp_path, SUPER_RESOLUTION, 2)
+    assert given.given
+    assert not pair.given

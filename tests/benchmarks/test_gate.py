@@ -13,22 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import score
-from benchmarks.gate import compare, damaged
+from benchmarks import snapshots
+from benchmarks.accuracy import network_restorer, score
+from benchmarks.gate import Verdict, compare, damaged
 from benchmarks.pairs import Pair
-from benchmarks.report.gate_summary import deviation_table
+from benchmarks.report.gate_summary import as_text
 from benchmarks.snapshots import (
+    NETWORK,
     UPDATE_COMMAND,
     Entry,
     Quality,
+    Reference,
     Snapshot,
+    float32_reference,
     gate_pictures,
     read_snapshot,
     snapshot,
 )
 from export.parity import restore_with
 from runtime.errors import UserError
-from runtime.manifest import Artifact, Manifest
+from runtime.manifest import Artifact, Manifest, read_manifest
 from training.degradations import bicubic
 from training.tasks import SUPER_RESOLUTION
 
@@ -59,7 +63,7 @@ def bundle(
 @pytest.fixture(scope="module")
 def found(bundle: Path, tiny: Any, pairs: list[Pair]) -> Snapshot:
     """The bundle's figures."""
-    return snapshot(bundle, restore_with(tiny.module), pairs, threads=1)
+    return snapshot(bundle, Reference(NETWORK, restore_with(tiny.module)), pairs, threads=1)
 
 
 def _changed(found: Snapshot, file: str, **changes: Any) -> Snapshot:
@@ -232,10 +236,84 @@ def test_other_weights_fail_by_name(found: Snapshot) -> None:
     assert (deviation.artifact, deviation.quantity) == ("tiny", "weights SHA-256")
 
 
-@pytest.mark.parametrize("change", [{"model": "carn"}, {"scale": 3}, {"pictures": ("other",)}])
-def test_unlike_snapshots_are_not_compared(change: dict[str, Any], found: Snapshot) -> None:
-    with pytest.raises(UserError, match=f"baseline is of {next(iter(change))}"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "carn"}, "baseline is of model tiny, found carn"),
+        ({"scale": 3}, "baseline is of scale 2, found 3"),
+        (
+            {"pictures": ("face", "other")},
+            "other than the 2 found: lacking are flag and additional are other",
+        ),
+        ({"pictures": ("flag", "face")}, "other than the 2 found: their order differs"),
+        ({"pictures_sha256": "f" * 64}, "pictures of the same names that show something else"),
+        (
+            {"compared_with": "tiny_x2_float32.onnx"},
+            "differences from the network, found tiny_x2_float32.onnx",
+        ),
+    ],
+)
+def test_unlike_snapshots_are_not_compared(
+    change: dict[str, Any], message: str, found: Snapshot
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         compare(dataclasses.replace(found, **change), found)
+    assert "adding --update to this command" in str(caught.value)
+
+
+def test_a_damaged_file_is_not_opened_and_has_no_quality(
+    bundle: Path, found: Snapshot, tiny: Any, pairs: list[Pair], tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    (copy / "tiny_x2_int8.tflite").write_bytes(b"what might abort the process inside LiteRT")
+
+    again = snapshot(copy, Reference(NETWORK, restore_with(tiny.module)), pairs, threads=1)
+
+    assert _entry(again, "tiny_x2_int8.tflite").quality is None
+    deviating = compare(again, found)
+    assert {one.artifact for one in deviating} == {"tiny_x2_int8.tflite"}
+    assert {one.quantity for one in deviating} == {"bytes", "quality"}
+
+
+def test_without_weights_files_are_compared_with_a_float32_file(
+    bundle: Path, found: Snapshot, pairs: list[Pair], manifest_of: Callable[..., Manifest]
+) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest is not None
+    with float32_reference(bundle, manifest) as reference:
+        again = snapshot(bundle, reference, pairs, threads=1)
+
+    assert again.compared_with == "tiny_x2_float32.onnx"
+    assert _quality(again, "tiny_x2_float32.onnx").max_abs_diff == 0
+    difference = _quality(again, "tiny_x2_int8.tflite").max_abs_diff
+    by_network = _quality(found, "tiny_x2_int8.tflite").max_abs_diff
+    assert difference == pytest.approx(by_network, abs=1e-5)
+
+    int8 = [one for one in manifest.artifacts if one.precision == "int8"]
+    with (
+        pytest.raises(UserError, match=r"holds no float32 file .* with --weights"),
+        float32_reference(bundle, manifest_of(*int8)),
+    ):
+        pass
+
+
+def test_large_pictures_are_compared_in_part_and_scored_whole(
+    bundle: Path, tiny: Any, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_WHOLE", 16)
+    network, shapes = restore_with(tiny.module), []
+
+    def restore(picture: np.ndarray) -> np.ndarray:
+        shapes.append(picture.shape)
+        return network(picture)
+
+    again = snapshot(bundle, Reference(NETWORK, restore), pairs, threads=1)
+
+    assert set(shapes) == {(16, 16, 3)}
+    assert _quality(again, "tiny_x2_float32.onnx").psnr == pytest.approx(
+        score(network_restorer(tiny.module), pairs).psnr, abs=1e-3
+    )
 
 
 def _files_that_deviate(
@@ -249,7 +327,7 @@ def _files_that_deviate(
     manifest_of(*artifacts).write(folder)
     files = {artifact.file for artifact in artifacts}
     kept = tuple(entry for entry in baseline.artifacts if entry.file in files)
-    found = snapshot(folder, restore_with(tiny.module), pairs, threads=1)
+    found = snapshot(folder, Reference(NETWORK, restore_with(tiny.module)), pairs, threads=1)
     deviations = compare(found, dataclasses.replace(baseline, artifacts=kept))
     return {deviation.artifact for deviation in deviations}
 
@@ -304,18 +382,19 @@ def test_table_shows_everything_and_the_way_out(found: Snapshot) -> None:
     file = "tiny_x2_int8.onnx"
     deviations = compare(_changed(found, file, psnr=12.3456), found)
 
-    table = deviation_table(deviations)
+    accept = f"{UPDATE_COMMAND} --bundle dist"
+    table = as_text(Verdict(found, tuple(deviations), accept))
 
     header, _, row, advice = table.splitlines()
     assert header.split() == ["artifact", "quantity", "expected", "found", "tolerance"]
     expected = f"{_quality(found, file).psnr:.3f}"
     assert row.split() == [file, "PSNR", "dB", expected, "12.346", "±0.02"]
-    assert advice.endswith(UPDATE_COMMAND)
+    assert advice.endswith(f": {accept}")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no baseline; make one with"), ("{", "damaged"), ('{"model": "x"}', "damaged")],
+    [(None, "no baseline; make one by"), ("{", "damaged"), ('{"model": "x"}', "damaged")],
 )
 def test_unreadable_baseline(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
@@ -324,12 +403,12 @@ def test_unreadable_baseline(content: str | None, message: str, tmp_path: Path) 
 
     with pytest.raises(UserError, match=message) as caught:
         read_snapshot(path)
-    assert UPDATE_COMMAND in str(caught.value)
+    assert "adding --update to this command" in str(caught.value)
 
 
 def test_folder_without_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no manifest\.json"):
-        snapshot(tmp_path, lambda picture: picture, [])
+        snapshot(tmp_path, Reference(NETWORK, lambda picture: picture), [])
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
