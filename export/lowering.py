@@ -26,6 +26,7 @@ from export.rewrites.shuffles import (
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
+from export.rewrites.signs import split_signs
 from export.scales import ScaleTable
 
 REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
@@ -35,6 +36,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         fold_output_shift,
         carry_mean_as_channel,
         convolve_before_pooling,
+        split_signs,
         make_convolutions_dense,
         convolve_before_shuffles,
         split_shuffled_convolutions,

@@ -16,6 +16,7 @@ QUANTIZED_FORM = (
     "fold_output_shift",
     "carry_mean_as_channel",
     "convolve_before_pooling",
+    "split_signs",
 )
 """The first rewrites of every int8 file; scales are chosen on the graph that they make."""
 

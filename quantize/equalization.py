@@ -20,63 +20,86 @@ from export.graph import Graph
 from export.operators import Trait, operators_with
 from quantize.calibration import small_crops
 from quantize.gain_choice import gain_groups
+from quantize.scale_classes import moved
 from quantize.sensitivity import effect_of_noise
 
-_WORTH_EQUALIZING = 0.1  # share of the noise that rounding all activations makes
+_WORTH_EQUALIZING = 0.02  # share of the noise that rounding all activations makes
 _MOST = 4
 """The largest exponent, because channels of tiny magnitude hardly matter to the output."""
-_CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {"Conv"}
+_NEAR = 1.05
+"""Noise above the least one that is accepted for kernels that stay more even."""
+_CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {
+    "Add",
+    "Concat",
+    "Conv",
+    "DepthToSpace",
+}
 
 
-def channel_gains(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[float, ...]]:
+def channel_gains(
+    graph: Graph, photographs: Sequence[Tensor], colours: Sequence[Tensor]
+) -> dict[str, tuple[float, ...]]:
     """Return a factor for each channel of the activations whose rounding matters most.
 
     Args:
         graph: Lowered for int8.
-        images: Pictures, 1 × 3 × H × W in [0, 1], float64.
+        photographs: Pictures, 1 × 3 × H × W in [0, 1], float64.
+        colours: Pictures in saturated colours, likewise.
 
     Returns:
         The factors, one per channel, by the name of the activation in the captured graph.
     """
-    effects = effect_of_noise(graph, small_crops(images))
-    reaches = _reaches(graph, images)
-    noise = {name: effects[name].sum() * reach.max() ** 2 for name, reach in reaches.items()}
-    least = _WORTH_EQUALIZING * sum(noise.values())
-    shown = {
-        value: members
-        for members in gain_groups(graph)[1:]
-        if _is_between_convolutions(graph, members)
-        for value in members
-        if noise.get(value, 0.0) > least
+    effects = effect_of_noise(graph, small_crops(photographs))
+    reaches = _reaches(graph, [*photographs, *colours])
+    copies = moved(graph)
+    noise = {
+        name: float(effects[name].sum() * one.max() ** 2)
+        for name, one in reaches.items()
+        if graph.origin(name) not in copies  # which are not rounded again
     }
-    gains = {value: factors(reaches[value], effects[value]) for value in shown}
-    return {graph.origin(value): gains[one] for one, members in shown.items() for value in members}
+    least = _WORTH_EQUALIZING * sum(noise.values())
+    gains: dict[str, tuple[float, ...]] = {}
+    for members in gain_groups(graph)[1:]:
+        held = [value for value in members if value in noise]
+        if not held or sum(map(noise.__getitem__, held)) < least or not _is_channelwise(graph, members):
+            continue
+        # Several channels before a DepthToSpace become one, and must have its factor.
+        channels = {value: graph.channels()[value] for value in members}
+        count = min(channels.values())
+        reach = torch.stack([reaches[one].reshape(count, -1).amax(1) for one in held]).amax(0)
+        effect = torch.stack([effects[one].reshape(count, -1).sum(1) for one in held]).sum(0)
+        chosen = torch.tensor(factors(reach, effect))
+        for value in members:
+            spread = chosen.repeat_interleave(channels[value] // count)
+            gains[graph.origin(value)] = tuple(spread.tolist())
+    return gains
 
 
 def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
-    """Choose powers of two that bring the magnitudes of all channels within one octave.
+    """Choose powers of two, at most 1, for the channels that reach farther than a limit.
 
-    Of eight possible octaves the one with the least rounding noise at the output is taken.
+    Of the limits the highest is taken whose rounding noise at the output is near the least.
 
     Args:
         reach: The largest magnitude in each channel.
         effect: As ``effect_of_noise`` returns it for the activation.
     """
-    alive = reach > 0
 
-    def brought_to(most: float) -> Tensor:
-        exponents = (most / reach).log2().floor().clamp(-_MOST, _MOST)
-        return torch.where(alive, 2.0**exponents, 1.0)
+    def within(limit: float) -> Tensor:
+        exponents = (limit / reach.clamp_min(1e-30)).log2().floor().clamp(-_MOST, 0)
+        return 2.0**exponents
 
     def noise(gains: Tensor) -> float:
         return float((effect / gains**2).sum() * (gains * reach).max() ** 2)
 
     farthest = float(reach.max())
-    candidates = [brought_to(farthest * 2.0 ** (-eighth / 8)) for eighth in range(8)]
-    return tuple(min(candidates, key=noise).tolist())
+    candidates = [within(farthest * 2.0 ** (-eighth / 8)) for eighth in range(8 * _MOST)]
+    enough = _NEAR * min(map(noise, candidates))
+    return tuple(next(one for one in candidates if noise(one) <= enough).tolist())
 
 
-def _is_between_convolutions(graph: Graph, members: Sequence[str]) -> bool:
+def _is_channelwise(graph: Graph, members: Sequence[str]) -> bool:
+    """Tell whether factors of channels may differ: all around is computed channel by channel."""
     producers = [graph.producer(value) for value in members]
     readers = [reader for value in members for reader in graph.consumers(value)]
     return all(node is not None and node.op in _CHANNELWISE for node in (*producers, *readers))

@@ -9,14 +9,14 @@ scale, and the multiplication is exact.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
-from export.graph import Graph, Node
+from export.graph import Graph
 from export.operators import Trait, operators_with
-from quantize.observers import Observer, Summary
-from quantize.scale_classes import connected, rectified
+from quantize.observers import Range
+from quantize.scale_classes import connected, moved, rectified
 
 _HOMOGENEOUS = operators_with(Trait.HOMOGENEOUS)
 """Operators whose results are multiplied by the factor that multiplies their operands."""
@@ -27,59 +27,92 @@ _MOST = 8
 def choose_gains(
     graph: Graph,
     classes: Sequence[Sequence[str]],
-    summaries: Mapping[str, Summary],
-    observer: Observer,
+    ranges: Mapping[str, Range],
+    effect: Mapping[str, float],
 ) -> dict[str, float]:
     """Return the factors of activations, by their names in the captured graph; 1 is left out.
 
     Args:
         graph: Lowered for int8.
         classes: Groups of activations that share a scale, by their names in the captured graph.
-        summaries: As ``quantize.observers.observe`` returns them.
-        observer: Chooses the range of an activation.
+        ranges: The range that 8 bits should span, of each activation.
+        effect: How much white noise of variance 1 changes the output, of each activation.
     """
     groups = gain_groups(graph)
     leaders = {graph.origin(value): members[0] for members in groups for value in members}
-    # A concatenation has no values of its own; an activation that only a Relu reads may be clipped.
-    joined = {graph.origin(node.output) for node in graph.nodes if node.op == "Concat"}
-    made = joined | rectified(graph).keys()
-    factors = {graph.input: 1.0}
+    # What moves has no values of its own; an activation that only a Relu reads may be clipped.
+    made = moved(graph) | rectified(graph).keys()
+    decided = {graph.input: 1.0}
     for members in classes:
-        parts: dict[str, list[Summary]] = defaultdict(list)
+        parts: dict[str, _Part] = {}
         for value in members:
             if value not in made:
-                parts[leaders[value]].append(summaries[value])
-        reaches = {
-            leader: factors.get(leader, 1.0)
-            * max(map(abs, observer(reduce(Summary.merged, found))))
-            for leader, found in parts.items()
-        }
-        # All are matched to a group whose factor is already decided, or else to the first group,
-        # which most layers read.
-        decided = [reach for leader, reach in reaches.items() if leader in factors]
-        measure = next(iter(decided or reaches.values()), 0.0)
-        for leader, reach in reaches.items():
-            if reach > 0 and measure > 0:
-                exponent = round(math.log2(measure / reach))
-                factors.setdefault(leader, 2.0 ** max(-_MOST, min(_MOST, exponent)))
+                seen = _Part(*ranges[value], effect.get(value, 0.0))
+                leader = leaders[value]
+                parts[leader] = seen.beside(parts[leader]) if leader in parts else seen
+        # The first group, which most layers read, keeps its factor unless another is decided.
+        if parts and not decided.keys() & parts.keys():
+            decided[next(iter(parts))] = 1.0
+        decided |= _least_noise(parts, decided)
     return {
         graph.origin(value): factor
         for members in groups
         for value in members
-        if (factor := factors.get(members[0], 1.0)) != 1
+        if (factor := decided.get(members[0], 1.0)) != 1
     }
 
 
-def scaled_summaries(
-    graph: Graph, summaries: Mapping[str, Summary], gains: Mapping[str, float]
-) -> dict[str, Summary]:
-    """Return the summaries that the activations of ``graph`` have after multiplication by gains."""
-    scaled = {name: one.scaled(gains.get(name, 1.0)) for name, one in summaries.items()}
-    for node in graph.nodes:
-        if node.op == "Concat":
-            inputs = [scaled[graph.origin(value)] for value in node.inputs]
-            scaled[graph.origin(node.output)] = reduce(Summary.merged, inputs)
-    return scaled
+@dataclass(frozen=True)
+class _Part:
+    """The activations of a class that have one factor.
+
+    Attributes:
+        low: The least value.
+        high: The greatest value.
+        effect: How much white noise of variance 1 changes the output.
+    """
+
+    low: float
+    high: float
+    effect: float
+
+    def beside(self, other: _Part) -> _Part:
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return _Part(low, high, self.effect + other.effect)
+
+    def times(self, factor: float) -> _Part:
+        return _Part(self.low * factor, self.high * factor, self.effect / factor**2)
+
+    @property
+    def reach(self) -> float:
+        return max(-self.low, self.high)
+
+
+def _least_noise(parts: Mapping[str, _Part], decided: Mapping[str, float]) -> dict[str, float]:
+    """Choose the factors of the parts of a class with which rounding makes the least noise.
+
+    All parts are brought below a common reach, in eighths of an octave from that of the decided
+    ones to twice as far.
+    """
+    fixed = {name: decided[name] for name in parts if name in decided}
+    farthest = max((fixed[name] * parts[name].reach for name in fixed), default=0.0)
+
+    def below(reach: float) -> dict[str, float]:
+        free = {name: one for name, one in parts.items() if name not in fixed and one.reach > 0}
+        return fixed | {name: _power_below(reach / one.reach) for name, one in free.items()}
+
+    def noise(factors: Mapping[str, float]) -> float:
+        scaled = [part.times(factors.get(name, 1.0)) for name, part in parts.items()]
+        together = reduce(_Part.beside, scaled)
+        return together.effect * (together.high - together.low) ** 2
+
+    if farthest == 0:
+        return fixed
+    return min((below(farthest * 2.0 ** (eighth / 8)) for eighth in range(9)), key=noise)
+
+
+def _power_below(ratio: float) -> float:
+    return float(2.0 ** max(-_MOST, min(_MOST, math.floor(math.log2(ratio)))))
 
 
 def gain_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
@@ -93,17 +126,12 @@ def gain_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
     yield graph.input, graph.output
-    first_reader: dict[str, Node] = {}
     for node in graph.activations():
         values = [name for name in node.inputs if not graph.is_constant(name)]
         if node.op == "Conv":
             # A kernel that a rewrite made up copies the picture, whose factor is 1.
             if not graph.is_captured(graph.origin(node.inputs[1])):
                 yield graph.input, node.output
-            for constant in node.inputs[1:]:
-                other = first_reader.setdefault(constant, node)
-                if other is not node:
-                    yield from _same_convolution(graph, other, node)
         elif node.op == "Concat":
             if node.output in graph.outputs or any(
                 reader.op != "Conv" for reader in graph.consumers(node.output)
@@ -113,13 +141,3 @@ def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
             yield from ((values[0], value) for value in (*values[1:], *node.outputs))
         else:
             yield from ((graph.input, value) for value in (*values, *node.outputs))
-
-
-def _same_convolution(graph: Graph, one: Node, other: Node) -> Iterator[tuple[str, str]]:
-    """Tie the inputs of two convolutions with the same constants, and tie their outputs."""
-    yield one.output, other.output
-    for node in (one, other):
-        producer = graph.producer(node.inputs[0])
-        if producer is not None and producer.op == "Concat":
-            yield from ((graph.input, value) for value in producer.inputs)
-    yield one.inputs[0], other.inputs[0]

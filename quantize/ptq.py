@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from export.colours import colour_pictures
 from export.execution import execute
 from export.graph import Graph
 from export.integers import output_axis, weight_scales
@@ -29,21 +30,22 @@ from quantize.calibration import (
     calibration_crops,
     calibration_pictures,
     calibration_record,
+    small_crops,
 )
 from quantize.equalization import channel_gains
-from quantize.gain_choice import choose_gains, scaled_summaries
+from quantize.colour_ranges import colour_safe_ranges
+from quantize.gain_choice import choose_gains
 from quantize.methods import Method
 from quantize.observers import (
     OBSERVERS,
-    Observer,
     Range,
-    Summary,
     least_squares_range,
     min_max_range,
     observe,
 )
 from quantize.range_choice import less_harmful_ranges
-from quantize.scale_classes import Concatenations, ScaleClasses, rectified, scale_classes
+from quantize.scale_classes import Concatenations, ScaleClasses, moved, rectified, scale_classes
+from quantize.sensitivity import effect_of_noise
 from quantize.simulator import CONVOLUTIONS, Simulator
 from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
@@ -125,27 +127,36 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    # With measured ranges only: equalizing CARN-M increases its noise (docs/lab/quantization.md).
-    by_channel = channel_gains(lowered, exact) if method == "measured" else {}
+    colours = [as_image(picture).double() for picture in colour_pictures()[:4]]
+    by_channel = channel_gains(lowered, exact, colours)
     even = with_gains(lowered, by_channel)
-    summaries = observe(even, tqdm(exact, "observing", disable=None if progress else True))
+    photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
+    coloured = observe(even, colours)
+    full = {
+        name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()
+    }
+    observer = OBSERVERS.get(method, least_squares_range)
+    narrow = {name: observer(seen) for name, seen in photographed.items()}
+    effect: dict[str, float] = defaultdict(float)
+    for name, by in effect_of_noise(even, small_crops(exact)).items():
+        effect[even.origin(name)] += float(by.sum())
+    effect |= dict.fromkeys(moved(even), 0.0)  # it is rounded before
+    safe = colour_safe_ranges(even, narrow, full, effect)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
-        observer = OBSERVERS.get(method, least_squares_range)
-        factors = choose_gains(even, classes.classes, summaries, observer)
-        seen = scaled_summaries(even, summaries, factors)
+        factors = choose_gains(even, classes.classes, safe, effect)
         gains = combined_gains(by_channel, factors)
         scaled = with_gains(lowered, gains)
 
-        def chosen_by(observer: Observer) -> dict[str, Quantization]:
-            return _activations(scaled, classes, seen, observer)
+        def chosen(ranges: Mapping[str, Range]) -> dict[str, Quantization]:
+            return _activations(scaled, classes, ranges, factors)
 
+        activations = chosen(safe)
         if method == "measured":
-            full, narrow = chosen_by(min_max_range), chosen_by(least_squares_range)
-            activations = less_harmful_ranges(scaled, classes.classes, full, narrow, images)
-        else:
-            activations = chosen_by(OBSERVERS[method])
+            activations = less_harmful_ranges(
+                scaled, classes.classes, chosen(full), activations, images
+            )
         return ScaleTable(
             model=model,
             scale=scale,
@@ -228,18 +239,30 @@ def estimated_loss(error: float) -> float:
 
 
 def _activations(
-    graph: Graph, classes: ScaleClasses, summaries: Mapping[str, Summary], observer: Observer
+    graph: Graph,
+    classes: ScaleClasses,
+    ranges: Mapping[str, Range],
+    factors: Mapping[str, float],
 ) -> dict[str, Quantization]:
+    """Return the quantization of each class, which spans the ranges of its members times factors.
+
+    What is only moved, as by a concatenation, has the range of what it is moved from, and a value
+    that only a Relu reads may be clipped.
+    """
     chosen = dict.fromkeys(classes.pixels, PIXELS)
     sigmoids = {graph.origin(node.output) for node in graph.nodes if node.op == "Sigmoid"}
-    clipped = rectified(graph)
+    unread = moved(graph) | rectified(graph).keys()
     for members in classes.classes:
         if sigmoids.issuperset(members):
             chosen.update(dict.fromkeys(members, SIGMOID))
             continue
-        read = [summaries[value] for value in members if value not in clipped]
-        summary = reduce(Summary.merged, read)
-        low, high = _with_room_for_biases(graph, members, observer(summary))
+        spans = [
+            (factors.get(value, 1.0) * ranges[value][0], factors.get(value, 1.0) * ranges[value][1])
+            for value in members
+            if value not in unread
+        ]
+        span = min(low for low, _ in spans), max(high for _, high in spans)
+        low, high = _with_room_for_biases(graph, members, span)
         chosen.update(dict.fromkeys(members, Quantization.of_range(low, high)))
     return chosen
 

@@ -18,8 +18,7 @@ from export.operators import Trait, operators_with
 
 Concatenations = Literal["tied", "requantized"]
 
-# Concatenations can be requantized and are decided one by one.
-_MOVING = operators_with(Trait.MOVES) - {"Concat"}
+_MOVING = operators_with(Trait.MOVES)
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,9 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
             them twice. With either choice pixels are requantized where they meet features.
     """
     values = list(dict.fromkeys(map(graph.origin, held_values(graph))))
-    moves = [tie for node in graph.nodes if node.op in _MOVING for tie in _ties(graph, node)]
+    # Concatenations can be requantized and are decided one by one.
+    movers = [node for node in graph.nodes if node.op in _MOVING - {"Concat"}]
+    moves = [tie for node in movers for tie in _ties(graph, node)]
     moves += rectified(graph).items()
     pixels = _pixels(graph, connected(values, moves))
     cascades = _cascades(graph, pixels)
@@ -72,6 +73,12 @@ def held_values(graph: Graph) -> list[str]:
     """Return the activations that an int8 file of ``graph`` holds, in the order of execution."""
     made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
     return [graph.input, *(value for outputs in made for value in outputs)]
+
+
+def moved(graph: Graph) -> set[str]:
+    """Return the activations, by their captured names, that are copies of others and not rounded."""
+    movers = [node for node in graph.nodes if node.op in _MOVING]
+    return {graph.origin(value) for node in movers for value in node.outputs}
 
 
 def rectified(graph: Graph) -> dict[str, str]:

@@ -1,0 +1,111 @@
+"""Ranges wide enough for saturated colours.
+
+Photographs hardly ever hold saturated colours, which drive activations farther than any photograph
+does: a range chosen on photographs clips them, in whole areas and in one direction. A range that
+holds everything is two to eight times as wide, and coarser by as much. Here each range is widened
+until clipping it shifts no saturated area and no saturated edge by more than can be seen, and no
+farther.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.colours import TONES, colour_pictures, flat
+from export.execution import Interpreter, execute
+from export.graph import Graph
+from quantize.observers import Range
+
+_WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to full ranges makes
+_STEPS = 16
+_SIDE, _MARGIN = 12, 4
+"""Side of a flat area, and of its edge that does not count, in pixels."""
+_LIMITS = (1.5, 9.0, 4.0, 60.0)
+"""Levels that clipping may shift the middle of flat areas, chequers, gradients and text."""
+
+
+def colour_safe_ranges(
+    graph: Graph,
+    narrow: Mapping[str, Range],
+    full: Mapping[str, Range],
+    effect: Mapping[str, float],
+) -> dict[str, Range]:
+    """Narrow the range of each activation from the full one, as far as saturated colours allow.
+
+    Args:
+        graph: Lowered for int8.
+        narrow: The range of each activation that suits photographs, by its name in the captured
+            graph.
+        full: The range that clips nothing, of photographs and of saturated colours.
+        effect: How much white noise of variance 1 changes the output, by activation. Ranges whose
+            rounding hardly matters stay full.
+
+    Returns:
+        For each activation one of seventeen ranges from ``narrow`` to ``full``.
+    """
+    noise = {name: effect.get(name, 0.0) * (high - low) ** 2 for name, (low, high) in full.items()}
+    least = _WORTH_SEARCHING * sum(noise.values())
+    searched = sorted(
+        (name for name in narrow if noise[name] > least and narrow[name] != full[name]),
+        key=lambda name: -noise[name],
+    )
+    shown, clipped = _Shown(graph), dict[str, Range]()
+    for rank, name in enumerate(searched, 1):
+        # The first takes half of what all may shift together, the second half of the rest, ...
+        share = 1 - 0.5**rank
+        below, enough = -1, _STEPS
+        while enough - below > 1:
+            step = (below + enough) // 2
+            if shown.are_right(clipped | {name: _between(narrow[name], full[name], step)}, share):
+                enough = step
+            else:
+                below = step
+        clipped[name] = _between(narrow[name], full[name], enough)
+    return {**full, **clipped}
+
+
+def _between(narrow: Range, full: Range, step: int) -> Range:
+    low, high = (one + (other - one) * step / _STEPS for one, other in zip(narrow, full, strict=True))
+    return low, high
+
+
+class _Shown:
+    """Saturated pictures and what the float network makes of them."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        areas = np.stack([flat(tone, _SIDE) for tone in TONES])
+        pictures = [areas, *(one[None] for one in colour_pictures()[1:4])]
+        self._images = [
+            torch.from_numpy(one).permute(0, 3, 1, 2).float().div(255) for one in pictures
+        ]
+        with torch.inference_mode():
+            self._outputs = [execute(graph, one).clamp(0, 1) for one in self._images]
+
+    def are_right(self, clipped: Mapping[str, Range], share: float) -> bool:
+        """Tell whether clipping activations shifts all by less than a share of the limits."""
+        run = _Clipping(self._graph, clipped)
+        for index, (image, output) in enumerate(zip(self._images, self._outputs, strict=True)):
+            with torch.inference_mode():
+                shift = 255 * (run(image).clamp(0, 1) - output).abs()
+            margin = _MARGIN * shift.shape[-1] // _SIDE if index == 0 else 0
+            inner = shift[..., margin : shift.shape[-2] - margin, margin : shift.shape[-1] - margin]
+            if float(inner.max()) > share * _LIMITS[index]:
+                return False
+        return True
+
+
+class _Clipping(Interpreter):
+    """Clips activations, by their names in the captured graph."""
+
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
+        super().__init__(graph)
+        self._ranges = ranges
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        kept = self._ranges.get(self.graph.origin(name))
+        return value if kept is None else value.clamp(*kept)
