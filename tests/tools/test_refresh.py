@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.accuracy import network_restorer
+from reslite.__main__ import main
 from runtime.errors import UserError
 from tools import refresh
 from tools.refresh import RESULTS, SHOWN, publish, rewrite
@@ -29,8 +30,8 @@ def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
     assert page.read_text() == expected
 
 
-def test_published_weights_know_their_mean_and_worst_clean_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_published_weights_know_the_scores_that_evaluate_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random, pictures = np.random.default_rng(0), []
     for folder, count in (("valid", 5), ("b100/HR", 8)):
@@ -62,6 +63,18 @@ def test_published_weights_know_their_mean_and_worst_clean_picture(
     assert record["distorted"]["clean"] is None
     assert record["kinds"]["identity"][0] is None
     assert record["steps"] == 7
+
+    capsys.readouterr()
+    options = ["--split", "shdd-test", "--data", str(tmp_path), "--json"]
+    assert main(["evaluate", str(published.path), *options]) == 0
+    sets = json.loads(capsys.readouterr().out)["sets"]
+    assert list(sets) == ["shdd-easy", "shdd-moderate", "shdd-difficult", "clean"]
+    for name, found in sets.items():
+        assert record["psnr"][name] == {"1": round(found["psnr"], 4)}
+        assert record["ssim"][name] == {"1": round(found["ssim"], 4)}
+        assert record["worst"][name] == {"1": round(found["worst"]["psnr"], 4)}
+    assert [one["pictures"] for one in sets.values()] == [12, 12, 12, 13]
+    assert sets["clean"]["distorted"] == {"psnr": None, "ssim": 1}
 
     before = (tensors, _) = load_tensors(published.path)
     publish(published, tmp_path)  # onto itself
