@@ -193,6 +193,36 @@ def test_untouched_pictures_are_scored_against_themselves(
     assert shown[-1].split() == ["identity", "regions", f"{expected:.2f}", "dB"]
 
 
+def test_the_gate_holds_a_file_to_what_it_does_to_clean_pictures(
+    cli: Cli, folder: Path, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    photos, path = tmp_path / "photos", tmp_path / "baseline.json"
+    photos.mkdir()
+    Image.fromarray(astronaut[40:90, 180:250]).save(photos / "dark.png")
+    Image.fromarray(astronaut[300:360, 20:84]).save(photos / "light.png")
+    options = ["--bundle", folder / "dist", "--baseline", path, "--data", photos]
+    assert cli("gate", *options, "--update").code == 0
+    baseline = json.loads(path.read_text())
+    (quality,) = (
+        one["quality"] for one in baseline["artifacts"] if one["file"] == "mini_x1_float32.onnx"
+    )
+
+    weights = folder / "run" / "weights.safetensors"
+    scored = ["evaluate", weights, "--data", photos, "--level", "untouched", "--json"]
+    worst = json.loads(cli(*scored).out)["worst"]["psnr"]
+    assert quality["clean"] == pytest.approx(worst, abs=0.02)
+
+    assert cli("gate", *options).code == 0
+    quality["clean"] += 0.2  # the file spoils them more than it did
+    path.write_text(json.dumps(baseline))
+    outcome = cli("gate", *options)
+    assert outcome.code == 1
+    assert outcome.out.count("PSNR dB of clean pictures") == 1
+    del quality["clean"]  # as in older baselines
+    path.write_text(json.dumps(baseline))
+    assert cli("gate", *options).code == 0
+
+
 def test_the_pictures_of_a_split_are_named_when_they_cannot_be_found(
     cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
