@@ -49,10 +49,11 @@ from tools.result_tables import (
     scores_table,
     shdd_table,
 )
-from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
+from training.catalogue import Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder
 from training.degradations import bicubic
+from training.shipped import WEIGHTS_FOLDER
 from training.tasks import SHDD, SUPER_RESOLUTION, EvaluationSet
 
 ROOT = Path(__file__).parent.parent
