@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from benchmarks.accuracy import network_restorer
 from reslite.__main__ import main
 from runtime.errors import UserError
 from tools import refresh
-from tools.refresh import RESULTS, SHOWN, publish, rewrite
-from training.catalogue import find_model
+from tools.refresh import RESULTS, SHOWN, publish, redraw_curves, rewrite
+from training.catalogue import find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.metrics import psnr
 from training.recipe import load_recipe
@@ -81,6 +82,16 @@ def test_published_weights_know_the_scores_that_evaluate_finds(
     again, metadata = load_tensors(published.path)
     assert metadata == before[1]
     assert all(torch.equal(again[name], one) for name, one in tensors.items())
+
+
+def test_shipped_weights_are_published_again_without_their_log(tmp_path: Path) -> None:
+    (shipped,) = (one for one in list_models() if one.name == "carn-m")
+    figure = tmp_path / "carn-m.svg"
+    redraw_curves(shipped.path, figure)
+    assert not figure.exists()
+    shutil.copy(shipped.path, tmp_path)
+    with pytest.raises(UserError, match="holds no TensorBoard log"):
+        redraw_curves(tmp_path / shipped.path.name, figure)
 
 
 def test_the_page_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:
