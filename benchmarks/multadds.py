@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export.graph import Graph
 from runtime.manifest import HD
+from training.networks.interface import NetworkConfig
+from training.shipped import Costs
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,18 @@ def total(layers: Iterable[LayerCost]) -> LayerCost:
     """Return the sum of ``layers``, named ``total``."""
     rows = tuple(layers)
     return LayerCost("total", sum(r.parameters for r in rows), sum(r.multadds for r in rows))
+
+
+def costs_of(config: NetworkConfig) -> Costs:
+    """Return the parameters and the MultAdds of a network at each of its scales."""
+    network = config.build()
+    at = {
+        str(scale): total(layers_of_module(network.at_scale(scale), scale))
+        for scale in config.scales
+    }
+    parameters = {scale: cost.parameters for scale, cost in at.items()}
+    parameters["all"] = sum(one.numel() for one in network.parameters())
+    return Costs(parameters, {scale: cost.multadds for scale, cost in at.items()})
 
 
 def _multadds_at(module: nn.Module, side: int) -> Counter[str]:

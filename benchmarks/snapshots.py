@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import runtime
+from benchmarks.accuracy import Restore as RestorePixels
 from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.pairs import Pair, Pairs, fingerprint
 from export.parity import Restore
@@ -41,6 +42,8 @@ _REMEDY = "restore it, or make it anew by adding --update to this command"
 
 GATE_PICTURES = "crops of scikit-image's pictures"
 _SAMPLES = 64
+# Equal pictures have no finite PSNR, which JSON could hold; one level in one value is 98.6 dB.
+_MOST_PSNR = 100.0
 # Side in pixels of the part of a degraded picture that is restored in one piece.
 _WHOLE = 256
 # Left and top of crops of 192 × 192, a multiple of the scales 2, 3 and 4.
@@ -62,12 +65,16 @@ class Quality:
         ssim: Mean SSIM.
         max_abs_diff: Largest difference from the source network, for outputs in [0, 1].
         samples: Restored pixels at fixed places, in quanta of 1/255.
+        clean: For networks that keep the size: PSNR in dB of the originals when they are restored
+            themselves, of the worst one (at most 100 dB). None in baselines made before there was
+            this figure, and for networks that enlarge.
     """
 
     psnr: float
     ssim: float
     max_abs_diff: float
     samples: tuple[float, ...]
+    clean: float | None = None
 
 
 @dataclass(frozen=True)
@@ -274,7 +281,14 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
         ssim=round(scores.ssim, 7),
         max_abs_diff=max_abs_diff(session, source, corners),
         samples=tuple(value for one in corners for value in _sampled(session, one)),
+        clean=_clean_psnr(restore, [pair for pair in pairs if pair.scale == 1]),
     )
+
+
+def _clean_psnr(restore: RestorePixels, pairs: Sequence[Pair]) -> float | None:
+    """Return the PSNR of the original that a restorer spoils most; None without pairs."""
+    found = [pair.task.scoring.psnr(restore(pair.high), pair.high, pair.scale) for pair in pairs]
+    return round(min(*found, _MOST_PSNR), 5) if found else None
 
 
 def _sampled(session: Session, picture: Picture) -> list[float]:

@@ -47,6 +47,10 @@ NOT_RUN = {
     ("docs/train.md", "reslite train carn-m --data pictures/ --out runs/carn-m --device"): "needs "
     "a CUDA device",
     ("docs/train.md", "reslite make-dataset wallpapers"): "downloads 106 packages with apt-get",
+    (
+        "docs/evaluate.md",
+        "reslite evaluate mepsnet-s --split",
+    ): "needs the standard pictures; tests/tools/test_refresh.py does it for a small network",
     ("docs/gate.md", "reslite gate"): "exports and measures both networks anew, as make test does",
 }
 """Blocks of commands that no test runs: page, how the block begins, and the reason, which stands

@@ -2,8 +2,9 @@
 
 ``make refresh RUNS="runs/carn/weights.safetensors …"`` copies the weights of finished runs into
 ``training/weights``, scores them on Set5, Set14 and B100 or on SHDD, finds their tables of scales
-anew, updates the gate's baseline and rewrites the tables and figures of docs/results.md. ``make
-refresh`` does the same for all shipped networks. Commit all changes together. Refreshing needs
+anew, updates the gate's baseline and rewrites the tables and figures of docs/results.md. A run may
+be a file of ``training/weights`` itself, which is then scored again. ``make refresh`` does the same
+for all shipped networks, without scoring them again. Commit all changes together. Refreshing needs
 ``RESLITE_DATA`` and, because it measures latency, an otherwise idle machine.
 """
 
@@ -49,10 +50,11 @@ from tools.result_tables import (
     scores_table,
     shdd_table,
 )
-from training.catalogue import WEIGHTS_FOLDER, Model, find_model, list_models
+from training.catalogue import Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.data.pictures import Picture, data_folder
 from training.degradations import bicubic
+from training.shipped import WEIGHTS_FOLDER
 from training.tasks import SHDD, SUPER_RESOLUTION, EvaluationSet
 
 ROOT = Path(__file__).parent.parent
@@ -93,9 +95,7 @@ def refresh(runs: tuple[Path, ...]) -> None:
     for run in runs:
         model = find_model(str(run))
         publish(model, data)
-        if run.resolve().parent != WEIGHTS_FOLDER.resolve():  # published weights have no log there
-            curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
-            draw_curves(curves, ROOT / "docs" / "curves" / f"{model.name}.svg")
+        redraw_curves(run, ROOT / "docs" / "curves" / f"{model.name}.svg")
         renewed.add(model.name)
     models = list_models()
     measured = [model for model in models if not renewed or model.name in renewed]
@@ -117,6 +117,13 @@ def refresh(runs: tuple[Path, ...]) -> None:
             if model.name in SHOWN:
                 sections |= ship_again(model, Path(folder) / model.name, data)
     rewrite(RESULTS, sections)
+
+
+def redraw_curves(run: Path, figure: Path) -> None:
+    """Draw the curves of a run from its log; weights that ship have none and keep their figure."""
+    if run.resolve().parent != WEIGHTS_FOLDER.resolve():
+        curves = [curve for folder in logged_runs(run) for curve in read_curves(folder)]
+        draw_curves(curves, figure)
 
 
 def ship_again(model: Model, bundle: Path, data: Path) -> dict[str, str]:

@@ -6,13 +6,11 @@ rebuilt) and the training record: data, steps, hours, machine and measured score
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import nn
 
 from runtime.errors import UserError
@@ -20,9 +18,8 @@ from runtime.manifest import sha256_of
 from training.checkpoint import load_tensors
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe, nearest, parse_recipe
+from training.shipped import WEIGHTS_FOLDER, json_object, metadata_of
 from training.tasks import Task
-
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -178,26 +175,6 @@ def file_stem(model: str, scale: int) -> str:
 
 
 def _read_model(path: Path) -> Model:
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a safetensors file, or damaged; train or copy it again"
-        ) from error
-    if "recipe" not in metadata:
-        raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
-    recipe = parse_recipe(_json_object(path, metadata["recipe"]), str(path))
-    return Model(recipe.name, path, recipe, _json_object(path, metadata.get("training", "{}")))
-
-
-def _json_object(path: Path, text: str) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: its recipe or training record is damaged; copy it again")
-    return record
+    metadata = metadata_of(path)
+    recipe = parse_recipe(json_object(path, metadata["recipe"]), str(path))
+    return Model(recipe.name, path, recipe, json_object(path, metadata.get("training", "{}")))

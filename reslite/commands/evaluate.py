@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
-from training.degradations.levels import Level
+from training.degradations.levels import ScoredLevel
 
 if TYPE_CHECKING:
+    from benchmarks.accuracy import Restore, Scores
     from benchmarks.pairs import FolderPairs
     from training.tasks import Task
 
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option(
     "--level",
-    type=click.Choice(get_args(Level)),
+    type=click.Choice(get_args(ScoredLevel)),
     help="Level of distortion, for networks trained on SHDD [default: the training's].",
 )
 @click.option(
@@ -28,7 +33,15 @@ if TYPE_CHECKING:
     "task_name",
     help="Degradation to undo, as named in recipes [default: the network's training's].",
 )
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of pictures.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of pictures; with --split the folder of all test sets [default: RESLITE_DATA].",
+)
+@click.option(
+    "--split",
+    help="Score on the pictures of published results: set5, set14, b100, or shdd-test.",
+)
 @click.option(
     "--tile",
     type=click.IntRange(min=8),
@@ -41,7 +54,8 @@ def command(
     scale: int | None,
     level: str | None,
     task_name: str | None,
-    data: Path,
+    data: Path | None,
+    split: str | None,
     tile: int | None,
     no_verify: bool,
     as_json: bool,
@@ -51,13 +65,88 @@ def command(
     The folder holds high-resolution pictures, which are reduced as MATLAB does, or a folder HR with
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
     For networks that keep the size the pictures are distorted region by region, or come distorted
-    in LR beside HR ('reslite make-dataset'); scores are taken on RGB.
+    in LR beside HR ('reslite make-dataset'); scores are taken on RGB. At the level 'untouched'
+    nothing is distorted: a network should return such pictures as they are.
 
     The task of an exported file is named by the manifest beside it, or by --task. Without both, a
     file that enlarges is taken for bicubic super-resolution, and a file that keeps the size for
     restoration of distorted regions.
     """
-    from benchmarks.accuracy import baseline, finite, network_restorer, score, session_restorer
+    from benchmarks.accuracy import baseline, score
+
+    if data is None and split is None:
+        raise click.UsageError("name a folder of pictures with --data, or test sets with --split")
+    with _opened(model, scale, tile, no_verify) as (restore, trained_for, found_scale):
+        task = _task(trained_for, task_name, level)
+        if split is None:
+            chosen = {"picture": _pairs(cast(Path, data), task, found_scale, level)}
+        else:
+            chosen = _split_pairs(split, data, task, found_scale, level)
+        before = baseline(task, found_scale)
+        results = {
+            name: _Result(pairs.task, score(restore, pairs, progress=True), score(before, pairs))
+            for name, pairs in chosen.items()
+        }
+    if as_json:
+        found = {name: result.to_json() for name, result in results.items()}
+        click.echo(json.dumps({"split": split, "sets": found} if split else found["picture"]))
+    else:
+        texts = [one.to_text(name, rows=split is None) for name, one in results.items()]
+        click.echo("\n\n".join(texts))
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The scores on one set of pictures, and those without a network."""
+
+    task: Task
+    scores: Scores
+    before: Scores
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures; None where pictures equal their originals."""
+        from benchmarks.accuracy import finite
+
+        scores, before = self.scores, self.before
+        return {
+            "psnr": finite(scores.psnr),
+            "ssim": scores.ssim,
+            "pictures": scores.pictures,
+            "worst": {"picture": scores.worst.name, "psnr": finite(scores.worst.psnr)},
+            self.task.baseline_name: {"psnr": finite(before.psnr), "ssim": before.ssim},
+            "kinds": {
+                kind: {"before": finite(worse), "after": finite(better)}
+                for kind, (worse, better) in scores.by_kind().items()
+            },
+        }
+
+    def to_text(self, title: str, rows: bool) -> str:
+        """Return a table under a title, with or without a row for each picture."""
+        scores, scoring = self.scores, self.task.scoring
+        lines = [f"{title:<28} {scoring.psnr_title:>9}  {scoring.ssim_title}"]
+        if rows:
+            lines += [_line(row.name, row.psnr, row.ssim) for row in scores.rows]
+        lines.append(_line(f"mean of {scores.pictures}", scores.psnr, scores.ssim))
+        if not rows:
+            lines.append(_line(f"worst: {scores.worst.name}", scores.worst.psnr))
+        lines.append(_line(self.task.baseline_name, self.before.psnr))
+        for kind, (worse, better) in scores.by_kind().items():
+            origin = f"  from {worse:.2f}" if math.isfinite(worse) else ""
+            lines.append(_line(f"{kind} regions", better) + origin)
+        return "\n".join(lines)
+
+
+def _line(name: str, psnr: float, ssim: float | None = None) -> str:
+    decibels = f"{psnr:6.2f} dB" if math.isfinite(psnr) else f"{'equal':>9}"
+    return f"{name:<28} {decibels}{'' if ssim is None else f'  {ssim:.4f}'}"
+
+
+@contextmanager
+def _opened(
+    model: str, scale: int | None, tile: int | None, no_verify: bool
+) -> Iterator[tuple[Restore, Task, int]]:
+    """Open a network or an exported file: how it restores, what it undoes, and its scale."""
+    from benchmarks.accuracy import network_restorer, session_restorer
     from runtime.errors import UserError
     from runtime.formats import BY_SUFFIX
 
@@ -69,44 +158,16 @@ def command(
         with runtime.open(model, verify=not no_verify) as session:
             if scale not in (None, session.scale):
                 raise UserError(f"{model}: restores ×{session.scale}, not ×{scale}")
-            scale = session.scale
-            trained_for = task_of_manifest(read_manifest(Path(model).parent), scale)
-            task = _task(trained_for, task_name, level)
-            pairs = _pairs(data, task, scale, level)
-            scores = score(session_restorer(session, tile), pairs, progress=True)
+            task = task_of_manifest(read_manifest(Path(model).parent), session.scale)
+            yield session_restorer(session, tile), task, session.scale
     else:
         from training.catalogue import find_model
 
         if tile is not None or no_verify:
             raise UserError("--tile and --no-verify are for exported files; leave them out")
         found = find_model(model)
-        scale = found.chosen_scale(scale)
-        task = _task(found.task, task_name, level)
-        pairs = _pairs(data, task, scale, level)
-        scores = score(network_restorer(found.at_scale(scale)), pairs, progress=True)
-    before = score(baseline(task, scale), pairs)
-    if as_json:
-        result = {
-            "psnr": finite(scores.psnr),
-            "ssim": scores.ssim,
-            "pictures": scores.pictures,
-            task.baseline_name: {"psnr": finite(before.psnr), "ssim": before.ssim},
-            "kinds": {
-                kind: {"before": finite(worse), "after": finite(better)}
-                for kind, (worse, better) in scores.by_kind().items()
-            },
-        }
-        click.echo(json.dumps(result))
-        return
-    click.echo(f"{'picture':<28} {task.scoring.psnr_title:>9}  {task.scoring.ssim_title}")
-    for row in scores.rows:
-        similarity = "" if row.ssim is None else f"{row.ssim:.4f}"
-        click.echo(f"{row.name:<28} {row.psnr:6.2f} dB  {similarity}")
-    mean = "" if scores.ssim is None else f"{scores.ssim:.4f}"
-    click.echo(f"{f'mean of {scores.pictures}':<28} {scores.psnr:6.2f} dB  {mean}")
-    click.echo(f"{task.baseline_name:<28} {before.psnr:6.2f} dB")
-    for kind, (worse, better) in scores.by_kind().items():
-        click.echo(f"{f'{kind} regions':<28} {better:6.2f} dB  from {worse:.2f}")
+        chosen = found.chosen_scale(scale)
+        yield network_restorer(found.at_scale(chosen)), found.task, chosen
 
 
 def _task(trained_for: Task, name: str | None, level: str | None) -> Task:
@@ -118,7 +179,27 @@ def _task(trained_for: Task, name: str | None, level: str | None) -> Task:
         return task
     if task not in SHDD.values():
         raise UserError(f"--level {level}: pictures of '{task.name}' have no levels: leave it out")
-    return SHDD[cast(Level, level)]
+    return SHDD[cast(ScoredLevel, level)]
+
+
+def _split_pairs(
+    split: str, data: Path | None, task: Task, scale: int, level: str | None
+) -> dict[str, FolderPairs]:
+    """Return the test sets of a split, by name."""
+    from benchmarks.pairs import evaluation_pairs
+    from runtime.errors import UserError
+    from training.data.pictures import data_folder
+
+    if level is not None:
+        raise UserError(f"--level {level}: the sets of --split have their levels: leave it out")
+    sets = task.sets_named(split)
+    folder = data or data_folder()
+    if folder is None:
+        needed = ", ".join(dict.fromkeys(f"{name}/" for one in sets for name in one.folders))
+        raise UserError(
+            f"--split {split}: name the folder that holds {needed} with --data or RESLITE_DATA"
+        )
+    return {one.name: evaluation_pairs(task, one, folder, scale) for one in sets}
 
 
 def _pairs(data: Path, task: Task, scale: int, level: str | None) -> FolderPairs:

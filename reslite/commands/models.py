@@ -10,42 +10,41 @@ import click
 
 if TYPE_CHECKING:
     from training.catalogue import Model
+    from training.shipped import Costs
 
 
 @click.command("models", epilog="Example: reslite models --json")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the trained networks; with a NAME, print all facts of that network."""
-    from training.catalogue import find_model, list_models
+    """List the trained networks; with a NAME, print all facts of that network.
 
-    models = [find_model(name)] if name else list_models()
-    rows = [_row(model) for model in models]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    elif name:
-        click.echo(_card(models[0], rows[0]))
-    else:
-        click.echo(_table(rows))
+    NAME may be a .safetensors file. The list needs the base installation only, a NAME the extra
+    train.
+    """
+    from training.shipped import shipped_networks
+
+    if name is None:
+        rows = [_row(one.name, one.costs, one.psnr) for one in shipped_networks()]
+        click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+        return
+    # Details need the packages that the network was trained with.
+    from benchmarks.multadds import costs_of
+    from training.catalogue import find_model
+
+    model = find_model(name)
+    costs = costs_of(model.recipe.network)
+    row = _row(model.name, costs, model.training.get("psnr", {}))
+    click.echo(json.dumps([row], indent=2) if as_json else _card(model, row))
 
 
-def _row(model: Model) -> dict[str, Any]:
-    from benchmarks.multadds import layers_of_module, total
-
-    network = model.recipe.network.build()
-    costs = {
-        str(scale): total(layers_of_module(network.at_scale(scale), scale))
-        for scale in model.scales
-    }
+def _row(name: str, costs: Costs, psnr: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": model.name,
-        "scales": list(model.scales),
-        "parameters": {
-            **{scale: cost.parameters for scale, cost in costs.items()},
-            "all": sum(parameter.numel() for parameter in network.parameters()),
-        },
-        "multadds_720p": {scale: cost.multadds for scale, cost in costs.items()},
-        "psnr": model.training.get("psnr", {}),
+        "name": name,
+        "scales": [int(scale) for scale in costs.multadds_720p],
+        "parameters": costs.parameters,
+        "multadds_720p": costs.multadds_720p,
+        "psnr": psnr,
     }
 
 

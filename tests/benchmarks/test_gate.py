@@ -70,7 +70,7 @@ def _changed(found: Snapshot, file: str, **changes: Any) -> Snapshot:
     """Change an entry, or its quality, of a snapshot."""
     entries = []
     for entry in found.artifacts:
-        if entry.file == file and set(changes) <= {"psnr", "ssim", "max_abs_diff", "samples"}:
+        if entry.file == file and set(changes) <= {one.name for one in dataclasses.fields(Quality)}:
             assert entry.quality is not None
             entry = dataclasses.replace(
                 entry, quality=dataclasses.replace(entry.quality, **changes)
@@ -153,6 +153,30 @@ def test_each_figure_has_its_tolerance(
     (deviation,) = compare(beyond, found)
     assert (deviation.artifact, deviation.quantity) == (file, name)
     assert deviation.tolerance == tolerance
+
+
+@pytest.mark.parametrize(
+    ("expected", "now", "passes"),
+    [
+        (40.0, 40.09, True),
+        (40.0, 40.11, False),
+        (40.0, 39.89, False),
+        (40.0, None, False),
+        (100.0, 100.0, True),
+        (None, 40.0, True),  # a baseline from before the figure
+    ],
+)
+def test_clean_pictures_are_held_to_a_tenth_of_a_decibel(
+    expected: float | None, now: float | None, passes: bool, found: Snapshot
+) -> None:
+    file = "tiny_x2_int8.tflite"
+    deviations = compare(_changed(found, file, clean=now), _changed(found, file, clean=expected))
+    named = [(file, "PSNR dB of clean pictures")]
+    assert [(one.artifact, one.quantity) for one in deviations] == ([] if passes else named)
+
+
+def test_networks_that_enlarge_have_no_figure_of_clean_pictures(found: Snapshot) -> None:
+    assert _quality(found, "tiny_x2_int8.tflite").clean is None
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(1.009, True), (1.011, False), (0.989, False)])

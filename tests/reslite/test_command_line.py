@@ -56,6 +56,19 @@ def test_help_imports_nothing_heavy() -> None:
             ["evaluate", "carn-m", "--scale", "4", "--data", ".", "--task", "fog"],
             "fog: no such task; expected one of bicubic, shdd-easy",
         ),
+        (["evaluate", "mepsnet-s"], "with --data, or test sets with --split"),
+        (
+            ["evaluate", "mepsnet-s", "--split", "set5"],
+            "set5: no such split of 'shdd-moderate'; expected one of shdd-test, shdd-easy",
+        ),
+        (
+            ["evaluate", "mepsnet-s", "--split", "shdd-test", "--data", "."],
+            "valid: no such folder",
+        ),
+        (
+            ["evaluate", "mepsnet-s", "--split", "shdd-test", "--level", "easy"],
+            "the sets of --split have their levels: leave it out",
+        ),
         (["explain", "mepsnet-s", "."], "is a folder, expected a picture file"),
         (["quantize", "carn-m", "--scale", "4", "--out", "/dev/null/a.json"], "cannot be written"),
         (["train", "carnival", "--data", "."], "no such recipe"),

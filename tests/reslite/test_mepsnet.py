@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.manifest import read_manifest
+from training.catalogue import find_model
 
 Cli = Callable[..., Any]
 
@@ -168,6 +169,82 @@ def test_datasets_are_made_and_evaluated(cli: Cli, folder: Path, tmp_path: Path)
     assert "mean of 1" in shown
     assert "distorted" in shown
     assert "regions" in shown
+
+
+def test_untouched_pictures_are_scored_against_themselves(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    weights, photos = folder / "run" / "weights.safetensors", folder / "valid"
+    options = ["--data", photos, "--level", "untouched"]
+    restored = tmp_path / "restored.png"
+    assert cli("restore", photos / "astronaut.png", "--model", weights, "-o", restored).code == 0
+    found, original = (np.array(Image.open(one)) for one in (restored, photos / "astronaut.png"))
+    error = np.mean((found.astype(float) - original) ** 2)
+    expected = 10 * np.log10(255**2 / error)
+
+    result = json.loads(cli("evaluate", weights, *options, "--json").out)
+
+    assert result["psnr"] == pytest.approx(expected, abs=0.05)  # rounded on another way
+    assert result["worst"] == {"picture": "astronaut.png", "psnr": result["psnr"]}
+    assert result["distorted"] == {"psnr": None, "ssim": 1}
+    assert result["kinds"] == {"identity": {"before": None, "after": pytest.approx(result["psnr"])}}
+    shown = cli("evaluate", weights, *options).out.splitlines()
+    assert shown[-2].split() == ["distorted", "equal"]
+    assert shown[-1].split() == ["identity", "regions", f"{expected:.2f}", "dB"]
+
+
+def test_the_gate_holds_a_file_to_what_it_does_to_clean_pictures(
+    cli: Cli, folder: Path, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    photos, path = tmp_path / "photos", tmp_path / "baseline.json"
+    photos.mkdir()
+    Image.fromarray(astronaut[40:90, 180:250]).save(photos / "dark.png")
+    Image.fromarray(astronaut[300:360, 20:84]).save(photos / "light.png")
+    options = ["--bundle", folder / "dist", "--baseline", path, "--data", photos]
+    assert cli("gate", *options, "--update").code == 0
+    baseline = json.loads(path.read_text())
+    (quality,) = (
+        one["quality"] for one in baseline["artifacts"] if one["file"] == "mini_x1_float32.onnx"
+    )
+
+    weights = folder / "run" / "weights.safetensors"
+    scored = ["evaluate", weights, "--data", photos, "--level", "untouched", "--json"]
+    worst = json.loads(cli(*scored).out)["worst"]["psnr"]
+    assert quality["clean"] == pytest.approx(worst, abs=0.02)
+
+    assert cli("gate", *options).code == 0
+    quality["clean"] += 0.2  # the file spoils them more than it did
+    path.write_text(json.dumps(baseline))
+    outcome = cli("gate", *options)
+    assert outcome.code == 1
+    assert outcome.out.count("PSNR dB of clean pictures") == 1
+    del quality["clean"]  # as in older baselines
+    path.write_text(json.dumps(baseline))
+    assert cli("gate", *options).code == 0
+
+
+def test_the_pictures_of_a_split_are_named_when_they_cannot_be_found(
+    cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RESLITE_DATA", raising=False)
+    weights = folder / "run" / "weights.safetensors"
+    outcome = cli("evaluate", weights, "--split", "shdd-test")
+    assert outcome.code == 2
+    assert "the folder that holds valid/, b100/HR/ with --data or RESLITE_DATA" in outcome.err
+    monkeypatch.setenv("RESLITE_DATA", str(folder))
+    outcome = cli("evaluate", weights, "--split", "shdd-test")
+    assert outcome.code == 2
+    assert "valid: holds 1 pictures, SHDD easy takes 4 of it; complete the folder" in outcome.err
+
+
+def test_a_published_score_is_found_again(cli: Cli, standard_data: Path) -> None:
+    options = ["--scale", 4, "--split", "set5", "--data", standard_data]
+    found = json.loads(cli("evaluate", "carn-m", *options, "--json").out)
+    assert found["split"] == "set5"
+    assert list(found["sets"]) == ["set5"]
+    published = find_model("carn-m").training
+    assert found["sets"]["set5"]["psnr"] == pytest.approx(published["psnr"]["set5"]["4"], abs=1e-3)
+    assert found["sets"]["set5"]["bicubic"]["psnr"] == pytest.approx(28.42, abs=0.005)  # CARN paper
 
 
 def test_a_dataset_without_originals_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:

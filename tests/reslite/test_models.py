@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,3 +75,34 @@ def test_a_card_tells_every_run_before_once(cli: Cli, name: str) -> None:
     for run in (card["training"], *card["earlier_runs"]):
         assert set(run["start"]) <= set(earlier)
     assert len(card["training"]["start"]) == len(card["recipe"]["start"])
+
+
+EXTRAS = ("torch", "safetensors", "pydantic", "yaml", "onnx", "onnx_ir", "skimage", "jinja2")
+
+BASE_ONLY = f"""
+import sys
+from reslite.__main__ import main
+for name in {EXTRAS}:
+    sys.modules[name] = None  # an import of it fails
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _in_base_installation(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BASE_ONLY, *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_list_needs_the_base_installation_only(cli: Cli) -> None:
+    for arguments in (["models"], ["models", "--json"]):
+        done = _in_base_installation(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == cli(*arguments).out
+    named = _in_base_installation("models", "carn")
+    assert named.returncode == 2
+    assert "pip install 'reslite[export]'" in named.stderr

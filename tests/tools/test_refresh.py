@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 
 from benchmarks.accuracy import network_restorer
+from reslite.__main__ import main
 from runtime.errors import UserError
 from tools import refresh
-from tools.refresh import RESULTS, SHOWN, publish, rewrite
-from training.catalogue import find_model
+from tools.refresh import RESULTS, SHOWN, publish, redraw_curves, rewrite
+from training.catalogue import find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.metrics import psnr
 from training.recipe import load_recipe
@@ -29,8 +31,8 @@ def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:
     assert page.read_text() == expected
 
 
-def test_published_weights_know_their_mean_and_worst_clean_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_published_weights_know_the_scores_that_evaluate_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random, pictures = np.random.default_rng(0), []
     for folder, count in (("valid", 5), ("b100/HR", 8)):
@@ -63,11 +65,33 @@ def test_published_weights_know_their_mean_and_worst_clean_picture(
     assert record["kinds"]["identity"][0] is None
     assert record["steps"] == 7
 
+    capsys.readouterr()
+    options = ["--split", "shdd-test", "--data", str(tmp_path), "--json"]
+    assert main(["evaluate", str(published.path), *options]) == 0
+    sets = json.loads(capsys.readouterr().out)["sets"]
+    assert list(sets) == ["shdd-easy", "shdd-moderate", "shdd-difficult", "clean"]
+    for name, found in sets.items():
+        assert record["psnr"][name] == {"1": round(found["psnr"], 4)}
+        assert record["ssim"][name] == {"1": round(found["ssim"], 4)}
+        assert record["worst"][name] == {"1": round(found["worst"]["psnr"], 4)}
+    assert [one["pictures"] for one in sets.values()] == [12, 12, 12, 13]
+    assert sets["clean"]["distorted"] == {"psnr": None, "ssim": 1}
+
     before = (tensors, _) = load_tensors(published.path)
     publish(published, tmp_path)  # onto itself
     again, metadata = load_tensors(published.path)
     assert metadata == before[1]
     assert all(torch.equal(again[name], one) for name, one in tensors.items())
+
+
+def test_shipped_weights_are_published_again_without_their_log(tmp_path: Path) -> None:
+    (shipped,) = (one for one in list_models() if one.name == "carn-m")
+    figure = tmp_path / "carn-m.svg"
+    redraw_curves(shipped.path, figure)
+    assert not figure.exists()
+    shutil.copy(shipped.path, tmp_path)
+    with pytest.raises(UserError, match="holds no TensorBoard log"):
+        redraw_curves(tmp_path / shipped.path.name, figure)
 
 
 def test_the_page_has_a_section_for_everything_that_is_measured_again(tmp_path: Path) -> None:

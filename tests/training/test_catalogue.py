@@ -8,6 +8,7 @@ import torch
 from runtime.errors import UserError
 from training.catalogue import file_stem, find_model, list_models
 from training.checkpoint import save_tensors
+from training.shipped import metadata_of
 
 
 def test_shipped_models_load_with_their_provenance() -> None:
@@ -70,3 +71,14 @@ def test_weights_without_or_against_their_recipe_are_refused(tmp_path: Path) -> 
 
 def test_file_stem() -> None:
     assert file_stem("carn-m", 4) == "carn_m_x4"
+
+
+def test_headers_are_read_alone_and_truncated_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, {"weight": torch.zeros(2), "bias": torch.ones(1)}, {"recipe": "{}"})
+    assert metadata_of(path) == {"recipe": "{}"}
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole + b"\0", whole[:20], whole[:4]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a safetensors file, or damaged"):
+            metadata_of(path)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from training.catalogue import WEIGHTS_FOLDER, list_models
+from training.catalogue import list_models
 from training.networks.carn import CarnConfig, GroupedConv2d
 from training.networks.families import CONFIGS
 from training.networks.interface import NetworkConfig
 from training.networks.mepsnet import MepsnetConfig
+from training.shipped import WEIGHTS_FOLDER
 
 SMALL: list[NetworkConfig] = [
     CarnConfig(channels=8, blocks=1, units=2, scales=(2, 4)),
