@@ -24,7 +24,7 @@ _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to 
 _STEPS = 16
 _SIDE, _MARGIN = 12, 4
 """Side of a flat area, and of its edge that does not count, in pixels."""
-_LIMITS = (1.5, 9.0, 4.0, 60.0)
+_LIMITS = (1.5, 11.0, 4.0, 60.0)
 """Levels that clipping may shift the middle of flat areas, chequers, gradients and text."""
 
 

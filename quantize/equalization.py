@@ -26,7 +26,7 @@ from quantize.sensitivity import effect_of_noise
 _WORTH_EQUALIZING = 0.02  # share of the noise that rounding all activations makes
 _MOST = 4
 """The largest exponent, because channels of tiny magnitude hardly matter to the output."""
-_NEAR = 1.05
+_NEAR = 1.2
 """Noise above the least one that is accepted for kernels that stay more even."""
 _CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {
     "Add",

@@ -53,12 +53,15 @@ class _Differentiable(Interpreter):
 def effect_of_noise(graph: Graph, pictures: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return how much white noise of variance 1 on a channel changes the output, to first order.
 
+    Zeros stay as they are: rounding changes none of the many that a Relu makes.
+
     Returns:
         By the name of the activation, for each of its channels, the expected squared change of the
         output, summed over all pixels and channels.
     """
     effect: dict[str, Tensor] = {}
     for seen in sensitivities(graph, pictures):
-        for name, (_, gradient) in seen.items():
-            effect[name] = effect.get(name, 0) + gradient.square().sum((0, 2, 3))
+        for name, (value, gradient) in seen.items():
+            rounded = gradient.square() * (value != 0)
+            effect[name] = effect.get(name, 0) + rounded.sum((0, 2, 3))
     return effect
