@@ -69,7 +69,9 @@ def colour_safe_ranges(
 
 
 def _between(narrow: Range, full: Range, step: int) -> Range:
-    low, high = (one + (other - one) * step / _STEPS for one, other in zip(narrow, full, strict=True))
+    low, high = (
+        one + (other - one) * step / _STEPS for one, other in zip(narrow, full, strict=True)
+    )
     return low, high
 
 

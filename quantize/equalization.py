@@ -1,11 +1,12 @@
-"""Equalization: powers of two that give the channels of an activation similar magnitudes.
+"""Equalization: powers of two for the channels of an activation that reach farther than others.
 
 All channels share one scale, set by the channel with the largest magnitude, so that channels of
-small magnitude are rounded coarsely. A channel multiplied by a power of two is rounded more finely,
-and the kernels that read it are divided by the same factor (Nagel et al., "Data-Free Quantization
-Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1, where weights share one
-scale as well). The division makes kernels uneven and their rounding coarser, so that only
-activations whose rounding has much effect on the output are equalized.
+small magnitude are rounded coarsely. In saturated colours a few channels reach much farther than
+on any photograph. They are multiplied by a power of two below 1, and the kernels that read them are
+divided by it (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", ICCV 2019, section 4.1, where weights share one scale as well). The division makes
+kernels uneven and their rounding coarser, so that as few channels as possible are multiplied, and
+only of activations whose rounding has much effect on the output.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from quantize.sensitivity import effect_of_noise
 _WORTH_EQUALIZING = 0.02  # share of the noise that rounding all activations makes
 _MOST = 4
 """The largest exponent, because channels of tiny magnitude hardly matter to the output."""
+_SLACK = 1e-9  # octaves; divisions are not exact
 _NEAR = 1.2
 """Noise above the least one that is accepted for kernels that stay more even."""
 _CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {
@@ -61,7 +63,8 @@ def channel_gains(
     gains: dict[str, tuple[float, ...]] = {}
     for members in gain_groups(graph)[1:]:
         held = [value for value in members if value in noise]
-        if not held or sum(map(noise.__getitem__, held)) < least or not _is_channelwise(graph, members):
+        made = sum(noise[value] for value in held)
+        if not held or made < least or not _is_channelwise(graph, members):
             continue
         # Several channels before a DepthToSpace become one, and must have its factor.
         channels = {value: graph.channels()[value] for value in members}
@@ -69,6 +72,8 @@ def channel_gains(
         reach = torch.stack([reaches[one].reshape(count, -1).amax(1) for one in held]).amax(0)
         effect = torch.stack([effects[one].reshape(count, -1).sum(1) for one in held]).sum(0)
         chosen = torch.tensor(factors(reach, effect))
+        if bool((chosen == 1).all()):
+            continue
         for value in members:
             spread = chosen.repeat_interleave(channels[value] // count)
             gains[graph.origin(value)] = tuple(spread.tolist())
@@ -86,8 +91,8 @@ def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
     """
 
     def within(limit: float) -> Tensor:
-        exponents = (limit / reach.clamp_min(1e-30)).log2().floor().clamp(-_MOST, 0)
-        return 2.0**exponents
+        octaves_above = (reach / limit).clamp_min(1.0).log2()
+        return 2.0 ** -(octaves_above - _SLACK).ceil().clamp(0, _MOST)
 
     def noise(gains: Tensor) -> float:
         return float((effect / gains**2).sum() * (gains * reach).max() ** 2)
@@ -102,7 +107,12 @@ def _is_channelwise(graph: Graph, members: Sequence[str]) -> bool:
     """Tell whether factors of channels may differ: all around is computed channel by channel."""
     producers = [graph.producer(value) for value in members]
     readers = [reader for value in members for reader in graph.consumers(value)]
-    return all(node is not None and node.op in _CHANNELWISE for node in (*producers, *readers))
+    return all(
+        node is not None
+        and node.op in _CHANNELWISE
+        and node.attributes.get("mode") in {None, "CRD"}  # neighbouring channels become one
+        for node in (*producers, *readers)
+    )
 
 
 def _reaches(graph: Graph, images: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -32,8 +32,8 @@ from quantize.calibration import (
     calibration_record,
     small_crops,
 )
-from quantize.equalization import channel_gains
 from quantize.colour_ranges import colour_safe_ranges
+from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
 from quantize.methods import Method
 from quantize.observers import (
@@ -132,9 +132,7 @@ def quantize_network(
     even = with_gains(lowered, by_channel)
     photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
     coloured = observe(even, colours)
-    full = {
-        name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()
-    }
+    full = {name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()}
     observer = OBSERVERS.get(method, least_squares_range)
     narrow = {name: observer(seen) for name, seen in photographed.items()}
     effect: dict[str, float] = defaultdict(float)

@@ -76,7 +76,7 @@ def held_values(graph: Graph) -> list[str]:
 
 
 def moved(graph: Graph) -> set[str]:
-    """Return the activations, by their captured names, that are copies of others and not rounded."""
+    """Return the activations that are copies of others, by their names in the captured graph."""
     movers = [node for node in graph.nodes if node.op in _MOVING]
     return {graph.origin(value) for node in movers for value in node.outputs}
 

@@ -15,8 +15,8 @@ from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import with_gains
-from quantize.gain_choice import choose_gains, gain_groups, scaled_summaries
-from quantize.observers import Summary, min_max_range, observe
+from quantize.gain_choice import choose_gains, gain_groups
+from quantize.observers import Summary, observe
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
 
@@ -115,6 +115,10 @@ def _joined(first: float, second: float, *readers: Node) -> Graph:
     return Graph(nodes, {**constants, "zero": np.zeros(1, np.float32)})
 
 
+def _ranges(graph: Graph, image: torch.Tensor) -> dict[str, tuple[float, float]]:
+    return {name: (seen.low, seen.high) for name, seen in observe(graph, [image]).items()}
+
+
 @pytest.mark.parametrize(
     ("second", "factor"), [(0.1, 1), (0.4, 0.25), (0.7, 0.125), (0.025, 4), (99, 1 / 256), (0, 1)]
 )
@@ -122,22 +126,37 @@ def test_what_shares_a_scale_is_brought_to_the_reach_of_the_first(
     second: float, factor: float
 ) -> None:
     graph = _joined(0.1, second)
-    summaries = observe(graph, [torch.rand(1, 3, 8, 8)])
+    effect = {"a": 1000.0, "b": 1.0}
 
-    gains = choose_gains(graph, [("a", "b", "cat")], summaries, min_max_range)
+    gains = choose_gains(graph, [("a", "b", "cat")], _ranges(graph, _IMAGE), effect)
 
     assert gains == ({} if factor == 1 else {"b": factor})
-    seen = observe(with_gains(graph, gains), [_IMAGE])
-    expected = scaled_summaries(graph, observe(graph, [_IMAGE]), gains)
-    for value in ("a", "b", "cat"):
-        assert (seen[value].low, seen[value].high) == (expected[value].low, expected[value].high)
+
+
+def test_what_matters_most_decides_how_far_all_reach() -> None:
+    graph = _joined(0.1, 0.175)  # at a factor of 1 b would widen the scale, at 1/2 it is coarser
+    ranges, classes = _ranges(graph, _IMAGE), [("a", "b", "cat")]
+
+    assert choose_gains(graph, classes, ranges, {"a": 1000.0, "b": 1.0}) == {"b": 0.5}
+    assert choose_gains(graph, classes, ranges, {"a": 1.0, "b": 1000.0}) == {}
 
 
 def test_what_others_than_convolutions_read_stays() -> None:
     graph = _joined(0.1, 0.9, Node("Relu", "also", ("cat",), ("also",)))
-    summaries = observe(graph, [_IMAGE])
 
-    assert choose_gains(graph, [("a", "b", "cat")], summaries, min_max_range) == {}
+    assert choose_gains(graph, [("a", "b", "cat")], _ranges(graph, _IMAGE), {"a": 1.0}) == {}
+
+
+def test_convolutions_that_share_their_kernel_may_have_factors_of_their_own() -> None:
+    graph = _NETWORKS["carn-m"]
+    kernels: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if node.op == "Conv":
+            kernels.setdefault(node.inputs[1], []).append(node)
+    shared = next(nodes for nodes in kernels.values() if len(nodes) > 1)
+    of = {value: members for members in gain_groups(graph) for value in members}
+
+    assert of[shared[0].output] != of[shared[1].output]
 
 
 @given(exponent=st.integers(-8, 8))
