@@ -23,6 +23,8 @@ from runtime.manifest import sha256_of
 PSNR_TOLERANCE = 0.02
 CLEAN_TOLERANCE = 0.1
 """In dB: where hardly anything changed, a few values that round to the next level count."""
+COLOUR_TOLERANCE: Mapping[Precision, float] = {"float32": 0.02, "float16": 0.5, "int8": 1.01}
+"""Tolerance of the largest difference in saturated colours, in levels."""
 SSIM_TOLERANCE = 0.0005
 SIZE_TOLERANCE = 0.01
 """Fraction of the expected bytes: versions of the writing libraries differ in names and padding."""
@@ -218,6 +220,10 @@ def _compare_quality(
     if expected.clean is not None:  # older baselines lack it
         clean = found.clean if found.clean is not None else math.nan
         figures += (("PSNR dB of clean pictures", expected.clean, clean, CLEAN_TOLERANCE, ".3f"),)
+    if expected.colours is not None:
+        colours, tolerance = found.colours, COLOUR_TOLERANCE[precision]
+        ours = colours if colours is not None else math.nan
+        figures += (("difference in saturated colours", expected.colours, ours, tolerance, ".2f"),)
     # Written so that a NaN is outside any tolerance.
     return [
         Deviation(file, quantity, format(ours, form), format(theirs, form), f"±{tolerance:.3g}")

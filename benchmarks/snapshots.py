@@ -17,6 +17,7 @@ import runtime
 from benchmarks.accuracy import Restore as RestorePixels
 from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.pairs import Pair, Pairs, fingerprint
+from export.colours import colour_pictures, sized
 from export.parity import Restore
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
@@ -68,6 +69,8 @@ class Quality:
         clean: For networks that keep the size: PSNR in dB of the originals when they are restored
             themselves, of the worst one (at most 100 dB). None in baselines made before there was
             this figure, and for networks that enlarge.
+        colours: Largest difference from the source in saturated colours (``export.colours``), in
+            levels of 255. None in baselines made before there was this figure.
     """
 
     psnr: float
@@ -75,6 +78,7 @@ class Quality:
     max_abs_diff: float
     samples: tuple[float, ...]
     clean: float | None = None
+    colours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,14 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
         max_abs_diff=max_abs_diff(session, source, corners),
         samples=tuple(value for one in corners for value in _sampled(session, one)),
         clean=_clean_psnr(restore, [pair for pair in pairs if pair.scale == 1]),
+        colours=round(255 * max_abs_diff(session, source, _colours(session)), 3),
     )
+
+
+def _colours(session: Session) -> list[Picture]:
+    """Return the pictures in saturated colours, in the size that a file takes."""
+    pictures, size = colour_pictures(), session.fixed_size
+    return pictures if size is None else sized(pictures, *size)
 
 
 def _clean_psnr(restore: RestorePixels, pairs: Sequence[Pair]) -> float | None:

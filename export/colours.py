@@ -38,15 +38,15 @@ def flat(tone: Tone, side: int = _FLAT) -> Picture:
 
 
 def chequer(one: Tone, other: Tone, square: int = _SQUARE, squares: int = 2) -> Picture:
-    """Return a chequer board of squares × squares fields of ``square`` pixels."""
+    """Return a chequer board of squares × squares fields of ``square`` pixels, ``one`` first."""
     odd = np.indices((squares, squares)).sum(0) % 2
     fields = odd.repeat(square, 0).repeat(square, 1)[..., None]
-    return np.where(fields, one, other).astype(np.uint8)
+    return np.where(fields, other, one).astype(np.uint8)
 
 
 def colour_pictures() -> list[Picture]:
     """Return five small pictures: flat tones, chequers, gradients, text and noise."""
-    pairs = [chequer(one, other) for one, other in combinations(CORNERS, 2)]
+    pairs = [chequer(other, one) for one, other in combinations(CORNERS, 2)]
     return [
         _mosaic([flat(tone) for tone in TONES], 6),
         _mosaic(pairs, 7),

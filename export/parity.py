@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.colours import colour_pictures, sized
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 from runtime.session import Session
@@ -47,11 +48,14 @@ class ParityError(UserError):
 def parity_pictures(
     fixed_size: tuple[int, int] | None = None, halo: int | None = None
 ) -> list[NDArray[np.float32]]:
-    """Return seeded pictures of smooth colours with noise, H × W × 3 float32 in [0, 1].
+    """Return seeded pictures of smooth colours with noise, and pictures in saturated colours.
+
+    All are H × W × 3, float32 in [0, 1].
 
     Args:
         fixed_size: The only height and width that a file takes; None for several odd sizes.
-        halo: The halo of a file that is run in tiles, for one picture larger than a tile; or None.
+        halo: The halo of a file that is run in tiles, for one picture larger than a tile and none
+            in saturated colours; or None.
     """
     random = np.random.default_rng(7)
     pictures = []
@@ -63,7 +67,10 @@ def parity_pictures(
         ramps = np.linspace(0, 1, height)[:, None, None] * np.linspace(0.2, 1, width)[:, None]
         noise = random.random((height, width, 3))
         pictures.append((0.7 * ramps + 0.3 * noise).astype(np.float32))
-    return pictures
+    if halo is not None:
+        return pictures
+    colours = colour_pictures() if fixed_size is None else sized(colour_pictures(), *fixed_size)
+    return [*pictures, *(one.astype(np.float32) / np.float32(255) for one in colours)]
 
 
 def restore_with(module: nn.Module) -> Restore:

@@ -15,7 +15,7 @@ from export.capture import capture
 from export.execution import activations_of
 from export.graph import Graph
 from export.lowering import lower
-from export.profiles import profile_named
+from export.profiles import QUANTIZED_FORM, profile_named
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, Quantization, ScaleTable
 from export.writers.onnx_writer import write_onnx
@@ -123,10 +123,11 @@ def pairs(astronaut: np.ndarray) -> list[Pair]:
     return [Pair.degraded(name, crop, SUPER_RESOLUTION, 2) for name, crop in crops.items()]
 
 
-def _table_of(graph: Graph) -> ScaleTable:
+def _table_of(captured: Graph) -> ScaleTable:
+    graph = lower(captured, QUANTIZED_FORM)
     image = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     activations = {
-        name: Quantization.of_range(float(value.min()), float(value.max()))
+        graph.origin(name): Quantization.of_range(float(value.min()), float(value.max()))
         for name, value in activations_of(graph, image).items()
     }
     activations |= {graph.input: PIXELS, graph.output: PIXELS}

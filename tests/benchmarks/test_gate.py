@@ -30,6 +30,7 @@ from benchmarks.snapshots import (
     read_snapshot,
     snapshot,
 )
+from export.colours import flat
 from export.parity import restore_with
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Manifest, read_manifest
@@ -132,6 +133,7 @@ def test_equal_figures_pass_and_survive_the_file(found: Snapshot, tmp_path: Path
         ("tiny_x2_float32.onnx", "ssim", 0.0005, "SSIM", "±0.0005"),
         ("tiny_x2_float32.onnx", "max_abs_diff", 1e-5, "difference from source", "±1e-05"),
         ("tiny_x2_int8.tflite", "max_abs_diff", 2 / 255, "difference from source", "±0.00788"),
+        ("tiny_x2_int8.tflite", "colours", 1.0, "difference in saturated colours", "±1.01"),
     ],
 )
 @pytest.mark.parametrize("direction", [1, -1], ids=["better or larger", "worse or smaller"])
@@ -326,6 +328,7 @@ def test_large_pictures_are_compared_in_part_and_scored_whole(
     bundle: Path, tiny: Any, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_WHOLE", 16)
+    monkeypatch.setattr(snapshots, "colour_pictures", lambda: [flat((255, 0, 0), 16)])
     network, shapes = restore_with(tiny.module), []
 
     def restore(picture: np.ndarray) -> np.ndarray:
@@ -358,7 +361,7 @@ def _files_that_deviate(
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("layer", ["entry", "upsampler.0", "exit"])
-def test_one_weight_tensor_one_percent_off_fails(
+def test_one_weight_tensor_two_percent_off_fails(
     precision: str,
     layer: str,
     tiny: Any,
@@ -369,7 +372,7 @@ def test_one_weight_tensor_one_percent_off_fails(
     tmp_path: Path,
 ) -> None:
     name = f"{layer}.weight"
-    constants = {**tiny.graph.constants, name: tiny.graph.constants[name] * np.float32(1.01)}
+    constants = {**tiny.graph.constants, name: tiny.graph.constants[name] * np.float32(1.02)}
     graph = dataclasses.replace(tiny.graph, constants=constants)
     artifacts = [
         write_artifact(tmp_path, kind, precision, graph=graph) for kind in ("onnx", "tflite")
@@ -400,6 +403,37 @@ def test_one_scale_five_percent_off_fails(
     deviating = _files_that_deviate(tmp_path, artifacts, tiny, pairs, found, manifest_of)
 
     assert deviating == {"tiny_x2_int8.tflite"}
+
+
+def test_a_range_that_clips_saturated_colours_alone_fails(
+    tiny: Any,
+    found: Snapshot,
+    pairs: list[Pair],
+    write_artifact: Callable[..., Artifact],
+    manifest_of: Callable[..., Manifest],
+    tmp_path: Path,
+) -> None:
+    shuffle = next(node for node in tiny.graph.nodes if node.op == "DepthToSpace")
+    scales = dict(tiny.table.activations)
+    for name in (shuffle.inputs[0], shuffle.output):
+        scales[name] = dataclasses.replace(scales[name], scale=scales[name].scale * 0.7)
+    table = dataclasses.replace(tiny.table, activations=scales)
+    artifact = write_artifact(tmp_path, "tflite", "int8", table=table)
+    manifest_of(artifact).write(tmp_path)
+    narrowed = snapshot(tmp_path, Reference(NETWORK, restore_with(tiny.module)), pairs, threads=1)
+    kept = tuple(entry for entry in found.artifacts if entry.file == artifact.file)
+
+    deviations = compare(narrowed, dataclasses.replace(found, artifacts=kept))
+
+    (colours,) = [one for one in deviations if one.quantity == "difference in saturated colours"]
+    assert float(colours.found) > float(colours.expected) + 1
+
+
+def test_baselines_from_before_the_colours_are_still_compared(found: Snapshot) -> None:
+    old = _changed(found, "tiny_x2_int8.tflite", colours=None)
+    assert compare(found, old) == []
+    (deviation,) = compare(old, found)
+    assert (deviation.quantity, deviation.found) == ("difference in saturated colours", "nan")
 
 
 def test_table_shows_everything_and_the_way_out(found: Snapshot) -> None:

@@ -1,0 +1,56 @@
+"""Ranges hold in saturated colours, and are no wider than these need."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from export.colours import colour_pictures
+from export.graph import Graph, Node
+from quantize.colour_ranges import colour_safe_ranges
+from quantize.observers import min_max_range, observe
+from quantize.ptq import as_image
+
+_GREY = [torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).expand(1, 3, 16, 16)]
+
+
+def _graph(surplus: float) -> Graph:
+    """Red minus green and the picture, from which the picture is put together again.
+
+    ``surplus`` is how much of the difference goes into the restored red.
+    """
+    first = np.zeros((4, 3, 1, 1), np.float32)
+    first[0, :2, 0, 0] = (2, -2)
+    first[[1, 2, 3], [0, 1, 2]] = 1
+    last = np.zeros((3, 4, 1, 1), np.float32)
+    last[[0, 1, 2], [1, 2, 3]] = np.array([1 - surplus, 1, 1])[:, None, None]
+    last[0, 0] = surplus / 2
+    constants = {"first": first, "last": last}
+    constants |= {"four": np.zeros(4, np.float32), "three": np.zeros(3, np.float32)}
+    nodes = (
+        Node("Conv", "a", ("image", "first", "four"), ("a",), {"groups": 1}),
+        Node("Conv", "b", ("a", "last", "three"), ("restored_image",), {"groups": 1}),
+    )
+    return Graph(nodes, constants)
+
+
+def _found(surplus: float) -> tuple[float, float]:
+    graph = _graph(surplus)
+    photographs = observe(graph, _GREY)
+    colours = observe(graph, map(as_image, colour_pictures()))
+    full = {k: min_max_range(seen.merged(colours[k])) for k, seen in photographs.items()}
+    narrow = {name: min_max_range(seen) for name, seen in photographs.items()}
+    return colour_safe_ranges(graph, narrow, full, {"a": 1.0})["a"]
+
+
+def test_a_range_that_red_needs_is_widened_and_one_that_it_does_not_need_stays() -> None:
+    _, high = _found(surplus=0.5)
+    assert high > 1.9  # red minus green reaches 2; photographs of grey reach 1
+    _, high = _found(surplus=0.0)
+    assert high < 1.01
+
+
+def test_clipping_shifts_no_flat_area_by_more_than_two_levels() -> None:
+    _, high = _found(surplus=0.5)
+    of_red = 2.0  # minus green
+    assert 255 * 0.25 * (of_red - min(of_red, high)) <= 2
