@@ -24,8 +24,8 @@ def split_signs(graph: Graph) -> Graph:
     """Concatenate the positive and the negative part of a picture's first features.
 
     v = relu(v) − relu(−v): the kernels that read the concatenation get the channels of v twice, the
-    second time negated. It is done where a convolution of the picture has no ReLU and 1×1
-    convolutions alone read the concatenation.
+    second time negated. It is done where a convolution of the picture has no ReLU and
+    ungrouped convolutions alone read the concatenation.
     """
     split = {node.output: node for node in graph.nodes if _can_be_split(graph, node)}
     added = Additions(graph)
@@ -38,17 +38,17 @@ def split_signs(graph: Graph) -> Graph:
                     for value in node.inputs
                     for part in (halves[value] if value in split else (value,))
                 ]
-                yield dataclasses.replace(node, inputs=tuple(parts))
+                wider = (added.replacement(node.output),)
+                yield dataclasses.replace(node, inputs=tuple(parts), outputs=wider)
             elif (joined := graph.producer(node.inputs[0])) is not None and (
                 joined.op == "Concat" and set(joined.inputs) & set(split)
             ):
                 kernel = graph.constants[node.inputs[1]]
-                wider = _with_negated(graph, kernel, joined, split)
-                name = added.constant(f"{node.inputs[1]}/signs", wider, node.inputs[1])
+                twice = _with_negated(graph, kernel, joined, split)
+                name = added.constant(f"{node.inputs[1]}/signs", twice, node.inputs[1])
                 yield dataclasses.replace(node, inputs=(node.inputs[0], name, node.inputs[2]))
-            else:
-                if node.output not in split or _read_elsewhere(graph, node.output):
-                    yield node
+            elif node.outputs[0] not in split or _read_elsewhere(graph, node.output):
+                yield node
             if node.outputs[0] in split:
                 yield from makers[node.output]
 

@@ -78,7 +78,9 @@ def _change(before: Graph, after: Graph, image: torch.Tensor) -> float:
     """Return the largest change among the values that ``after`` marks as captured."""
     old, new = _values(before, image), _values(after, image)
     kept = [name for name in new if after.is_captured(name)]
-    assert set(map(after.origin, new)) <= set(old) and after.output in kept
+    halves = {name for name in new if "/positive" in name or "/negative" in name}
+    assert {after.origin(name) for name in new.keys() - halves} <= set(old)
+    assert after.output in kept
     return max(float((new[name] - old[name]).abs().max()) for name in kept)
 
 
@@ -312,7 +314,10 @@ def test_a_profile_changes_no_output_of_a_network(
 
 @pytest.mark.parametrize(
     "rewrite",
-    sorted(set(REWRITES) - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling"}),
+    sorted(
+        set(REWRITES)
+        - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling", "split_signs"}
+    ),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(
     rewrite: str, captured: Capture, picture: Picture

@@ -217,7 +217,9 @@ def test_its_converter_makes_the_same_float32_file(
 def test_its_converter_makes_the_same_int8_file(
     tf: Any, tmp_path: Path, captured: Fixture, calibrated: Fixture, crop: Array, model: str
 ) -> None:
-    graph, path = lowered(captured(model, 4).graph, "int8"), tmp_path / "file.tflite"
+    # TensorFlow merges the first convolution with its positive half.
+    rewrites = [one for one in profile_named("litert-cpu").rewrites("int8") if one != "split_signs"]
+    graph, path = lower(captured(model, 4).graph, rewrites), tmp_path / "file.tflite"
     table = calibrated(graph, crop)
     write_tflite(graph, path, "int8", table)
     theirs, ours = converted(tf, graph, crop.shape[2:], table), path.read_bytes()
