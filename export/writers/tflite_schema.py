@@ -74,6 +74,7 @@ class TFLiteFile:
         self._versions: list[tuple[str, Version]] = []
         # The schema reserves the first buffer for tensors without data.
         self._buffers: list[Any] = [schema.BufferT()]
+        self._stored: dict[bytes, int] = {}
 
     def add_tensor(
         self,
@@ -121,10 +122,13 @@ class TFLiteFile:
         scales: NDArray[np.floating[Any]] | None = None,
         zero_point: int = 0,
     ) -> int:
-        """Add a constant and return its index."""
+        """Add a constant and return its index; equal bytes are stored once, whatever the scales."""
         index = self.add_tensor(name, array.dtype, array.shape, scales, zero_point)
-        self._tensors[index].buffer = len(self._buffers)
-        self._buffers.append(_buffer(array.tobytes()))
+        content = array.tobytes()
+        if content not in self._stored:
+            self._stored[content] = len(self._buffers)
+            self._buffers.append(_buffer(content))
+        self._tensors[index].buffer = self._stored[content]
         return index
 
     def add_operator(
