@@ -17,7 +17,7 @@ import runtime
 from benchmarks.accuracy import Restore as RestorePixels
 from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.pairs import Pair, Pairs, fingerprint
-from export.colours import colour_pictures, sized
+from export.colours import colour_pictures
 from export.parity import Restore
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
@@ -286,14 +286,8 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
         max_abs_diff=max_abs_diff(session, source, corners),
         samples=tuple(value for one in corners for value in _sampled(session, one)),
         clean=_clean_psnr(restore, [pair for pair in pairs if pair.scale == 1]),
-        colours=round(255 * max_abs_diff(session, source, _colours(session)), 3),
+        colours=round(255 * max_abs_diff(session, source, colour_pictures(session.fixed_size)), 3),
     )
-
-
-def _colours(session: Session) -> list[Picture]:
-    """Return the pictures in saturated colours, in the size that a file takes."""
-    pictures, size = colour_pictures(), session.fixed_size
-    return pictures if size is None else sized(pictures, *size)
 
 
 def _clean_psnr(restore: RestorePixels, pairs: Sequence[Pair]) -> float | None:

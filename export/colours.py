@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import combinations, product
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = NDArray[np.uint8]
+from training.data.pictures import Picture
+
 Tone = tuple[int, int, int]
 
 CORNERS: tuple[Tone, ...] = tuple((r, g, b) for r, g, b in product((0, 255), repeat=3))
@@ -44,24 +44,21 @@ def chequer(one: Tone, other: Tone, square: int = _SQUARE, squares: int = 2) -> 
     return np.where(fields, other, one).astype(np.uint8)
 
 
-def colour_pictures() -> list[Picture]:
-    """Return five small pictures: flat tones, chequers, gradients, text and noise."""
+def colour_pictures(fixed_size: tuple[int, int] | None = None) -> list[Picture]:
+    """Return five small pictures: flat tones, chequers, gradients, text and noise.
+
+    Args:
+        fixed_size: Their height and width, to which each is repeated and cut; None for their own.
+    """
     pairs = [chequer(other, one) for one, other in combinations(CORNERS, 2)]
-    return [
-        _mosaic([flat(tone) for tone in TONES], 6),
-        _mosaic(pairs, 7),
-        _gradients(),
-        _text(),
-        _noise(),
-    ]
+    tones = [flat(tone) for tone in TONES]
+    pictures = [_mosaic(tones, 6), _mosaic(pairs, 7), _gradients(), _text(), _noise()]
+    return pictures if fixed_size is None else [_repeated(one, *fixed_size) for one in pictures]
 
 
-def sized(pictures: Sequence[Picture], height: int, width: int) -> list[Picture]:
-    """Return pictures of one size: each repeated to the right and below, then cut."""
-    return [
-        np.tile(one, (-(-height // one.shape[0]), -(-width // one.shape[1]), 1))[:height, :width]
-        for one in pictures
-    ]
+def _repeated(picture: Picture, height: int, width: int) -> Picture:
+    down, right = -(-height // picture.shape[0]), -(-width // picture.shape[1])
+    return np.tile(picture, (down, right, 1))[:height, :width]
 
 
 def _mosaic(tiles: Sequence[Picture], columns: int) -> Picture:

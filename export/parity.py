@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.colours import colour_pictures, sized
+from export.colours import colour_pictures
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 from runtime.session import Session
@@ -69,7 +69,7 @@ def parity_pictures(
         pictures.append((0.7 * ramps + 0.3 * noise).astype(np.float32))
     if halo is not None:
         return pictures
-    colours = colour_pictures() if fixed_size is None else sized(colour_pictures(), *fixed_size)
+    colours = colour_pictures(fixed_size)
     return [*pictures, *(one.astype(np.float32) / np.float32(255) for one in colours)]
 
 

@@ -328,7 +328,7 @@ def test_large_pictures_are_compared_in_part_and_scored_whole(
     bundle: Path, tiny: Any, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_WHOLE", 16)
-    monkeypatch.setattr(snapshots, "colour_pictures", lambda: [flat((255, 0, 0), 16)])
+    monkeypatch.setattr(snapshots, "colour_pictures", lambda size: [flat((255, 0, 0), 16)])
     network, shapes = restore_with(tiny.module), []
 
     def restore(picture: np.ndarray) -> np.ndarray:

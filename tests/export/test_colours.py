@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.colours import BETWEEN, CORNERS, GREYS, chequer, colour_pictures, flat, sized
+from export.colours import BETWEEN, CORNERS, GREYS, chequer, colour_pictures, flat
 
 
 def test_all_tones_are_there_and_differ() -> None:
@@ -32,7 +32,7 @@ def test_flat_areas_and_chequers_have_the_stated_sides() -> None:
 @pytest.mark.parametrize("size", [(5, 300), (96, 96), (1, 1)])
 def test_sized_pictures_repeat_and_end_where_the_size_ends(size: tuple[int, int]) -> None:
     pictures = colour_pictures()
-    for picture, original in zip(sized(pictures, *size), pictures, strict=True):
+    for picture, original in zip(colour_pictures(size), pictures, strict=True):
         assert picture.shape[:2] == size
         rows, columns = (np.arange(n) % side for n, side in zip(size, original.shape, strict=False))
         assert np.array_equal(picture, original[np.ix_(rows, columns)])
