@@ -45,15 +45,24 @@ def chequer(one: Tone, other: Tone, square: int = _SQUARE, squares: int = 2) -> 
 
 
 def colour_pictures(fixed_size: tuple[int, int] | None = None) -> list[Picture]:
-    """Return five small pictures: flat tones, chequers, gradients, text and noise.
+    """Return the pictures that ranges hold on, and noise, which no range is widened for.
 
     Args:
         fixed_size: Their height and width, to which each is repeated and cut; None for their own.
     """
-    pairs = [chequer(other, one) for one, other in combinations(CORNERS, 2)]
-    tones = [flat(tone) for tone in TONES]
-    pictures = [_mosaic(tones, 6), _mosaic(pairs, 7), _gradients(), _text(), _noise()]
+    pictures = [*range_pictures().values(), _noise()]
     return pictures if fixed_size is None else [_repeated(one, *fixed_size) for one in pictures]
+
+
+def range_pictures() -> dict[str, Picture]:
+    """Return four small pictures by what they show: tones, chequers, gradients and text."""
+    pairs = [chequer(other, one) for one, other in combinations(CORNERS, 2)]
+    return {
+        "tones": _mosaic([flat(tone) for tone in TONES], 6),
+        "chequers": _mosaic(pairs, 7),
+        "gradients": _gradients(),
+        "text": _text(),
+    }
 
 
 def _repeated(picture: Picture, height: int, width: int) -> Picture:

@@ -2,9 +2,9 @@
 
 Photographs hardly ever hold saturated colours, which drive activations farther than any photograph
 does: a range chosen on photographs clips them, in whole areas and in one direction. A range that
-holds everything is two to eight times as wide, and coarser by as much. Here each range is widened
-until clipping it shifts no saturated area and no saturated edge by more than can be seen, and no
-farther.
+holds everything is two to eight times as wide, and coarser by as much. Here each range is narrowed
+from there as far as clipping it shifts no saturated area and no saturated edge by more than a few
+levels.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from export.colours import TONES, colour_pictures, flat
+from export.colours import TONES, flat, range_pictures
 from export.execution import Interpreter, execute
 from export.graph import Graph
 from quantize.observers import Range
@@ -24,8 +25,8 @@ _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to 
 _STEPS = 16
 _SIDE, _MARGIN = 12, 4
 """Side of a flat area, and of its edge that does not count, in pixels."""
-_LIMITS = (1.5, 11.0, 4.0, 60.0)
-"""Levels that clipping may shift the middle of flat areas, chequers, gradients and text."""
+_LIMITS = {"tones": 1.5, "chequers": 11.0, "gradients": 4.0, "text": 60.0}
+"""Levels that clipping may shift a picture, of tones the middle of flat areas."""
 
 
 def colour_safe_ranges(
@@ -81,24 +82,32 @@ class _Shown:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         areas = np.stack([flat(tone, _SIDE) for tone in TONES])
-        pictures = [areas, *(one[None] for one in colour_pictures()[1:4])]
-        self._images = [
-            torch.from_numpy(one).permute(0, 3, 1, 2).float().div(255) for one in pictures
-        ]
+        shown = {name: one[None] for name, one in range_pictures().items()} | {"tones": areas}
+        self._images = {name: _as_images(one) for name, one in shown.items()}
         with torch.inference_mode():
-            self._outputs = [execute(graph, one).clamp(0, 1) for one in self._images]
+            self._outputs = {
+                name: execute(graph, one).clamp(0, 1) for name, one in self._images.items()
+            }
 
     def are_right(self, clipped: Mapping[str, Range], share: float) -> bool:
-        """Tell whether clipping activations shifts all by less than a share of the limits."""
+        """Tell whether clipping activations shifts all by at most a share of the limits."""
         run = _Clipping(self._graph, clipped)
-        for index, (image, output) in enumerate(zip(self._images, self._outputs, strict=True)):
-            with torch.inference_mode():
-                shift = 255 * (run(image).clamp(0, 1) - output).abs()
-            margin = _MARGIN * shift.shape[-1] // _SIDE if index == 0 else 0
-            inner = shift[..., margin : shift.shape[-2] - margin, margin : shift.shape[-1] - margin]
-            if float(inner.max()) > share * _LIMITS[index]:
-                return False
-        return True
+        with torch.inference_mode():
+            return all(
+                float(self._shift(name, run(image)).max()) <= share * _LIMITS[name]
+                for name, image in self._images.items()
+            )
+
+    def _shift(self, name: str, restored: Tensor) -> Tensor:
+        shift = 255 * (restored.clamp(0, 1) - self._outputs[name]).abs()
+        if name != "tones":
+            return shift
+        margin = _MARGIN * shift.shape[-1] // _SIDE
+        return shift[:, :, margin:-margin, margin:-margin]
+
+
+def _as_images(pictures: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255)
 
 
 class _Clipping(Interpreter):

@@ -11,7 +11,7 @@ only of activations whose rounding has much effect on the output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,10 +19,8 @@ from torch import Tensor
 from export.execution import activations_of
 from export.graph import Graph
 from export.operators import Trait, operators_with
-from quantize.calibration import small_crops
 from quantize.gain_choice import gain_groups
 from quantize.scale_classes import moved
-from quantize.sensitivity import effect_of_noise
 
 _WORTH_EQUALIZING = 0.02  # share of the noise that rounding all activations makes
 _MOST = 4
@@ -39,20 +37,19 @@ _CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {
 
 
 def channel_gains(
-    graph: Graph, photographs: Sequence[Tensor], colours: Sequence[Tensor]
+    graph: Graph, effects: Mapping[str, Tensor], images: Sequence[Tensor]
 ) -> dict[str, tuple[float, ...]]:
     """Return a factor for each channel of the activations whose rounding matters most.
 
     Args:
         graph: Lowered for int8.
-        photographs: Pictures, 1 × 3 × H × W in [0, 1], float64.
-        colours: Pictures in saturated colours, likewise.
+        effects: As ``quantize.sensitivity.effect_of_noise`` returns them.
+        images: Photographs and pictures in saturated colours, 1 × 3 × H × W in [0, 1], float64.
 
     Returns:
         The factors, one per channel, by the name of the activation in the captured graph.
     """
-    effects = effect_of_noise(graph, small_crops(photographs))
-    reaches = _reaches(graph, [*photographs, *colours])
+    reaches = _reaches(graph, images)
     copies = moved(graph)
     noise = {
         name: float(effects[name].sum() * one.max() ** 2)

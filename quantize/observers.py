@@ -63,10 +63,6 @@ class Summary:
         counts = torch.histc(values.float(), 2 * BINS, -reach, reach)
         return cls(low, high, reach, counts.to(torch.int64).numpy())
 
-    def scaled(self, factor: float) -> Summary:
-        """Return the summary of the values multiplied by ``factor``, a power of two."""
-        return Summary(self.low * factor, self.high * factor, self.reach * factor, self.counts)
-
     def merged(self, other: Summary) -> Summary:
         """Return the summary of the values of both summaries."""
         reach = max(self.reach, other.reach)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from export.colours import colour_pictures
+from export.colours import range_pictures
 from export.execution import execute
 from export.graph import Graph
 from export.integers import output_axis, weight_scales
@@ -127,8 +127,9 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    colours = [as_image(picture).double() for picture in colour_pictures()[:4]]
-    by_channel = channel_gains(lowered, exact, colours)
+    colours = [as_image(picture).double() for picture in range_pictures().values()]
+    effects = effect_of_noise(lowered, small_crops(exact))
+    by_channel = channel_gains(lowered, effects, [*exact, *colours])
     even = with_gains(lowered, by_channel)
     photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
     coloured = observe(even, colours)
@@ -136,9 +137,10 @@ def quantize_network(
     observer = OBSERVERS.get(method, least_squares_range)
     narrow = {name: observer(seen) for name, seen in photographed.items()}
     effect: dict[str, float] = defaultdict(float)
-    for name, by in effect_of_noise(even, small_crops(exact)).items():
-        effect[even.origin(name)] += float(by.sum())
-    effect |= dict.fromkeys(moved(even), 0.0)  # it is rounded before
+    for name, by in effects.items():
+        gains = torch.tensor(by_channel.get(lowered.origin(name), (1.0,)))
+        effect[lowered.origin(name)] += float((by / gains**2).sum())
+    effect |= dict.fromkeys(moved(lowered), 0.0)  # it is rounded before
     safe = colour_safe_ranges(even, narrow, full, effect)
 
     def table_with(choice: Concatenations) -> ScaleTable:

@@ -9,7 +9,7 @@ part are as wide as one sign alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 
@@ -27,52 +27,53 @@ def split_signs(graph: Graph) -> Graph:
     second time negated. It is done where a convolution of the picture has no ReLU and
     ungrouped convolutions alone read the concatenation.
     """
-    split = {node.output: node for node in graph.nodes if _can_be_split(graph, node)}
+    split = {node.output for node in graph.nodes if _can_be_split(graph, node)}
+    if not split:
+        return graph
     added = Additions(graph)
+    joins = {
+        node.output: node for node in graph.nodes if node.op == "Concat" and split & {*node.inputs}
+    }
 
     def rewritten() -> Iterator[Node]:
+        halves: dict[str, tuple[str, ...]] = {}
         for node in graph.nodes:
-            if node.op == "Concat" and set(node.inputs) & set(split):
-                parts = [
-                    part
-                    for value in node.inputs
-                    for part in (halves[value] if value in split else (value,))
-                ]
+            if node.outputs[0] in split:
+                made = [_half(graph, added, node, sign) for sign in (1, -1)]
+                halves[node.output] = tuple(relu.output for _, relu in made)
+                if any(reader.op != "Concat" for reader in graph.consumers(node.output)):
+                    yield node
+                yield from (one for pair in made for one in pair)
+            elif node.outputs[0] in joins:
+                parts = (part for value in node.inputs for part in halves.get(value, (value,)))
                 wider = (added.replacement(node.output),)
                 yield dataclasses.replace(node, inputs=tuple(parts), outputs=wider)
-            elif (joined := graph.producer(node.inputs[0])) is not None and (
-                joined.op == "Concat" and set(joined.inputs) & set(split)
-            ):
-                kernel = graph.constants[node.inputs[1]]
-                twice = _with_negated(graph, kernel, joined, split)
-                name = added.constant(f"{node.inputs[1]}/signs", twice, node.inputs[1])
-                yield dataclasses.replace(node, inputs=(node.inputs[0], name, node.inputs[2]))
-            elif node.outputs[0] not in split or _read_elsewhere(graph, node.output):
+            elif (join := joins.get(node.inputs[0])) is not None:
+                value, weight, bias = node.inputs
+                twice = _with_negated(graph, graph.constants[weight], join, split)
+                name = added.constant(f"{weight}/signs", twice, weight)
+                yield dataclasses.replace(node, inputs=(value, name, bias))
+            else:
                 yield node
-            if node.outputs[0] in split:
-                yield from makers[node.output]
 
-    halves: dict[str, tuple[str, str]] = {}
-    makers: dict[str, list[Node]] = {}
-    for value, node in split.items():
-        weight, bias = node.inputs[1:]
-        makers[value] = []
-        names = []
-        for sign, label in ((1, "positive"), (-1, "negative")):
-            raw = added.activation(f"{value}/{label}/raw", f"{value}/{label}/raw")
-            part = added.activation(f"{value}/{label}", f"{value}/{label}")
-            operands = (
-                node.inputs[0],
-                added.constant(f"{weight}/{label}", sign * graph.constants[weight], weight),
-                added.constant(f"{bias}/{label}", sign * graph.constants[bias], bias),
-            )
-            makers[value] += [
-                dataclasses.replace(node, inputs=operands, outputs=(raw,)),
-                Node("Relu", node.name, (raw,), (part,)),
-            ]
-            names.append(part)
-        halves[value] = (names[0], names[1])
-    return added.graph(rewritten()) if split else graph
+    return added.graph(rewritten())
+
+
+def _half(graph: Graph, added: Additions, node: Node, sign: int) -> tuple[Node, Node]:
+    """Return the convolution of a sign, and the Relu that makes it the part of this sign."""
+    label = "positive" if sign > 0 else "negative"
+    value, weight, bias = node.inputs
+    raw, part = (
+        added.activation(name, name)
+        for name in (f"{node.output}/{label}/raw", f"{node.output}/{label}")
+    )
+    operands = (
+        value,
+        added.constant(f"{weight}/{label}", sign * graph.constants[weight], weight),
+        added.constant(f"{bias}/{label}", sign * graph.constants[bias], bias),
+    )
+    conv = dataclasses.replace(node, inputs=operands, outputs=(raw,))
+    return conv, Node("Relu", node.name, (raw,), (part,))
 
 
 def _can_be_split(graph: Graph, node: Node) -> bool:
@@ -90,11 +91,7 @@ def _can_be_split(graph: Graph, node: Node) -> bool:
     )
 
 
-def _read_elsewhere(graph: Graph, value: str) -> bool:
-    return any(reader.op != "Concat" for reader in graph.consumers(value))
-
-
-def _with_negated(graph: Graph, kernel: Array, joined: Node, split: dict[str, Node]) -> Array:
+def _with_negated(graph: Graph, kernel: Array, joined: Node, split: Container[str]) -> Array:
     """Return the kernel that reads a concatenation, with the inputs of split values twice."""
     channels, first = graph.channels(), 0
     blocks: list[Array] = []

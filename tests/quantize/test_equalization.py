@@ -15,10 +15,17 @@ from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
 from quantize.equalization import channel_gains, factors
+from quantize.sensitivity import effect_of_noise
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
 
 _SEEDED = torch.Generator().manual_seed(0)
 _IMAGES = [torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=_SEEDED) for _ in range(2)]
+
+
+def _gains(
+    graph: Graph, photographs: list[torch.Tensor], *colours: torch.Tensor
+) -> dict[str, tuple[float, ...]]:
+    return channel_gains(graph, effect_of_noise(graph, photographs), [*photographs, *colours])
 
 
 def _picture_beside(others: float, *readers: Node) -> Graph:
@@ -45,7 +52,7 @@ def _picture_beside(others: float, *readers: Node) -> Graph:
 def test_channels_that_carry_the_picture_reach_as_far_as_the_others(
     others: float, factor: float
 ) -> None:
-    gains = channel_gains(_picture_beside(others), _IMAGES, [])
+    gains = _gains(_picture_beside(others), _IMAGES)
 
     assert gains.keys() == {"a", "b"}
     assert gains["a"] == gains["b"]
@@ -54,10 +61,14 @@ def test_channels_that_carry_the_picture_reach_as_far_as_the_others(
     }
 
 
+def test_channels_that_reach_equally_far_stay() -> None:
+    assert _gains(_picture_beside(1.0), _IMAGES) == {}
+
+
 def test_what_others_than_convolutions_read_stays() -> None:
     graph = _picture_beside(8.0, Node("Mul", "twice", ("b", "b"), ("twice",)))
 
-    assert channel_gains(graph, _IMAGES, []) == {}
+    assert _gains(graph, _IMAGES) == {}
 
 
 def test_channels_that_only_saturated_colours_drive_far_are_halved_through_a_shuffle() -> None:
@@ -77,8 +88,8 @@ def test_channels_that_only_saturated_colours_drive_far_are_halved_through_a_shu
     red = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
     red[:, 0] = 1
 
-    assert set(channel_gains(graph, grey, [])) == set()
-    gains = channel_gains(graph, grey, [red])
+    assert set(_gains(graph, grey)) == set()
+    gains = _gains(graph, grey, red)
     assert gains == {"a": (1.0,) * 4 + (0.5,) * 4, "b": (1.0,) * 4 + (0.5,) * 4, "s": (1.0, 0.5)}
     assert torch.equal(execute(with_gains(graph, gains), red), execute(graph, red))
 
@@ -89,7 +100,7 @@ def test_a_network_with_equalized_channels_is_the_same_to_the_bit() -> None:
     graph = lower(capture(Mepsnet(config).at_scale(1).eval()), QUANTIZED_FORM)
     image = torch.rand(1, 3, 9, 7)
 
-    gains = channel_gains(graph, _IMAGES, [])
+    gains = _gains(graph, _IMAGES)
 
     assert any(one != 1 for channels in gains.values() for one in channels)
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import with_gains
 from quantize.gain_choice import choose_gains, gain_groups
-from quantize.observers import Summary, observe
+from quantize.observers import observe
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
 
@@ -157,13 +157,3 @@ def test_convolutions_that_share_their_kernel_may_have_factors_of_their_own() ->
     of = {value: members for members in gain_groups(graph) for value in members}
 
     assert of[shared[0].output] != of[shared[1].output]
-
-
-@given(exponent=st.integers(-8, 8))
-def test_a_scaled_summary_is_that_of_the_scaled_values(exponent: int) -> None:
-    values = torch.randn(200, generator=torch.Generator().manual_seed(exponent + 8))
-
-    scaled, expected = Summary.of(values).scaled(2.0**exponent), Summary.of(values * 2.0**exponent)
-
-    assert (scaled.low, scaled.high, scaled.reach) == (expected.low, expected.high, expected.reach)
-    assert np.array_equal(scaled.counts, expected.counts)
