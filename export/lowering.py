@@ -20,6 +20,7 @@ from export.rewrites.exact import (
 )
 from export.rewrites.gains import with_gains
 from export.rewrites.groups import make_convolutions_dense, split_shuffled_convolutions
+from export.rewrites.overflow import leave_limits_to_rounding, with_overflow
 from export.rewrites.roundings import with_roundings
 from export.rewrites.shuffles import (
     convolve_before_shuffles,
@@ -60,8 +61,12 @@ def int8_steps(table: ScaleTable) -> list[Step]:
     steps = steps_named(QUANTIZED_FORM)
     if table.gains:
         steps.append(partial(with_gains, gains=table.gains))
+    if table.overflow:
+        steps.append(partial(with_overflow, overflow=table.overflow))
     if table.roundings:
         steps.append(partial(with_roundings, roundings=table.roundings))
+    if table.overflow:
+        steps.append(partial(leave_limits_to_rounding, table=table))
     return steps
 
 

@@ -68,6 +68,24 @@ Gain = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
+class Overflow:
+    """The channels of an activation that reach beyond its range (``export.rewrites.overflow``).
+
+    Attributes:
+        limit: Where the range ends, after gains.
+        channels: Their numbers as convolutions read them, in order. What is named n times reaches
+            up to n + 1 limits.
+    """
+
+    limit: float
+    channels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < math.inf:
+            raise ValueError(f"a limit of {self.limit} found, a positive number expected")
+
+
+@dataclass(frozen=True)
 class ScaleTable:
     """The quantization of every activation; all names are those of the captured graph.
 
@@ -82,6 +100,8 @@ class ScaleTable:
         calibration: The calibration pictures.
         gains: The factor of each activation whose factor is not 1 (see ``export.rewrites.gains``);
             ``activations`` holds the scales after the multiplication.
+        overflow: The activations of which some channels reach beyond the range. Roundings and
+            corrections count the channels that are added for them, gains do not.
         roundings: By kernel, which of its weights are rounded up and which down: one text per form
             of the kernel in the int8 form of the network, usually one (see
             ``export.rewrites.roundings``). Weights of other kernels go to the nearest integer.
@@ -97,6 +117,7 @@ class ScaleTable:
     requantized: tuple[tuple[str, str], ...]
     calibration: Calibration
     gains: Mapping[str, Gain] = field(default_factory=dict)
+    overflow: Mapping[str, Overflow] = field(default_factory=dict)
     roundings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from export.execution import activations_of
 from export.graph import Graph
 from export.operators import Trait, operators_with
+from export.scales import Overflow
 from quantize.gain_choice import gain_groups
+from quantize.overflow import overflowing, with_least_noise
 from quantize.scale_classes import moved
 
 _WORTH_EQUALIZING = 0.02  # share of the noise that rounding all activations makes
@@ -37,19 +39,24 @@ _CHANNELWISE = operators_with(Trait.PER_CHANNEL, Trait.HOMOGENEOUS) | {
 
 
 def channel_gains(
-    graph: Graph, effects: Mapping[str, Tensor], images: Sequence[Tensor]
-) -> dict[str, tuple[float, ...]]:
+    graph: Graph,
+    effects: Mapping[str, Tensor],
+    photographs: Sequence[Tensor],
+    colours: Sequence[Tensor],
+) -> tuple[dict[str, tuple[float, ...]], dict[str, Overflow]]:
     """Return a factor for each channel of the activations whose rounding matters most.
 
     Args:
         graph: Lowered for int8.
         effects: As ``quantize.sensitivity.effect_of_noise`` returns them.
-        images: Photographs and pictures in saturated colours, 1 × 3 × H × W in [0, 1], float64.
+        photographs: 1 × 3 × H × W in [0, 1], float64.
+        colours: Pictures in saturated colours, alike.
 
     Returns:
-        The factors, one per channel, by the name of the activation in the captured graph.
+        The factors, one per channel, and which channels overflow behind these factors, both by the
+        name of the activation in the captured graph.
     """
-    reaches = _reaches(graph, images)
+    reaches = _reaches(graph, [*photographs, *colours])
     copies = moved(graph)
     noise = {
         name: float(effects[name].sum() * one.max() ** 2)
@@ -57,24 +64,35 @@ def channel_gains(
         if graph.origin(name) not in copies  # which are not rounded again
     }
     least = _WORTH_EQUALIZING * sum(noise.values())
-    gains: dict[str, tuple[float, ...]] = {}
-    for members in gain_groups(graph)[1:]:
+
+    def matters(members: Sequence[str]) -> bool:
+        made = sum(noise.get(value, 0.0) for value in members)
+        return made > least and _is_channelwise(graph, members)
+
+    groups = [members for members in gain_groups(graph)[1:] if matters(members)]
+    names = {value for members in groups for value in members}
+    around = overflowing(graph, names, effects, photographs)
+    gains, overflow = dict[str, tuple[float, ...]](), dict[str, Overflow]()
+    for members in groups:
         held = [value for value in members if value in noise]
-        made = sum(noise[value] for value in held)
-        if not held or made < least or not _is_channelwise(graph, members):
-            continue
         # Several channels before a DepthToSpace become one, and must have its factor.
         channels = {value: graph.channels()[value] for value in members}
         count = min(channels.values())
         reach = torch.stack([reaches[one].reshape(count, -1).amax(1) for one in held]).amax(0)
         effect = torch.stack([effects[one].reshape(count, -1).sum(1) for one in held]).sum(0)
-        chosen = torch.tensor(factors(reach, effect))
-        if bool((chosen == 1).all()):
+        limited = next((value for value in members if value in around), None)
+        if limited is None:
+            chosen = factors(reach, effect)
+        else:
+            chosen, beyond = with_least_noise(reach, effect, around[limited])
+            if beyond is not None:
+                overflow[graph.origin(limited)] = beyond
+        if all(one == 1 for one in chosen):
             continue
         for value in members:
-            spread = chosen.repeat_interleave(channels[value] // count)
-            gains[graph.origin(value)] = tuple(spread.tolist())
-    return gains
+            times = channels[value] // count
+            gains[graph.origin(value)] = tuple(one for one in chosen for _ in range(times))
+    return gains, overflow
 
 
 def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from export.integers import output_axis, weight_scales
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
+from export.rewrites.overflow import with_overflow
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
 from export.sources import Source
@@ -129,13 +130,15 @@ def quantize_network(
     exact = [image.double() for image in images]
     colours = [as_image(picture).double() for picture in range_pictures().values()]
     effects = effect_of_noise(lowered, small_crops(exact))
-    by_channel = channel_gains(lowered, effects, [*exact, *colours])
-    even = with_gains(lowered, by_channel)
+    by_channel, overflow = channel_gains(lowered, effects, exact, colours)
+    even = with_overflow(with_gains(lowered, by_channel), overflow)
     photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
     coloured = observe(even, colours)
     full = {name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()}
     observer = OBSERVERS.get(method, least_squares_range)
-    narrow = {name: observer(seen) for name, seen in photographed.items()}
+    limits = {value: (0.0, one.limit) for value, one in overflow.items()}
+    full |= limits
+    narrow = {name: observer(seen) for name, seen in photographed.items()} | limits
     effect: dict[str, float] = defaultdict(float)
     for name, by in effects.items():
         gains = torch.tensor(by_channel.get(lowered.origin(name), (1.0,)))
@@ -147,7 +150,7 @@ def quantize_network(
         classes = scale_classes(lowered, choice)
         factors = choose_gains(even, classes.classes, safe, effect)
         gains = combined_gains(by_channel, factors)
-        scaled = with_gains(lowered, gains)
+        scaled = with_overflow(with_gains(lowered, gains), overflow)
 
         def chosen(ranges: Mapping[str, Range]) -> dict[str, Quantization]:
             return _activations(scaled, classes, ranges, factors)
@@ -166,6 +169,7 @@ def quantize_network(
             requantized=classes.requantized,
             calibration=calibration,
             gains=gains,
+            overflow=overflow,
         )
 
     tied, requantized = (scale_classes(lowered, choice) for choice in get_args(Concatenations))
@@ -175,7 +179,7 @@ def quantize_network(
         table = table_with("tied")  # Both choices are the same; there is nothing to measure.
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
-    scaled = with_gains(lowered, table.gains)
+    scaled = with_overflow(with_gains(lowered, table.gains), overflow)
     table = dataclasses.replace(table, roundings=weight_roundings(scaled, exact))
     return dataclasses.replace(table, corrections=bias_corrections(scaled, table, exact))
 
@@ -223,7 +227,7 @@ def output_error(
         images: 1 × 3 × H × W in [0, 1].
         arithmetic: The arithmetic of the runtime.
     """
-    graph = with_gains(graph, table.gains)
+    graph = with_overflow(with_gains(graph, table.gains), table.overflow)
     simulator = Simulator(with_requantization(graph, table), table, arithmetic=arithmetic)
     with torch.inference_mode():
         errors = [

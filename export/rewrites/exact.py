@@ -55,12 +55,15 @@ def fold_output_shift(graph: Graph) -> Graph:
 
 
 def carry_mean_as_channel(graph: Graph) -> Graph:
-    """Replace the subtraction of the mean colour by a fourth input channel of ones.
+    """Replace the subtraction of the mean colour by input channels of ones.
 
     An 8-bit picture minus a mean does not fit 8 bits at the picture's own scale, so quantizing the
     difference loses accuracy before the first layer. A 1×1 convolution that copies the picture and
     appends ones keeps every pixel exact; the next convolution applies the means through its
     kernel for that channel. Zero padding pads the ones too, so borders stay exact as well.
+
+    All of it is there twice: two kernels that each do half are rounded half as coarsely, and the
+    first kernel is what an 8-bit network is most sensitive to.
     """
     subtraction = next(
         (
@@ -84,14 +87,20 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
         )
     means = graph.constants[subtraction.inputs[1]].reshape(1, -1, 1, 1)
     added = Additions(graph)
+
+    def twice(array: Array) -> Array:
+        return np.concatenate([array, array])
+
     copied = added.activation(f"{graph.input}/ones", graph.input)
     copy = Node(
         "Conv",
         subtraction.name,
         (
             graph.input,
-            added.constant("append_ones.weight", np.eye(4, 3, dtype=np.float32)[..., None, None]),
-            added.constant("append_ones.bias", np.array([0, 0, 0, 1], np.float32)),
+            added.constant(
+                "append_ones.weight", twice(np.eye(4, 3, dtype=np.float32)[..., None, None])
+            ),
+            added.constant("append_ones.bias", twice(np.array([0, 0, 0, 1], np.float32))),
         ),
         (copied,),
         {"groups": 1},
@@ -105,7 +114,8 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
                 _, weight, bias = node.inputs
                 kernel = graph.constants[weight]
                 ones = -(kernel * means).sum(axis=1, keepdims=True)
-                wider = np.concatenate([kernel, ones], axis=1)
+                half = np.concatenate([kernel, ones], axis=1) / 2
+                wider = np.concatenate([half, half], axis=1)
                 name = added.constant(f"{weight}/ones", wider, weight)
                 yield dataclasses.replace(node, inputs=(copied, name, bias))
             else:

@@ -16,8 +16,8 @@ import numpy as np
 from export.graph import Array, Graph, Node
 from export.rewrites.additions import Additions
 
-_MOST_CHANNELS = 4
-"""Of the picture, with the channel that carries its mean; what reads more would cost too much."""
+_MOST_CHANNELS = 8
+"""Of the picture and the ones that carry its mean, twice; what reads more would cost too much."""
 
 
 def split_signs(graph: Graph) -> Graph:

@@ -1,0 +1,77 @@
+"""Limits make rounding finer where it matters, and no channel reaches beyond its places."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantize.overflow import Around, Kernel, with_least_noise
+
+
+def _around(
+    channels: int, blocks: int = 1, *, variance: float = 0.0, common: float = 0.0
+) -> Around:
+    kernel = Kernel(torch.ones(3, channels), 1, 9, torch.ones(3))
+    return Around(
+        torch.full((channels,), common), torch.full((channels,), variance), blocks, (kernel,)
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    reach=st.lists(st.floats(0.1, 50), min_size=16, max_size=16),
+    effect=st.lists(st.floats(0, 10), min_size=16, max_size=16),
+    blocks=st.sampled_from([1, 2, 4]),
+    variance=st.sampled_from([0.0, 1e-4, 1.0]),
+)
+def test_nothing_reaches_beyond_its_places(
+    reach: list[float], effect: list[float], blocks: int, variance: float
+) -> None:
+    gains, overflow = with_least_noise(
+        torch.tensor(reach), torch.tensor(effect), _around(16, blocks, variance=variance)
+    )
+
+    times = Counter[int]() if overflow is None else Counter(overflow.channels)
+    limit = max(reach) if overflow is None else overflow.limit
+    for channel, (far, gain) in enumerate(zip(reach, gains, strict=True)):
+        if overflow is not None or gain < 1:
+            assert far * gain <= limit * (1 + times[channel]) * 1.0001
+    by_block = Counter(channel // (16 // blocks) for channel in times.elements())
+    assert len(set(by_block.values())) <= 1 and len(by_block) in {0, blocks}
+    assert sum(times.values()) <= 8
+
+
+def test_the_channel_that_matters_overflows_and_the_others_are_shrunk() -> None:
+    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.tensor([9.0, 9, 0.01, 9])
+
+    gains, overflow = with_least_noise(reach, effect, _around(4))
+
+    assert overflow is not None
+    assert set(overflow.channels) == {0}
+    assert gains[0] == gains[1] == gains[3] == 1 and gains[2] < 1
+    assert overflow.limit < 2
+
+
+def test_channels_that_vary_much_stay_for_divided_weights_would_be_coarse() -> None:
+    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.tensor([0.01, 9, 0.01, 9])
+
+    without, _ = with_least_noise(reach, effect, _around(4))
+    gains, _ = with_least_noise(reach, effect, _around(4, variance=1e4))
+
+    assert min(without) < 1
+    assert min(gains) == 1
+
+
+def test_what_photographs_hold_does_not_overflow() -> None:
+    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.ones(4)
+
+    _, overflow = with_least_noise(reach, effect, _around(4, common=1.1))
+    assert overflow is not None and overflow.limit >= 1.1
+    assert with_least_noise(reach, effect, _around(4, common=4.0)) == ((1.0,) * 4, None)
+
+
+def test_a_dead_activation_stays() -> None:
+    assert with_least_noise(torch.zeros(4), torch.ones(4), _around(4)) == ((1.0,) * 4, None)
