@@ -18,7 +18,7 @@ from benchmarks.accuracy import Restore as RestorePixels
 from benchmarks.accuracy import max_abs_diff, score, session_restorer, whole_restorer
 from benchmarks.pairs import Pair, Pairs, fingerprint
 from export.colours import colour_pictures
-from export.parity import Restore
+from export.parity import Restore, remembered
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
 from runtime.manifest import Artifact, Manifest, read_manifest, sha256_of, size_of
@@ -32,7 +32,8 @@ from training.tasks import Task
 BASELINES = Path(__file__).parent / "baselines"
 """One file for each gated model and scale."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the file. In version 1 no saturated colours were among the samples."""
 
 UPDATE_COMMAND = "reslite gate --update"
 
@@ -65,20 +66,19 @@ class Quality:
         psnr: Mean PSNR in dB.
         ssim: Mean SSIM.
         max_abs_diff: Largest difference from the source network, for outputs in [0, 1].
-        samples: Restored pixels at fixed places, in quanta of 1/255.
-        clean: For networks that keep the size: PSNR in dB of the originals when they are restored
-            themselves, of the worst one (at most 100 dB). None in baselines made before there was
-            this figure, and for networks that enlarge.
+        samples: Restored pixels at fixed places, saturated colours among them, in quanta of 1/255.
         colours: Largest difference from the source in saturated colours (``export.colours``), in
-            levels of 255. None in baselines made before there was this figure.
+            levels of 255.
+        clean: For networks that keep the size: PSNR in dB of the originals when they are restored
+            themselves, of the worst one (at most 100 dB). None for networks that enlarge.
     """
 
     psnr: float
     ssim: float
     max_abs_diff: float
     samples: tuple[float, ...]
+    colours: float
     clean: float | None = None
-    colours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,14 @@ def snapshot(
         UserError: If the folder holds no bundle, or an artifact cannot be opened.
     """
     manifest = manifest_of(folder)
-    pictures = list(pairs)
+    pictures, source = list(pairs), remembered(reference.restore)
     entries = []
     for artifact in present(manifest, folder):
         path = folder / artifact.file
         quality = None
         if FORMATS[artifact.format].runs_here() and sha256_of(path) == artifact.sha256:
             with runtime.open(path, verify=False, threads=threads) as session:
-                quality = _quality(session, reference.restore, pictures)
+                quality = _quality(session, source, pictures)
         entries.append(
             Entry(
                 file=artifact.file,
@@ -277,6 +277,7 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
     restore = session_restorer(session)
     # Taken in one piece, so that the halo of no tile hides a difference.
     corners = [pair.low[:_WHOLE, :_WHOLE] for pair in pairs]
+    colours = colour_pictures(session.fixed_size)
     scores = score(restore, pairs, progress=True)
     if scores.ssim is None:
         raise UserError("the gate's pictures are too small for SSIM; use larger ones")
@@ -284,9 +285,9 @@ def _quality(session: Session, source: Restore, pairs: Sequence[Pair]) -> Qualit
         psnr=round(scores.psnr, 5),
         ssim=round(scores.ssim, 7),
         max_abs_diff=max_abs_diff(session, source, corners),
-        samples=tuple(value for one in corners for value in _sampled(session, one)),
+        samples=tuple(value for one in [*corners, *colours] for value in _sampled(session, one)),
         clean=_clean_psnr(restore, [pair for pair in pairs if pair.scale == 1]),
-        colours=round(255 * max_abs_diff(session, source, colour_pictures(session.fixed_size)), 3),
+        colours=round(255 * max_abs_diff(session, source, colours), 3),
     )
 
 

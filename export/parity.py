@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -83,6 +84,19 @@ def restore_with(module: nn.Module) -> Restore:
             return restored
 
     return restore
+
+
+def remembered(restore: Restore) -> Restore:
+    """Return ``restore``, but each picture is restored once, however often it is asked for."""
+    known: dict[tuple[tuple[int, ...], bytes], NDArray[np.float32]] = {}
+
+    def restore_once(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        key = picture.shape, hashlib.sha256(picture.tobytes()).digest()
+        if key not in known:
+            known[key] = restore(picture)
+        return known[key]
+
+    return restore_once
 
 
 def in_tiles(session: Session) -> Restore:

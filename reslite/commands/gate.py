@@ -106,14 +106,16 @@ def _check_model(bundle: Path, model: str | None, scale: int | None) -> None:
 
 def _chosen(model: str | None, scale: int | None) -> list[tuple[str, int]]:
     """Return the networks to check: the named one, else all with baselines."""
-    from benchmarks.snapshots import BASELINES, read_snapshot
-    from training.catalogue import find_model
+    from benchmarks.snapshots import BASELINES, baseline_path
+    from training.catalogue import find_model, list_models
 
     if model is not None:
         return [(model, find_model(model).chosen_scale(scale))]
     if scale is not None:
         raise click.UsageError("--scale goes with --model; without both, all baselines are checked")
-    baselines = [read_snapshot(path) for path in sorted(BASELINES.glob("*.json"))]
-    if not baselines:
+    # By their names, for a baseline may be of a version that only --update can replace.
+    networks = [(one.name, scale) for one in list_models() for scale in one.scales]
+    gated = [one for one in networks if baseline_path(*one).exists()]
+    if not gated:
         raise UserError(f"{BASELINES}: holds no baseline; make one with --model NAME --update")
-    return [(one.model, one.scale) for one in baselines]
+    return gated

@@ -165,11 +165,10 @@ def test_each_figure_has_its_tolerance(
         (40.0, 39.89, False),
         (40.0, None, False),
         (100.0, 100.0, True),
-        (None, 40.0, True),  # a baseline from before the figure
     ],
 )
 def test_clean_pictures_are_held_to_a_tenth_of_a_decibel(
-    expected: float | None, now: float | None, passes: bool, found: Snapshot
+    expected: float, now: float | None, passes: bool, found: Snapshot
 ) -> None:
     file = "tiny_x2_int8.tflite"
     deviations = compare(_changed(found, file, clean=now), _changed(found, file, clean=expected))
@@ -361,7 +360,7 @@ def _files_that_deviate(
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("layer", ["entry", "upsampler.0", "exit"])
-def test_one_weight_tensor_two_percent_off_fails(
+def test_one_weight_tensor_one_percent_off_fails(
     precision: str,
     layer: str,
     tiny: Any,
@@ -372,7 +371,7 @@ def test_one_weight_tensor_two_percent_off_fails(
     tmp_path: Path,
 ) -> None:
     name = f"{layer}.weight"
-    constants = {**tiny.graph.constants, name: tiny.graph.constants[name] * np.float32(1.02)}
+    constants = {**tiny.graph.constants, name: tiny.graph.constants[name] * np.float32(1.01)}
     graph = dataclasses.replace(tiny.graph, constants=constants)
     artifacts = [
         write_artifact(tmp_path, kind, precision, graph=graph) for kind in ("onnx", "tflite")
@@ -429,13 +428,6 @@ def test_a_range_that_clips_saturated_colours_alone_fails(
     assert float(colours.found) > float(colours.expected) + 1
 
 
-def test_baselines_from_before_the_colours_are_still_compared(found: Snapshot) -> None:
-    old = _changed(found, "tiny_x2_int8.tflite", colours=None)
-    assert compare(found, old) == []
-    (deviation,) = compare(old, found)
-    assert (deviation.quantity, deviation.found) == ("difference in saturated colours", "nan")
-
-
 def test_table_shows_everything_and_the_way_out(found: Snapshot) -> None:
     file = "tiny_x2_int8.onnx"
     deviations = compare(_changed(found, file, psnr=12.3456), found)
@@ -452,7 +444,12 @@ def test_table_shows_everything_and_the_way_out(found: Snapshot) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no baseline; make one by"), ("{", "damaged"), ('{"model": "x"}', "damaged")],
+    [
+        (None, "no baseline; make one by"),
+        ("{", "damaged"),
+        ('{"model": "x"}', "schema 1 found, 2 expected"),
+        ('{"schema": 2, "model": "x"}', "damaged"),
+    ],
 )
 def test_unreadable_baseline(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"

@@ -19,6 +19,8 @@ from export.sources import Source
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
 from quantize.simulator import int8_reference
+from reslite.commands.gate import _chosen
+from runtime.errors import UserError
 from training.catalogue import find_model
 
 Cli = Callable[..., Any]
@@ -50,6 +52,16 @@ def _tampered(
 
 def _named(output: str) -> set[str]:
     return set(re.findall(r"^(carn_m_x4_\S+)", output, re.MULTILINE))
+
+
+def test_a_baseline_of_another_version_is_found_so_that_it_can_be_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(snapshots, "BASELINES", tmp_path)
+    with pytest.raises(UserError, match="holds no baseline"):
+        _chosen(None, None)
+    (tmp_path / "carn_m_x3.json").write_text('{"schema": 0}')
+    assert _chosen(None, None) == [("carn-m", 3)]
 
 
 def test_the_gate_passes_on_what_is_committed(cli: Cli, whole_bundle: Path) -> None:
