@@ -22,7 +22,7 @@ from export.scales import Overflow
 
 _MOST_ADDED = 0.5
 """Channels that may be added, as a share of those of the activation."""
-_WORTH_ADDING = 0.01
+_WORTH_ADDING = 0.003
 """Noise that a channel must save to be added, as a share of that of rounding the activation."""
 _OCTAVES = 4
 """How far below the full range limits are tried."""

@@ -27,7 +27,7 @@ from quantize.calibration import small_crops
 from quantize.sensitivity import sensitivities
 
 _WORTH_CHOOSING = 0.01  # share of the noise that rounding all weights makes
-_DAMPING = 0.01  # share of the mean variance, for inputs that calibration pictures never show
+_DAMPING = 0.05  # share of the mean variance, for inputs that calibration pictures never show
 
 
 def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from export.lowering import int8_form, lower
 from export.profiles import PROFILES, QUANTIZED_FORM, Profile
 from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.gains import with_gains
+from export.rewrites.overflow import with_overflow
 from export.rewrites.requantization import with_requantization
 from export.scales import ScaleTable
 from quantize.bias_correction import bias_corrections
@@ -66,7 +67,7 @@ def test_every_channel_keeps_its_mean_where_a_relu_lets_it_through(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
     images = torch.cat([as_image(crop) for crop in crops])
-    exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    exact = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     real = _values(exact, None, images)
     rectified = {node.output for node in exact.nodes if exact.fused_relu(node)}
 
@@ -129,14 +130,14 @@ def test_convolutions_that_share_weights_are_corrected_for_their_own_inputs(
 def test_the_channel_of_ones_stays_exact(graph: Graph, table: ScaleTable) -> None:
     corrected = _corrected(graph, table)
 
-    assert np.array_equal(corrected.constants["append_ones.bias"], [0, 0, 0, 1])
+    assert np.array_equal(corrected.constants["append_ones.bias"], [0, 0, 0, 1] * 2)
     assert {"image", "image/ones"}.isdisjoint(table.corrections)
 
 
 def test_pictures_of_different_sizes_are_cut_to_the_smallest(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
-    lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    lowered = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     images = [as_image(crop) for crop in crops[:3]]
     uneven = [images[0], images[1][:, :, :12], images[2][:, :, :, :9]]
 

@@ -21,6 +21,7 @@ from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.gains import with_gains
+from export.rewrites.overflow import with_overflow
 from export.rewrites.requantization import with_requantization
 from export.rewrites.roundings import as_flags, in_quanta, kernel_forms, rounded_kernel
 from export.scales import ScaleTable
@@ -113,7 +114,7 @@ def test_groups_are_rounded_each_for_its_own_inputs() -> None:
 def test_covariances_are_those_of_the_windows_of_all_that_a_kernel_reads(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
-    lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    lowered = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     images = [as_image(crop).double() for crop in crops[:2]]
     name = next(  # A kernel that several convolutions share.
         kernel
@@ -144,7 +145,7 @@ def test_covariances_are_those_of_the_windows_of_all_that_a_kernel_reads(
 def test_noise_is_what_rounding_a_kernel_makes(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
-    lowered = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    lowered = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     images = [as_image(crop).double() for crop in crops] * 8  # Each time with other signs.
     noise = rounding_noise(lowered, images)
     name = max(noise, key=lambda kernel: noise[kernel])
@@ -166,7 +167,7 @@ def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
     graph: Graph, table: ScaleTable, crops: Crops, photographs: list[Path]
 ) -> None:
     others = calibration_crops(photographs[8:], SUPER_RESOLUTION, 2, count=6, size=40, seed=5)
-    exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    exact = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     to_nearest = dataclasses.replace(table, roundings={}, corrections={})
     images = [as_image(crop).double() for crop in crops]
     corrected = dataclasses.replace(
@@ -189,7 +190,7 @@ def test_roundings_and_biases_help_on_pictures_they_were_not_chosen_on(
 def test_kernels_are_chosen_by_the_noise_that_rounding_them_makes(
     graph: Graph, table: ScaleTable, crops: Crops
 ) -> None:
-    exact = with_gains(lower(graph, QUANTIZED_FORM), table.gains)
+    exact = with_overflow(with_gains(lower(graph, QUANTIZED_FORM), table.gains), table.overflow)
     noise = rounding_noise(exact, [as_image(crop).double() for crop in crops])
 
     least = sum(noise.values()) / 100
