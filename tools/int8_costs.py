@@ -40,13 +40,13 @@ class Costs:
         losses: Loss in dB by test set.
         worst: Largest loss in dB of one picture of these sets.
         flat: Largest difference in the middle of flat areas, in levels.
-        edges: Largest difference on chequers of 8 restored pixels or more, in levels.
+        chequers: Largest difference on chequers of 8 restored pixels or more, in levels.
     """
 
     losses: Mapping[str, float]
     worst: float
     flat: int
-    edges: int
+    chequers: int
 
 
 def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
@@ -54,7 +54,7 @@ def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
     network = network_restorer(source.module)
     losses, worst = dict[str, float](), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        flat_shift, edge_shift = shifts(source, table, Path(folder))
+        flat_shift, chequer_shift = shifts(source, table, Path(folder))
         with runtime.open(_written(source, table, Path(folder))) as session:
             for one in source.model.task.evaluation:
                 pairs = evaluation_pairs(source.model.task, one, data, source.scale)
@@ -62,7 +62,7 @@ def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
                 losses[one.name] = psnr_loss(of_network, of_file)
                 lost = (a.psnr - b.psnr for a, b in zip(of_network.rows, of_file.rows, strict=True))
                 worst = max(worst, *lost)
-    return Costs(losses, worst, max(flat_shift.values()), max(edge_shift.values()))
+    return Costs(losses, worst, max(flat_shift.values()), max(chequer_shift.values()))
 
 
 def shifts(
@@ -105,12 +105,12 @@ def costs_table(rows: Mapping[tuple[str, int], Costs], titles: Mapping[str, str]
     """
     sets = "".join(f" {title} |" for title in titles.values())
     lines = [
-        f"| |{sets} worst picture | flat areas | edges |",
+        f"| |{sets} worst picture | flat areas | chequers |",
         f"| --- |{' ---: |' * (len(titles) + 3)}",
     ]
     for (name, scale), one in rows.items():
         lost = "".join(f" {one.losses[test_set]:.3f} |" for test_set in titles)
-        lines.append(f"| {name} ×{scale} |{lost} {one.worst:.3f} | {one.flat} | {one.edges} |")
+        lines.append(f"| `{name}` ×{scale} |{lost} {one.worst:.3f} | {one.flat} | {one.chequers} |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from quantize.ptq import find_scales
 from reslite.shipping import ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from tools.int8_costs import Costs, costs, costs_table
 from tools.result_tables import (
     artifacts_table,
     multadds_finding,
@@ -111,12 +112,23 @@ def refresh(runs: tuple[Path, ...]) -> None:
     sections = {
         "scores": scores_table(enlarging, bicubic_scores(data), titles, published),
         "shdd": shdd_table(keeping, levels, published),
+        "int8": costs_table(int8_costs(models, data), titles),
     }
     with tempfile.TemporaryDirectory() as folder:
         for model in measured:
             if model.name in SHOWN:
                 sections |= ship_again(model, Path(folder) / model.name, data)
     rewrite(RESULTS, sections)
+
+
+def int8_costs(models: Sequence[Model], data: Path) -> dict[tuple[str, int], Costs]:
+    """Measure what the published tables of networks that enlarge cost, by name and scale."""
+    return {
+        (model.name, scale): costs(Source.of(model, scale), load_scales(model.name, scale), data)
+        for model in models
+        if model.task == SUPER_RESOLUTION
+        for scale in model.scales
+    }
 
 
 def redraw_curves(run: Path, figure: Path) -> None:
