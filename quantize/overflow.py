@@ -20,7 +20,7 @@ from export.graph import Graph, Node
 from export.rewrites.overflow import surroundings
 from export.scales import Overflow
 
-_MOST_ADDED = 0.5
+_MOST_ADDED = 0.125
 """Channels that may be added, as a share of those of the activation."""
 _WORTH_ADDING = 0.003
 """Noise that a channel must save to be added, as a share of that of rounding the activation."""

@@ -41,36 +41,37 @@ def test_nothing_reaches_beyond_its_places(
             assert far * gain <= limit * (1 + times[channel]) * 1.0001
     by_block = Counter(channel // (16 // blocks) for channel in times.elements())
     assert len(set(by_block.values())) <= 1 and len(by_block) in {0, blocks}
-    assert sum(times.values()) <= 8
+    assert sum(times.values()) <= 2
+
+
+_REACH = torch.tensor([4.0, 1, 4, 1, 1, 1, 1, 1])
 
 
 def test_the_channel_that_matters_overflows_and_the_others_are_shrunk() -> None:
-    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.tensor([9.0, 9, 0.01, 9])
+    effect = torch.tensor([90.0, 9, 0.01, 9, 9, 9, 9, 9])
 
-    gains, overflow = with_least_noise(reach, effect, _around(4))
+    gains, overflow = with_least_noise(_REACH, effect, _around(8, common=1.0))
 
     assert overflow is not None
-    assert set(overflow.channels) == {0}
-    assert gains[0] == gains[1] == gains[3] == 1 and gains[2] < 1
-    assert overflow.limit < 2
+    assert overflow.channels == (0,)
+    assert gains[0] == gains[1] == 1 and gains[2] < 1
+    assert overflow.limit <= 2.01
 
 
 def test_channels_that_vary_much_stay_for_divided_weights_would_be_coarse() -> None:
-    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.tensor([0.01, 9, 0.01, 9])
+    effect = torch.tensor([0.01, 9, 0.01, 9, 9, 9, 9, 9])
 
-    without, _ = with_least_noise(reach, effect, _around(4))
-    gains, _ = with_least_noise(reach, effect, _around(4, variance=1e4))
+    without, _ = with_least_noise(_REACH, effect, _around(8))
+    gains, _ = with_least_noise(_REACH, effect, _around(8, variance=1e4))
 
     assert min(without) < 1
     assert min(gains) == 1
 
 
 def test_what_photographs_hold_does_not_overflow() -> None:
-    reach, effect = torch.tensor([4.0, 1, 4, 1]), torch.ones(4)
-
-    _, overflow = with_least_noise(reach, effect, _around(4, common=1.1))
-    assert overflow is not None and overflow.limit >= 1.1
-    assert with_least_noise(reach, effect, _around(4, common=4.0)) == ((1.0,) * 4, None)
+    _, overflow = with_least_noise(_REACH, torch.ones(8), _around(8, common=2.5))
+    assert overflow is None or overflow.limit >= 2.5
+    assert with_least_noise(_REACH, torch.ones(8), _around(8, common=4.0)) == ((1.0,) * 8, None)
 
 
 def test_a_dead_activation_stays() -> None:
