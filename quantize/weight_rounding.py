@@ -135,8 +135,10 @@ def rounded_up(kernel: Array, covariance: Tensor) -> Flags:
         covariance: As ``input_covariances`` returns it.
     """
     groups, n, _ = covariance.shape
-    # Weights of the inputs that vary most come first: all others can make up for their errors.
-    order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
+    # Weights of the inputs that vary most come first: all others can make up for their errors. In
+    # float32, because equal inputs vary equally only up to the last digits.
+    varies = covariance.diagonal(dim1=1, dim2=2).float()
+    order = varies.argsort(dim=1, descending=True, stable=True)
     group = torch.arange(groups).reshape(-1, 1, 1)
     covariance = covariance[group, order[:, :, None], order[:, None]]
     variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
