@@ -137,7 +137,8 @@ def rounded_up(kernel: Array, covariance: Tensor) -> Flags:
     groups, n, _ = covariance.shape
     variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     damped = covariance + _DAMPING * variance.reshape(-1, 1, 1) * torch.eye(n).to(covariance)
-    factor = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor = torch.linalg.cholesky(inverse, upper=True)
     wanted = torch.from_numpy(in_quanta(kernel)).to(covariance).reshape(groups, -1, n)
     down, up, nearest = wanted.floor(), wanted.ceil(), wanted.round()
     # The largest weight of a channel must stay ±127: writers derive the channel's scale from it.
