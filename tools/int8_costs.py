@@ -54,8 +54,9 @@ def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
     network = network_restorer(source.module)
     losses, worst = dict[str, float](), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        flat_shift, chequer_shift = shifts(source, table, Path(folder))
-        with runtime.open(_written(source, table, Path(folder))) as session:
+        file = written(source, table, Path(folder))
+        flat_shift, chequer_shift = shifts(source, file)
+        with runtime.open(file) as session:
             for one in source.model.task.evaluation:
                 pairs = evaluation_pairs(source.model.task, one, data, source.scale)
                 of_network, of_file = score(network, pairs), score(session_restorer(session), pairs)
@@ -65,22 +66,19 @@ def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
     return Costs(losses, worst, max(flat_shift.values()), max(chequer_shift.values()))
 
 
-def shifts(
-    source: Source, table: ScaleTable, folder: Path
-) -> tuple[dict[str, int], dict[str, int]]:
+def shifts(source: Source, file: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Return the largest difference from the float network in saturated colours, in levels.
 
     Args:
         source: The network.
-        table: Its scales.
-        folder: An empty folder for the int8 TFLite file.
+        file: Its int8 TFLite file.
 
     Returns:
         In the middle of flat areas by tone, and on chequers by their two corners of the cube.
     """
     scale, network = source.scale, restore_with(source.module.eval())
     middle = slice(10 * scale, -10 * scale)
-    with runtime.open(_written(source, table, folder), threads=1) as session:
+    with runtime.open(file, threads=1) as session:
 
         def shift(picture: NDArray[np.uint8]) -> NDArray[np.int_]:
             difference: NDArray[np.int_] = np.abs(
@@ -114,7 +112,8 @@ def costs_table(rows: Mapping[tuple[str, int], Costs], titles: Mapping[str, str]
     return "\n".join(lines)
 
 
-def _written(source: Source, table: ScaleTable, folder: Path) -> Path:
+def written(source: Source, table: ScaleTable, folder: Path) -> Path:
+    """Write the int8 TFLite file of a network into a folder and return its path."""
     variant = Variant("tflite", "int8")
     lowered = lower_for(source, variant, table)
     return folder / write_artifact(source, variant, lowered, folder, table).file

@@ -8,7 +8,7 @@ import pytest
 
 from export.sources import Source
 from quantize import load_scales
-from tools.int8_costs import Costs, costs_table, shifts
+from tools.int8_costs import Costs, costs_table, shifts, written
 from training.catalogue import find_model
 
 _FLAT, _EDGE = 4, 26
@@ -20,7 +20,7 @@ def test_saturated_areas_and_edges_stay_as_the_network_makes_them(
     name: str, scale: int, tmp_path: Path
 ) -> None:
     source = Source.of(find_model(name), scale)
-    areas, chequers = shifts(source, load_scales(name, scale), tmp_path)
+    areas, chequers = shifts(source, written(source, load_scales(name, scale), tmp_path))
     assert {tone: most for tone, most in areas.items() if most > _FLAT} == {}
     assert {pair: most for pair, most in chequers.items() if most > _EDGE} == {}
     assert (len(areas), len(chequers)) == (30, 28)
