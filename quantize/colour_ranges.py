@@ -25,7 +25,7 @@ _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to 
 _STEPS = 16
 _SIDE, _MARGIN = 12, 4
 """Side of a flat area, and of its edge that does not count, in pixels."""
-_LIMITS = {"tones": 1.5, "chequers": 11.0, "gradients": 4.0, "text": 60.0}
+_LIMITS = {"tones": 1.5, "chequers": 10.0, "gradients": 4.0, "text": 60.0}
 """Levels that clipping may shift a picture, of tones the middle of flat areas."""
 
 
