@@ -17,15 +17,19 @@ from torch import Tensor
 
 from export.execution import activations_of
 from export.graph import Graph, Node
-from export.rewrites.overflow import surroundings
+from export.rewrites.overflow import Surroundings, surroundings
 from export.scales import Overflow
 
-_MOST_ADDED = 0.125
+_MOST_ADDED = 0.05
+"""MultAdds that the channels added to one activation may cost, as a share of the network's."""
+_WIDEST = 0.5
 """Channels that may be added, as a share of those of the activation."""
 _WORTH_ADDING = 0.003
 """Noise that a channel must save to be added, as a share of that of rounding the activation."""
 _OCTAVES = 4
 """How far below the full range limits are tried."""
+_COUNTED_AT = 64, 64
+"""Size of the picture, in pixels, that MultAdds are compared at."""
 _SLACK = 1e-9  # divisions are not exact
 
 
@@ -65,12 +69,14 @@ class Around:
         common: What each channel seldom exceeds on photographs.
         variance: Of each channel on photographs, as kernels read it.
         blocks: The number of equal runs of channels to which equally many channels are added.
+        most: The number of channels that may be added to each run.
         kernels: What reads the activation.
     """
 
     common: Tensor
     variance: Tensor
     blocks: int
+    most: int
     kernels: tuple[Kernel, ...]
 
 
@@ -90,11 +96,13 @@ def overflowing(
     """
     known = {name: one for name, one in surroundings(graph).items() if name in names}
     shown = _shown(graph, photographs, known)
+    multadds = {node.output: count for node, count in graph.layer_multadds(*_COUNTED_AT)}
     return {
         name: Around(
             common=_seldom_exceeded(shown[name].reshape(one.channels, -1)),
             variance=shown[name].reshape(one.channels, -1).var(1, correction=0),
             blocks=one.blocks,
+            most=_most_added(one, multadds),
             kernels=tuple(_kernel(graph, node, effects) for node in one.readers),
         )
         for name, one in known.items()
@@ -118,7 +126,7 @@ def with_least_noise(
         The factor of each channel, and the channels that overflow; None if none needs to.
     """
     blocks, size = around.blocks, len(reach) // around.blocks
-    most, enough = int(_MOST_ADDED * size), _WORTH_ADDING * float(effect.sum())
+    enough = _WORTH_ADDING * float(effect.sum())
 
     def below(limit: float) -> tuple[Tensor, list[list[int]]]:
         octaves = (reach / limit).clamp_min(1.0).log2().sub(_SLACK).ceil()
@@ -128,7 +136,7 @@ def with_least_noise(
         added: list[list[int]] = [[] for _ in range(blocks)]
         for channel in worth.argsort(descending=True).tolist():
             block, count = added[channel // size], int(times[channel])
-            if worth[channel] > enough and len(block) + count <= most:
+            if worth[channel] > enough and len(block) + count <= around.most:
                 block += [channel] * count
                 gains[channel] = 1.0
         return gains, added
@@ -152,6 +160,14 @@ def with_least_noise(
         # Groups are equally wide: what is added to fill one up stays zero.
         channels += [channels[0] if channels else block * size] * (widest - len(channels))
     return tuple(gains.tolist()), Overflow(limit, tuple(c for one in added for c in sorted(one)))
+
+
+def _most_added(around: Surroundings, multadds: Mapping[str, int]) -> int:
+    """Return how many channels may be added to each run of channels of an activation."""
+    # What makes the activation and what reads it grow in the same proportion.
+    made_and_read = sum(multadds[node.output] for node in (around.conv, *around.readers))
+    share = min(_WIDEST, _MOST_ADDED * sum(multadds.values()) / made_and_read)
+    return int(share * around.channels / around.blocks)
 
 
 def _shown(graph: Graph, images: Sequence[Tensor], names: Collection[str]) -> dict[str, Tensor]:

@@ -8,15 +8,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.overflow import Around, Kernel, with_least_noise
+from export.graph import Graph
+from export.lowering import lower
+from export.profiles import QUANTIZED_FORM
+from export.rewrites.overflow import surroundings, with_overflow
+from export.scales import Overflow
+from quantize.overflow import Around, Kernel, overflowing, with_least_noise
+from quantize.sensitivity import effect_of_noise
 
 
 def _around(
-    channels: int, blocks: int = 1, *, variance: float = 0.0, common: float = 0.0
+    channels: int, blocks: int = 1, *, most: int = 1, variance: float = 0.0, common: float = 0.0
 ) -> Around:
     kernel = Kernel(torch.ones(3, channels), 1, 9, torch.ones(3))
     return Around(
-        torch.full((channels,), common), torch.full((channels,), variance), blocks, (kernel,)
+        torch.full((channels,), common), torch.full((channels,), variance), blocks, most, (kernel,)
     )
 
 
@@ -31,7 +37,9 @@ def test_nothing_reaches_beyond_its_places(
     reach: list[float], effect: list[float], blocks: int, variance: float
 ) -> None:
     gains, overflow = with_least_noise(
-        torch.tensor(reach), torch.tensor(effect), _around(16, blocks, variance=variance)
+        torch.tensor(reach),
+        torch.tensor(effect),
+        _around(16, blocks, most=2 // blocks, variance=variance),
     )
 
     times = Counter[int]() if overflow is None else Counter(overflow.channels)
@@ -76,3 +84,23 @@ def test_what_photographs_hold_does_not_overflow() -> None:
 
 def test_a_dead_activation_stays() -> None:
     assert with_least_noise(torch.zeros(4), torch.ones(4), _around(4)) == ((1.0,) * 4, None)
+
+
+def test_as_many_channels_may_be_added_as_cost_a_twentieth_of_the_multadds(graph: Graph) -> None:
+    lowered, image = lower(graph, QUANTIZED_FORM), torch.rand(1, 3, 16, 16)
+    names = surroundings(lowered)
+    found = overflowing(lowered, names, effect_of_noise(lowered, [image]), [image])
+    before = lowered.multadds(64, 64)
+
+    def grown_by(name: str, added: int) -> float:
+        size = names[name].channels // names[name].blocks
+        channels = [block * size for block in range(names[name].blocks) for _ in range(added)]
+        overflow = {lowered.origin(name): Overflow(1.0, tuple(channels))}
+        return with_overflow(lowered, overflow).multadds(64, 64) / before - 1
+
+    assert found
+    for name, one in found.items():
+        size = names[name].channels // one.blocks
+        assert one.most <= size / 2
+        assert not one.most or grown_by(name, one.most) <= 0.05
+        assert one.most + 1 > size / 2 or grown_by(name, one.most + 1) > 0.05
