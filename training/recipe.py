@@ -78,16 +78,6 @@ class OptimizerOptions(_Strict):
     ema: float = Field(default=0.999, ge=0, lt=1)
 
 
-class Saturation(_Strict):
-    """Patches in saturated colours beside those of pictures; see ``training.reach``."""
-
-    patches: int = Field(gt=0, description="their number at each scale of a step")
-    weight: float = Field(ge=0, description="of their distance in the loss")
-    reach: float = Field(
-        ge=0, description="weight in the loss of activations that reach beyond those of pictures"
-    )
-
-
 class Recipe(_Strict):
     """Everything that determines a training run, besides the pictures themselves."""
 
@@ -131,11 +121,6 @@ class Recipe(_Strict):
     revive_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps before which dead channels are revived"
     )
-    teacher: str | None = Field(
-        default=None,
-        description="model or weights file; what it restores is the target, not the originals",
-    )
-    saturation: Saturation | None = None
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto selects the faster of the two by a short measurement"
     )
@@ -187,15 +172,6 @@ class Recipe(_Strict):
         if self.revive_at and not self.network.revivable:
             raise ValueError(
                 f"revive_at does not go with networks of the family {self.network.family}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _saturation_has_targets(self) -> Recipe:
-        if self.saturation is not None and (self.teacher is None or self.compiled):
-            raise ValueError(
-                "saturation goes with a teacher, because its patches have no originals, and not "
-                "with compiled, which hides activations"
             )
         return self
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from training.catalogue import Model, find_model
+from training.catalogue import find_model
 from training.checkpoint import load_tensors, non_finite, save_tensors
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
@@ -59,8 +59,6 @@ class Run:
         step: Steps done.
         seconds: Time spent in the steps.
         start: Records of the weights the run began with: hashes, recipes, training records.
-        teacher: The network whose restorations are the targets, or None.
-        teacher_sha256: SHA-256 of its weights, or empty.
     """
 
     recipe: Recipe
@@ -71,8 +69,6 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     start: list[dict[str, Any]] = field(default_factory=list)
-    teacher: RestorationNetwork | None = None
-    teacher_sha256: str = ""
 
     @classmethod
     def begin(cls, recipe: Recipe, device: str = "cpu") -> Run:
@@ -114,12 +110,7 @@ class Run:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         optimizer = Optimizer(network, recipe.optimizer, dtype)
         average = {name: value.detach().clone() for name, value in network.named_parameters()}
-        run = cls(recipe, network, restore, average, optimizer)
-        if recipe.teacher is not None:
-            model = _teacher(recipe, recipe.teacher)
-            run.teacher = model.network().requires_grad_(False).to(device)
-            run.teacher_sha256 = model.sha256
-        return run
+        return cls(recipe, network, restore, average, optimizer)
 
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs; an existing file becomes ``PREVIOUS``.
@@ -179,14 +170,6 @@ class Run:
         run.start = json.loads(metadata.get("start", "[]"))
         return run
 
-    @torch.no_grad()
-    def teacher_restores(self, low: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Return what the teacher makes of pictures by scale, in [0, 1]; nothing without one."""
-        if self.teacher is None:
-            return {}
-        restored = self.teacher.restore_scales(low)
-        return {scale: one.float().clamp(0, 1) for scale, one in restored.items()}
-
     @property
     def device(self) -> torch.device:
         """Device of the network."""
@@ -197,22 +180,6 @@ class Run:
         network = self.recipe.network.build()
         network.load_state_dict(self.average)
         return network.eval().to(self.device)
-
-
-def _teacher(recipe: Recipe, name: str) -> Model:
-    """Find a teacher.
-
-    Raises:
-        UserError: If it lacks a scale of the recipe's network.
-    """
-    model = find_model(name)
-    if lacking := sorted(set(recipe.network.scales) - set(model.scales)):
-        raise UserError(
-            f"{name}: restores at {', '.join(f'×{one}' for one in model.scales)}, recipe "
-            f"'{recipe.name}' also at {', '.join(f'×{one}' for one in lacking)}; name a teacher "
-            "of the same scales"
-        )
-    return model
 
 
 def _changes(trained: Recipe, recipe: Recipe) -> list[str]:

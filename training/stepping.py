@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from training.data.batches import Batch, draw_batches
 from training.data.pictures import PatchSource
 from training.loss import distance
-from training.reach import excess, watched
 from training.recipe import Stage
 from training.revival import revive_dead_channels
 from training.run import Run, schedule
@@ -165,33 +164,15 @@ def _turn(run: Run) -> int:
 
 
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
-    saturation = run.recipe.saturation
-    if saturation is None:
-        return _distance(run, batches)
-    with watched(run.network) as photographed:
-        loss = _distance(run, [batch for batch in batches if not batch.saturated])
-    with watched(run.network) as coloured:
-        apart = _distance(run, [batch for batch in batches if batch.saturated])
-    return loss + saturation.weight * apart + saturation.reach * excess(coloured, photographed)
-
-
-def _distance(run: Run, batches: Sequence[Batch]) -> Tensor:
-    """Return the weighted sum of the distances of some batches, at most one of each scale."""
-    recipe, low = run.recipe, _low(batches)
+    recipe = run.recipe
     with _precision(run):
-        restored = run.restore(low)
-        targets = run.teacher_restores(low)
+        restored = run.restore(_low(batches))
     losses = []
     for batch in batches:
-        target, untouched = targets.get(batch.scale), None
-        if target is None:
-            target = _to_picture(batch.high)
-            if recipe.identity_weight != 1:
-                untouched = (batch.low == batch.high).all(3)
-        found = restored[batch.scale].float()
-        if batch.saturated:
-            found = found.clamp(0, 1)  # how far beyond the ends it is cannot be seen
-        losses.append(batch.weight * distance(recipe, found, target, untouched))
+        original = _to_picture(batch.high)
+        untouched = (batch.low == batch.high).all(3) if recipe.identity_weight != 1 else None
+        apart = distance(recipe, restored[batch.scale].float(), original, untouched)
+        losses.append(batch.weight * apart)
     return torch.stack(losses).sum()
 
 

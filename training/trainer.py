@@ -176,7 +176,6 @@ def save_weights(run: Run, path: Path, pictures: int) -> None:
         "machine": _machine(run.device),
         "torch": torch.__version__,
         **({"start": run.start} if run.start else {}),
-        **({"teacher": run.teacher_sha256} if run.teacher_sha256 else {}),
     }
     metadata = {"recipe": run.recipe.model_dump_json(), "training": json.dumps(record)}
     save_tensors(path, run.average, metadata)

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from training.data.pictures import PatchSource, Picture, read_all
-from training.data.saturated import saturated_patches
 from training.data.versions import patch_source
 from training.degradations import bicubic
 from training.degradations.degradation import Degradation
-from training.recipe import Recipe, Saturation
+from training.recipe import Recipe
 
 _DRAWING_THREADS = 8  # more threads wait for one another
 _Drawn = TypeVar("_Drawn")
@@ -83,20 +82,16 @@ class Batch:
             originals and of their degraded forms, or of the originals alone, with a margin around
             the patches.
         weight: Weight of the batch in the loss of the step.
-        saturated: Whether these are patches in saturated colours, which have no originals.
     """
 
     scale: int
     degradation: Degradation
     windows: tuple[Tensor, ...]
     weight: float = 1.0
-    saturated: bool = False
 
     @property
     def low(self) -> Tensor:
         """The network's input: N × patch × patch × 3, uint8."""
-        if self.saturated:
-            return self.windows[0]
         if (of_windows := self.degradation.of_windows) is not None:
             return of_windows.degrade(self.windows[0], self.scale)
         return self.windows[1]
@@ -130,24 +125,13 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
         windows = source.windows(random, scale, stage.patch, size)
         return Batch(scale, recipe.task.degradation, tuple(map(torch.from_numpy, windows)), weight)
 
-    if recipe.all_scales:
-        drawn = [
-            draw(scale, round(stage.batch * weight), weight)
-            for scale, weight in zip(scales, weights, strict=True)
-            if weight
-        ]
-    else:
-        drawn = [draw(int(random.choice(scales, p=weights)), stage.batch)]
-    if recipe.saturation is None:
-        return drawn
-    return drawn + [_saturated(batch, random, recipe.saturation, stage.patch) for batch in drawn]
-
-
-def _saturated(
-    batch: Batch, random: np.random.Generator, saturation: Saturation, side: int
-) -> Batch:
-    patches = torch.from_numpy(saturated_patches(random, saturation.patches, side))
-    return replace(batch, windows=(patches,), saturated=True)
+    if not recipe.all_scales:
+        return [draw(int(random.choice(scales, p=weights)), stage.batch)]
+    return [
+        draw(scale, round(stage.batch * weight), weight)
+        for scale, weight in zip(scales, weights, strict=True)
+        if weight
+    ]
 
 
 def coming_batches(

@@ -270,12 +270,6 @@ class Carn(RestorationNetwork):
             if isinstance(module, GroupedConv2d) and module.groups > 1:
                 module.masked_dense = enabled
 
-    def activations(self) -> Iterator[nn.Module]:
-        """Yield the entry, all blocks and stages, and the ReLUs between."""
-        yield self.entry
-        kinds = (nn.ReLU, ResidualBlock, Cascade)
-        yield from (module for module in self.modules() if isinstance(module, kinds))
-
     def hidden_layers(self) -> Iterator[HiddenLayer]:
         """Yield the layers of the body; channels of upsamplers are shuffled and left out."""
         yield from self.body.hidden_layers()

@@ -61,10 +61,6 @@ class RestorationNetwork(nn.Module):
     def train_masked_dense(self, enabled: bool) -> None:
         """Choose whether grouped convolutions, if any, train as masked dense convolutions."""
 
-    def activations(self) -> Iterator[nn.Module]:
-        """Yield the modules that return what an int8 file holds in 8 bits, behind any ReLU."""
-        yield from (module for module in self.modules() if isinstance(module, nn.ReLU))
-
     def hidden_layers(self) -> Iterator[HiddenLayer]:
         """Yield the layers whose dead channels can be revived (``training.revival``)."""
         yield from ()
