@@ -82,7 +82,9 @@ class _Shown:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         areas = np.stack([flat(tone, _SIDE) for tone in TONES])
-        shown = {name: one[None] for name, one in range_pictures().items()} | {"tones": areas}
+        # Mirrored, so that tones cross in both ways.
+        shown = {name: np.stack([one, one[:, ::-1]]) for name, one in range_pictures().items()}
+        shown["tones"] = areas
         self._images = {name: _as_images(one) for name, one in shown.items()}
         with torch.inference_mode():
             self._outputs = {

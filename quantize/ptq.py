@@ -129,6 +129,7 @@ def quantize_network(
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
     colours = [as_image(picture).double() for picture in range_pictures().values()]
+    colours += [image.flip(3) for image in colours]  # so that tones cross in both ways
     effects = effect_of_noise(lowered, small_crops(exact))
     by_channel, overflow = channel_gains(lowered, effects, exact, colours)
     even = with_overflow(with_gains(lowered, by_channel), overflow)
