@@ -11,7 +11,7 @@ from quantize import load_scales
 from tools.int8_costs import Costs, costs_table, shifts, written
 from training.catalogue import find_model
 
-_FLAT, _EDGE = 3, 16
+_FLAT, _EDGE = 3, 17
 _PUBLISHED = [("carn-m", 2), ("carn-m", 3), ("carn-m", 4), ("carn", 2), ("carn", 3), ("carn", 4)]
 
 
