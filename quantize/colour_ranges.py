@@ -82,9 +82,9 @@ class _Shown:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         areas = np.stack([flat(tone, _SIDE) for tone in TONES])
-        # Mirrored, so that tones cross in both ways.
-        shown = {name: np.stack([one, one[:, ::-1]]) for name, one in range_pictures().items()}
-        shown["tones"] = areas
+        shown = {name: one[None] for name, one in range_pictures().items()} | {"tones": areas}
+        # Mirrored as well, so that tones cross in both ways.
+        shown["chequers"] = np.concatenate([shown["chequers"], shown["chequers"][:, :, ::-1]])
         self._images = {name: _as_images(one) for name, one in shown.items()}
         with torch.inference_mode():
             self._outputs = {

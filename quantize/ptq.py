@@ -128,8 +128,10 @@ def quantize_network(
     images = [as_image(crop) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    colours = [as_image(picture).double() for picture in range_pictures().values()]
-    colours += [image.flip(3) for image in colours]  # so that tones cross in both ways
+    coloured_pictures = range_pictures()
+    colours = [as_image(picture).double() for picture in coloured_pictures.values()]
+    # Mirrored as well, so that tones cross in both ways.
+    colours.append(as_image(coloured_pictures["chequers"]).double().flip(3))
     effects = effect_of_noise(lowered, small_crops(exact))
     by_channel, overflow = channel_gains(lowered, effects, exact, colours)
     even = with_overflow(with_gains(lowered, by_channel), overflow)

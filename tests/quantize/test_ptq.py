@@ -67,8 +67,8 @@ def _quantize(
 
 
 def test_a_table_does_not_depend_on_the_number_of_threads(photographs: list[Path]) -> None:
-    graph, threads = capture(find_model("carn-m").at_scale(4)), torch.get_num_threads()
-    crops = calibration_crops(photographs, SUPER_RESOLUTION, 4, count=4)
+    graph, threads = capture(find_model("carn-m").at_scale(2)), torch.get_num_threads()
+    crops = calibration_crops(photographs, SUPER_RESOLUTION, 2, count=4)
     try:
         tables = []
         for count in (1, 2):
