@@ -92,14 +92,15 @@ def test_corrections_help_on_pictures_they_were_not_measured_on(
     plain = with_requantization(int8_form(graph, table), table)
     corrected = with_requantization(_corrected(graph, table), table)
 
-    def error(int8: Graph) -> float:
-        differences = [
-            run_int8(int8, table, image) - execute(graph, image).clamp(0, 1)
+    def shift(int8: Graph) -> float:
+        """Return the mean square of what each channel of each picture is shifted by."""
+        shifts = [
+            (run_int8(int8, table, image) - execute(graph, image).clamp(0, 1)).mean((2, 3))
             for image in map(as_image, others)
         ]
-        return float(np.mean([float(one.square().mean()) for one in differences]))
+        return float(torch.stack(shifts).square().mean())
 
-    assert error(corrected) < error(plain)
+    assert shift(corrected) < 0.7 * shift(plain)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
