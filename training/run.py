@@ -58,7 +58,7 @@ class Run:
         optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in the steps.
-        start: Records of the weights the run began with: hashes, recipes, training records.
+        start: Records of the weights the run began with, each once: hashes, recipes, training records.
     """
 
     recipe: Recipe
@@ -80,20 +80,20 @@ class Run:
         run = cls.fresh(with_precision(recipe, device), device)
         if not recipe.start:
             return run
-        models = [find_model(name) for name in recipe.start]
-        for name, model in zip(recipe.start, models, strict=True):
+        models = {name: find_model(name) for name in recipe.start}
+        for name, model in models.items():
             if model.recipe.network != recipe.network:
                 raise UserError(
                     f"{name}: is of another network than recipe '{recipe.name}' describes; "
                     "name weights of the same network as its start"
                 )
-        states = [model.network().state_dict() for model in models]
-        mean = {name: sum(state[name] for state in states) / len(states) for name in states[0]}
-        run.network.load_state_dict(mean)
+        states = {name: model.network().state_dict() for name, model in models.items()}
+        for key, parameter in run.network.state_dict().items():
+            parameter.copy_(sum(states[name][key] for name in recipe.start) / len(recipe.start))
         with torch.no_grad():
             for name, parameter in run.network.named_parameters():
                 run.average[name].copy_(parameter)
-        run.start = [model.record for model in models]
+        run.start = [model.record for model in models.values()]
         return run
 
     @classmethod
