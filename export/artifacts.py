@@ -9,15 +9,15 @@ import runtime
 from export.graph import Graph
 from export.lowered import Lowered
 from export.parity import (
+    Original,
     Restore,
     check_parity,
     in_tiles,
     largest_difference,
     parity_pictures,
-    restore_with,
 )
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from export.writers.writing import Written
 from runtime.formats import FORMATS, Format
@@ -62,6 +62,7 @@ def prove_artifact(
     folder: Path,
     table: ScaleTable | None,
     simulate: Simulate | None,
+    original: Original,
 ) -> Measured:
     """Run a file, check it against its reference and return its difference from the network.
 
@@ -78,9 +79,15 @@ def prove_artifact(
     with runtime.open(folder / artifact.file) as session:
         pictures = parity_pictures(session.fixed_size, halo)
         restore = session.run if halo is None else in_tiles(session)
-        difference = largest_difference(restore, restore_with(source.module), pictures)
+        difference = largest_difference(restore, original.restore, pictures)
         if artifact.precision != "int8":
-            check_parity(artifact.file, artifact.format, artifact.precision, difference)
+            check_parity(
+                artifact.file,
+                artifact.format,
+                artifact.precision,
+                difference,
+                original.amplification,
+            )
         elif simulate is not None and table is not None:
             simulated = simulate(lowered.whole, table, artifact.format)
             apart = largest_difference(restore, simulated, pictures)

@@ -14,8 +14,9 @@ from export.artifacts import Simulate, prove_artifact, write_artifact
 from export.bundle_manifest import discard, existing, is_current, remove, with_artifact
 from export.lowered import lower_for, own_table
 from export.memory import check_size
+from export.parity import Original
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from runtime.manifest import Manifest
 
@@ -60,6 +61,7 @@ def bundle_of(
         table = own_table(source, table)
     manifest, outdated = existing(folder, source, overwrite)
     # Companions are variants of their own; several may share one.
+    original = Original.of(source.module)
     paired = [one for v in variants for one in (v.companion(source.graph), v) if one is not None]
     for variant in dict.fromkeys(paired):
         file = variant.file_name(manifest.model, manifest.scale)
@@ -70,7 +72,7 @@ def bundle_of(
         try:
             artifact = write_artifact(source, variant, lowered, folder, table)
             with_artifact(manifest, artifact).write(folder)
-            measured = prove_artifact(source, artifact, lowered, folder, table, simulate)
+            measured = prove_artifact(source, artifact, lowered, folder, table, simulate, original)
         except BaseException:
             discard(manifest, folder, file)
             raise

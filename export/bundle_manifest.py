@@ -6,15 +6,13 @@ import dataclasses
 import importlib.metadata
 import shutil
 from pathlib import Path
-from typing import Any
 
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from runtime.errors import UserError
 from runtime.formats import FORMATS
 from runtime.manifest import Artifact, Manifest, read_manifest, sha256_of
-from training.catalogue import Model
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "ai-edge-litert", "coremltools", "numpy")
 
@@ -26,15 +24,10 @@ def empty_manifest(source: Source) -> Manifest:
         scale=source.scale,
         halo=source.graph.halo(),
         weights_sha256=source.model.sha256,
-        training=provenance(source.model),
+        training=dict(source.model.provenance),
         tools=tool_versions(),
         artifacts=(),
     )
-
-
-def provenance(model: Model) -> dict[str, Any]:
-    """Return the training record and the recipe of the weights, for the manifest."""
-    return {**model.training, "recipe": model.recipe.model_dump(mode="json")}
 
 
 def tool_versions() -> dict[str, str]:

@@ -150,6 +150,12 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
                 slope = f"{names[1]}.slope"
                 constants[slope] = _per_channel(constants[names[1]])
                 names[1] = slope
+            elif node.op_type == "Div" and names[1] in constants:
+                reciprocal = f"{names[1]}.reciprocal"
+                constants[reciprocal] = np.float32(1) / constants[names[1]]
+                names[1] = reciprocal
+            elif node.op_type in {"Add", "Mul"} and names[0] in constants:
+                names.reverse()  # Rewrites look for constants in the second place.
             try:
                 nodes.append(_read_node(node, names, known))
             except CannotLower as error:
@@ -246,6 +252,31 @@ def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     return "GlobalAveragePool", {}, 1
 
 
+def _quotient(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    if inputs[1] is None:
+        raise CannotLower(f"{place}: only constants may divide; found a division by activations")
+    return "Mul", {}, None  # by the constant's reciprocal
+
+
+def _resize(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    attributes, scales = node.attributes, inputs[-1]
+    named = len(node.inputs) == 3 and node.inputs[1] is None
+    factors = scales.tolist() if named and scales is not None else []
+    if len(factors) != 4 or factors[:2] != [1, 1] or factors[2] != factors[3]:
+        raise CannotLower(f"{place}: a picture is resized by one constant factor, or not at all")
+    how = (
+        attributes.get_string("mode", "nearest"),
+        attributes.get_string("coordinate_transformation_mode", "half_pixel"),
+        attributes.get_string("nearest_mode", "round_prefer_floor"),
+    )
+    if how != ("nearest", "asymmetric", "floor") or factors[2] < 1 or factors[2] % 1:
+        raise CannotLower(
+            f"{place}: pictures are resized by whole factors to nearest neighbours; found "
+            f"{', '.join(how)} by {factors[2]:g}"
+        )
+    return "Resize", {"factor": int(factors[2])}, 1
+
+
 _READERS: Mapping[str, _Reader] = {
     "Conv": _conv,
     "Relu": _plain,
@@ -258,6 +289,8 @@ _READERS: Mapping[str, _Reader] = {
     "Mul": _plain,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
+    "Div": _quotient,
+    "Resize": _resize,
     # What torch's exporter makes of a mean over height and width, or of a pooling to 1 × 1.
     "ReduceMean": _mean,
 }

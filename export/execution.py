@@ -125,6 +125,7 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "Concat": lambda node, x: (torch.cat(list(x), dim=1),),
     "Split": lambda node, x: torch.split(x[0], list(node.sizes()), dim=1),
     "DepthToSpace": _depth_to_space,
+    "Resize": lambda node, x: (F.interpolate(x[0], scale_factor=node.integer("factor")),),
     "GlobalAveragePool": lambda node, x: (x[0].mean((2, 3), keepdim=True),),
     "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),
     "Requantize": lambda node, x: (x[0],),

@@ -65,6 +65,22 @@ def rounded_slopes(slopes: Array) -> Array:
     return quantized_slopes(slopes) * slope_scale(slopes)
 
 
+def constant_quantization(constant: Array) -> Quantization:
+    """Return the quantization of a constant that is added or multiplied: symmetric, one scale."""
+    return Quantization(float(weight_scales(constant.reshape(1, -1))[0]), 0)
+
+
+def quantized_constant(constant: Array) -> NDArray[np.int8]:
+    """Return the int8 values that belong to ``constant_quantization``."""
+    integers: NDArray[np.int8] = quantized_weight(constant.reshape(1, -1)).reshape(constant.shape)
+    return integers
+
+
+def rounded_constant(constant: Array) -> Array:
+    """Return the real numbers that ``quantized_constant`` stand for."""
+    return quantized_constant(constant) * np.float32(constant_quantization(constant).scale)
+
+
 def bias_scales(kernel: Array, source: Quantization, axis: int = 0) -> NDArray[np.float64]:
     """Return one scale per element of a bias: the weight scale times the scale of the input."""
     return weight_scales(kernel, axis).astype(np.float64) * source.scale

@@ -11,7 +11,7 @@ from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.pooling import cut_at_pooling
 from export.rewrites.requantization import with_requantization
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from runtime.errors import UserError
 

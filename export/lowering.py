@@ -21,7 +21,9 @@ from export.rewrites.exact import (
 from export.rewrites.gains import with_gains
 from export.rewrites.groups import make_convolutions_dense, split_shuffled_convolutions
 from export.rewrites.overflow import leave_limits_to_rounding, with_overflow
+from export.rewrites.resizes import convolve_before_resizes, resize_by_shuffles
 from export.rewrites.roundings import with_roundings
+from export.rewrites.scalings import fold_scaling
 from export.rewrites.shuffles import (
     convolve_before_shuffles,
     use_dcr_shuffles,
@@ -35,6 +37,9 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
     for function in (
         fold_template_bank,
         fold_output_shift,
+        fold_scaling,
+        convolve_before_resizes,
+        resize_by_shuffles,
         carry_mean_as_channel,
         convolve_before_pooling,
         split_signs,

@@ -57,6 +57,11 @@ class Node:
         return OPERATORS[self.op]
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the inputs without the constants that belong to the operator."""
+        return self.inputs[: len(self.inputs) - len(self.operator.constants)]
+
+    @property
     def output(self) -> str:
         """The only value this node makes."""
         (output,) = self.outputs

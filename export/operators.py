@@ -257,6 +257,17 @@ OPERATORS: Mapping[str, Operator] = by_name(
         resolution=lambda attributes, finest: finest * attributes["block"],
         misfit=_shuffle_misfit,
     ),
+    # Repeats every pixel factor × factor times (nearest neighbour).
+    Operator(
+        "Resize",
+        {"factor": int},
+        traits=frozenset({Trait.PER_CHANNEL, Trait.HOMOGENEOUS}),
+        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["factor"]),
+        resolution=lambda attributes, finest: finest * attributes["factor"],
+        misfit=lambda attributes, shapes: (
+            "" if attributes["factor"] >= 1 else f"factor {attributes['factor']}"
+        ),
+    ),
     # All pixels share one pooled value, which needs no halo. Pooling is homogeneous as well, but
     # lacks the trait because tables of scales have no gains for pooled activations.
     Operator(

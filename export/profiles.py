@@ -11,9 +11,17 @@ from dataclasses import dataclass
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 
-QUANTIZED_FORM = (
+_COMMON = (
     "fold_template_bank",
     "fold_output_shift",
+    "fold_scaling",
+    "convolve_before_resizes",
+    "resize_by_shuffles",
+)
+"""The first rewrites of every file but those that keep the template bank."""
+
+QUANTIZED_FORM = (
+    *_COMMON,
     "carry_mean_as_channel",
     "convolve_before_pooling",
     "split_signs",
@@ -50,8 +58,7 @@ PROFILES: Mapping[str, Profile] = {
             name="litert-cpu",
             format="tflite",
             rewrites_float=(
-                "fold_template_bank",
-                "fold_output_shift",
+                *_COMMON,
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
@@ -67,8 +74,7 @@ PROFILES: Mapping[str, Profile] = {
             name="litert-cpu-amx",
             format="tflite",
             rewrites_float=(
-                "fold_template_bank",
-                "fold_output_shift",
+                *_COMMON,
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
@@ -78,8 +84,7 @@ PROFILES: Mapping[str, Profile] = {
             name="ort-cpu",
             format="onnx",
             rewrites_float=(
-                "fold_template_bank",
-                "fold_output_shift",
+                *_COMMON,
                 "convolve_before_shuffles",
             ),
             further_int8=("convolve_before_shuffles",),
@@ -93,17 +98,13 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="coreml-ane",
             format="coreml",
-            rewrites_float=(
-                "fold_template_bank",
-                "fold_output_shift",
-            ),
+            rewrites_float=(*_COMMON,),
         ),
         Profile(
             name="ethos-u",
             format="tflite",
             rewrites_float=(
-                "fold_template_bank",
-                "fold_output_shift",
+                *_COMMON,
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",

@@ -137,7 +137,7 @@ def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
                 reader.op != "Conv" for reader in graph.consumers(node.output)
             ):
                 yield from ((graph.input, value) for value in (*values, node.output))
-        elif node.op in _HOMOGENEOUS:
+        elif node.op in _HOMOGENEOUS and not any(map(graph.is_constant, node.operands)):
             yield from ((values[0], value) for value in (*values[1:], *node.outputs))
         else:
             yield from ((graph.input, value) for value in (*values, *node.outputs))

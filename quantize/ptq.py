@@ -23,7 +23,7 @@ from export.rewrites.gains import combined_gains, with_gains
 from export.rewrites.overflow import with_overflow
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.writers.writing import check_int8
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
 from quantize.bias_correction import bias_corrections

@@ -24,14 +24,16 @@ from export.integers import (
     output_axis,
     quantized_bias,
     quantized_weight,
+    rounded_constant,
     rounded_slopes,
+    slope_scale,
     weight_scales,
 )
 from export.parity import Restore
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
 from export.writers.writing import REFUSED_INT8, Scales, activation_scales, check_int8
-from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
+from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic, Slopes
 from runtime.formats import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -90,6 +92,19 @@ class Simulator(Interpreter):
         target = _target(self.graph, node, self.scales)
         return (self.arithmetic.add(operands, sources, target),)
 
+    def leaky_relu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Bend at zero as the runtime does, by a slope that is no integer."""
+        slope = torch.tensor(node.number("slope"), dtype=operands[0].dtype)
+        source, target = (self.scales[name] for name in (node.inputs[0], node.output))
+        return (self.arithmetic.leaky_relu(operands[0], Slopes(slope, 1.0), source, target),)
+
+    def prelu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Bend at zero as the runtime does, by integer slopes."""
+        scale = float(slope_scale(self.graph.constants[node.inputs[1]])[0])
+        integers = operands[1].div(scale).round().reshape(-1, 1, 1)
+        source, target = (self.scales[name] for name in (node.inputs[0], node.output))
+        return (self.arithmetic.prelu(operands[0], Slopes(integers, scale), source, target),)
+
     def requantize(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Change the scale of a value as the runtime does."""
         source, target = self.scales[node.inputs[0]], self.scales[node.output]
@@ -103,9 +118,11 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     **dict.fromkeys(("Concat", "Split", "DepthToSpace"), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
-        ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
+        ("Relu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
         Simulator.as_real,
     ),
+    "LeakyRelu": Simulator.leaky_relu,
+    "PRelu": Simulator.prelu,
     "Add": Simulator.add,
     "Requantize": Simulator.requantize,
 }
@@ -174,7 +191,8 @@ def _dequantized(
     if node.op == "PRelu":
         return {node.inputs[1]: rounded_slopes(graph.constants[node.inputs[1]])}
     if node.op not in CONVOLUTIONS:
-        return {}
+        constants = filter(graph.is_constant, node.inputs)
+        return {name: rounded_constant(graph.constants[name]) for name in constants}
     value, weight, bias = node.inputs
     kernel, axis = graph.constants[weight], output_axis(node)
     source, target = scales[value], _target(graph, node, scales)

@@ -40,6 +40,7 @@ _EXTRAS = {
     "flatbuffers": "export",
     "jinja2": "bench",
     "matplotlib": "bench",
+    "spandrel": "spandrel",
     "psutil": "bench",
     "skimage": "demo",
     "openvino": "openvino",

@@ -27,7 +27,7 @@ from benchmarks.snapshots import (
 )
 from export.bundle import bundle_of
 from export.parity import ParityError, restore_with
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
 from quantize.simulator import int8_reference

@@ -15,8 +15,8 @@ from runtime.session import check_picture
 from runtime.tiling import restore_tiled
 
 if TYPE_CHECKING:
+    from export.sources.source import Trained
     from runtime.session import Session
-    from training.catalogue import Model
 
 
 class Restorer:
@@ -86,7 +86,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "reslite"
 
 
-def cached_bundle(model: Model, scale: int) -> Path:
+def cached_bundle(model: Trained, scale: int) -> Path:
     """Return the cache folder for the files of one network at one scale."""
     from training.catalogue import file_stem
 
@@ -96,7 +96,7 @@ def cached_bundle(model: Model, scale: int) -> Path:
 def _cached_export(model: str, scale: int | None, precision: Precision) -> Path:
     from export.bundle import bundle_of
     from export.bundle_manifest import holds
-    from export.sources import Source
+    from export.sources.source import Source
     from export.variants import Variant
     from quantize import load_scales
     from training.catalogue import find_model

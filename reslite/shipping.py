@@ -31,14 +31,14 @@ from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize import load_scales
 from quantize.simulator import int8_reference
 from reslite.loading import cached_bundle
 from runtime.atomic import replacing
 from runtime.formats import FORMATS
-from runtime.manifest import Manifest
+from runtime.manifest import HD, Manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, list_models
 
@@ -104,8 +104,7 @@ def ship(
     reference = score(network_restorer(source.module), pairs)
     manifest = _scored(manifest, out, pairs, reference)
     others = [
-        (Source.of(other, scale), load_scales(other.name, scale))
-        for other in peers_of(model, scale)
+        (Source.of(other, scale), load_scales(other.name, scale)) for other in peers_of(source)
     ]
     peers = [_peer(other, scales, announce) for other, scales in others]
     announce("measuring latency")
@@ -137,14 +136,14 @@ def ship(
     return Shipment(bundle, report, (*write_report(report, out), picture))
 
 
-def peers_of(model: Model, scale: int) -> list[Model]:
-    """Return the other trained networks of a scale with at most four times the MultAdds."""
+def peers_of(source: Source) -> list[Model]:
+    """Return the other shipped networks of a scale with at most four times the MultAdds."""
+    scale, most = source.scale, _LARGEST_PEER * source.graph.multadds(*HD)
 
     def multadds(one: Model) -> int:
         return total(layers_of_module(one.at_scale(scale), scale)).multadds
 
-    others = [one for one in list_models() if one.name != model.name and scale in one.scales]
-    most = _LARGEST_PEER * multadds(model)
+    others = [one for one in list_models() if one.name != source.model.name and scale in one.scales]
     return [one for one in others if multadds(one) <= most]
 
 

@@ -18,7 +18,7 @@ import click
 from export.artifacts import write_artifact
 from export.lowered import lower_for
 from export.profiles import PROFILES, Profile
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from quantize import load_scales
 from runtime.errors import UserError

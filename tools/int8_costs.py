@@ -24,7 +24,7 @@ from export.colours import CORNERS, TONES, chequer, flat
 from export.lowered import lower_for
 from export.parity import Restore, restore_with
 from export.scales import ScaleTable, read_scale_table
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from quantize import load_scales
 from runtime.errors import UserError

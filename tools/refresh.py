@@ -37,7 +37,7 @@ from benchmarks.report.experts import draw, explain
 from benchmarks.report.report import Report
 from benchmarks.snapshots import NETWORK, Reference, baseline_path, gate_pictures, snapshot
 from export.parity import restore_with
-from export.sources import Source
+from export.sources.source import Source
 from quantize import load_scales, scales_path
 from quantize.ptq import find_scales
 from reslite.shipping import ship

@@ -54,6 +54,11 @@ class Model:
         return sha256_of(self.path)
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """The training record and the recipe, for manifests."""
+        return {**self.training, "recipe": self.recipe.model_dump(mode="json")}
+
+    @property
     def record(self) -> dict[str, Any]:
         """Hash, recipe and training record, as stored by runs that begin with these weights."""
         recipe = self.recipe.model_dump(mode="json")

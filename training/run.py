@@ -58,7 +58,8 @@ class Run:
         optimizer: Steps the network's parameters.
         step: Steps done.
         seconds: Time spent in the steps.
-        start: Records of the weights the run began with, each once: hashes, recipes, training records.
+        start: Records of the weights the run began with, each once: hashes, recipes, training
+            records.
     """
 
     recipe: Recipe

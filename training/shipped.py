@@ -87,11 +87,23 @@ def shipped_networks() -> list[ShippedNetwork]:
 def metadata_of(path: Path) -> dict[str, str]:
     """Return the metadata in the header of weights trained by reslite.
 
+    Raises:
+        UserError: If this is no whole safetensors file, or holds no recipe.
+    """
+    metadata = header_of(path)
+    if "recipe" not in metadata:
+        raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
+    return metadata
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file, whoever wrote it.
+
     The format is a little-endian uint64, the length of the header, the header as JSON, and the
     tensors at the offsets that the header gives.
 
     Raises:
-        UserError: If this is no whole safetensors file, or holds no recipe.
+        UserError: If this is no whole safetensors file.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
@@ -110,8 +122,6 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise UserError(
             f"{path}: not a safetensors file, or damaged; train or copy it again"
         ) from error
-    if "recipe" not in metadata:
-        raise UserError(f"{path}: holds no recipe; only weights trained by reslite can be loaded")
     found: dict[str, str] = metadata
     return found
 

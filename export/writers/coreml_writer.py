@@ -30,6 +30,7 @@ from export.integers import (
     output_axis,
     quantized_bias,
     quantized_weight,
+    rounded_constant,
     rounded_slopes,
     weight_scales,
 )
@@ -342,7 +343,10 @@ class _ProgramWriter:
     def _variable(self, value: str) -> Any:
         if not self._graph.is_constant(value):
             return self._read[value]
-        return self._constant(value, self._graph.constants[value].astype(self._dtype))
+        array = self._graph.constants[value]
+        if self._scales is not None:
+            array = rounded_constant(array)
+        return self._constant(value, array.astype(self._dtype))
 
     def _rounded(self, value: str, variable: Any) -> Any:
         """Return ``variable`` rounded to the 8 bits of ``value``, in an int8 program."""
@@ -394,6 +398,7 @@ HANDLERS: Mapping[str, _Handler] = {
 """Builds the operation of a node under a name and returns its variable, or a list of them."""
 
 REFUSED: Mapping[str, str] = {
-    "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first"
+    "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first",
+    "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
 }
 """Operators that packages cannot hold, and what to do instead."""

@@ -23,6 +23,7 @@ from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
+    quantized_constant,
     quantized_weight,
     rounded_slopes,
     weight_scales,
@@ -216,11 +217,25 @@ class _Builder:
     def operands(self, node: Node) -> list[str]:
         """Return the tensors of a node's inputs."""
         return [
-            self._constant(name, self._graph.constants[name].astype(self._dtype))
-            if self._graph.is_constant(name)
-            else self._read[name]
+            self._operand(node, name) if self._graph.is_constant(name) else self._read[name]
             for name in node.inputs
         ]
+
+    def _operand(self, node: Node, name: str) -> str:
+        """Return the tensor of a constant that is read as an activation."""
+        array = self._graph.constants[name]
+        if self._scales is None:
+            return self._constant(name, array.astype(self._dtype))
+        # Unsigned, as activations are.
+        integers = (quantized_constant(array).astype(np.int16) + 128).astype(np.uint8)
+        operands = (
+            self._constant(f"{name}/integers", integers),
+            self._constant(f"{name}/scale", np.array(self._scales[name].scale, np.float32)),
+            self._constant(f"{name}/zero", np.array(128, np.uint8)),
+        )
+        made = f"{node.output}/{name}"
+        self._add("DequantizeLinear", operands, {made: integers.shape}, _FLOAT32)
+        return made
 
     def _kernel_and_bias(self, node: Node) -> list[str]:
         """Return the tensors that a convolution reads, its value first."""
@@ -341,8 +356,10 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
 }
 """Writes a node of each operator."""
 
-REFUSED: Mapping[str, str] = {}
-"""Operators that ONNX files cannot hold, and what to do instead: none."""
+REFUSED: Mapping[str, str] = {
+    "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
+}
+"""Operators that ONNX files cannot hold, and what to do instead."""
 
 
 def _type(name: str, dtype: np.dtype[Any], shape: _Shape) -> onnx.ValueInfoProto:

@@ -22,6 +22,7 @@ from export.integers import (
     bias_scales,
     output_axis,
     quantized_bias,
+    quantized_constant,
     quantized_slopes,
     quantized_weight,
     slope_scale,
@@ -299,8 +300,11 @@ class _Translator:
         if not self._graph.is_constant(name):
             return self._tensors[name]
         array = self._graph.constants[name]
-        spread = array.reshape((1,) * (4 - array.ndim) + array.shape)
-        return self._constant(name, spread.transpose(0, 2, 3, 1))
+        spread = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
+        if self._scales is None:
+            return self._constant(name, spread)
+        scale = np.array([self._scales[name].scale], np.float32)
+        return self._constant(name, quantized_constant(spread), scale)
 
     def activation_function(self, node: Node) -> int:
         fused = node.output in self._fused_relus
@@ -391,6 +395,7 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
 """Writes a node of each operator."""
 
 REFUSED: Mapping[str, str] = {
-    "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first"
+    "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first",
+    "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
 }
 """Operators that TFLite files cannot hold, and what to do instead."""

@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.graph import Graph
+from export.integers import constant_quantization
 from export.scales import Quantization, ScaleTable
 from runtime.errors import UserError
 from runtime.formats import Precision
 from runtime.manifest import PoolingTensors, TensorInfo
 
 Scales = Mapping[str, Quantization]
-"""The quantization of every activation that an int8 file holds, by its name in the graph."""
+"""The quantization of every activation that an int8 file holds, and of every constant that is read
+as one, by its name in the graph."""
 
 REFUSED_INT8: Mapping[str, str] = {
-    "MixTemplates": "int8 files hold kernels and no templates; apply 'fold_template_bank' first"
+    "MixTemplates": "int8 files hold kernels and no templates; apply 'fold_template_bank' first",
+    "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
 }
 """Operators without an int8 form in any format, and what to do instead."""
 
@@ -61,18 +64,10 @@ def check_int8(graph: Graph) -> None:
     """Refuse graphs that cannot be quantized.
 
     Raises:
-        CannotLower: If an operator has no int8 form, or a node reads a constant as an activation:
-            the table of scales covers activations, and ``export.integers`` the constants that
-            operators own, nothing else.
+        CannotLower: If an operator has no int8 form.
     """
     _refuse(graph, REFUSED_INT8)
     for node in graph.nodes:
-        activations = node.inputs[: len(node.inputs) - len(node.operator.constants)]
-        if any(map(graph.is_constant, activations)):
-            raise CannotLower(
-                f"{node.name}: {node.op} with a constant has no int8 form; fold it into a "
-                "convolution ('fold_output_shift', 'carry_mean_as_channel')"
-            )
         # Scales belong to the output channels of one group; all groups would have to share them.
         if node.op == "ConvTranspose" and node.integer("groups") > 1:
             raise CannotLower(
@@ -88,14 +83,20 @@ def _refuse(graph: Graph, refused: Mapping[str, str]) -> None:
 
 
 def activation_scales(graph: Graph, table: ScaleTable) -> Scales:
-    """Return the quantization of every activation that an int8 file of ``graph`` holds.
+    """Return the quantization of all that an int8 file of ``graph`` holds (see ``Scales``).
 
     Raises:
         UserError: If the table does not cover the graph.
     """
     made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
     held = [*graph.inputs, *(value for outputs in made for value in outputs)]
-    return {value: table.of(graph.origin(value)) for value in held}
+    constants = {
+        name: constant_quantization(graph.constants[name])
+        for node in graph.nodes
+        for name in node.operands
+        if graph.is_constant(name)
+    }
+    return constants | {value: table.of(graph.origin(value)) for value in held}
 
 
 Stored = TypeVar("Stored")

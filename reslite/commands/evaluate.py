@@ -60,7 +60,7 @@ def command(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL, a network by name or .safetensors file, or an exported file.
+    """Score MODEL, a network by name, a checkpoint, or an exported file.
 
     The folder holds high-resolution pictures, which are reduced as MATLAB does, or a folder HR with
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
@@ -161,11 +161,11 @@ def _opened(
             task = task_of_manifest(read_manifest(Path(model).parent), session.scale)
             yield session_restorer(session, tile), task, session.scale
     else:
-        from training.catalogue import find_model
+        from export.sources.finding import find_network
 
         if tile is not None or no_verify:
             raise UserError("--tile and --no-verify are for exported files; leave them out")
-        found = find_model(model)
+        found = find_network(model)
         chosen = found.chosen_scale(scale)
         yield network_restorer(found.at_scale(chosen)), found.task, chosen
 

@@ -92,7 +92,7 @@ def command(
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Export MODEL, a shipped network by name or a .safetensors file, and prove each file.
+    """Export MODEL, a shipped network by name or a checkpoint, and prove each file.
 
     Every file is run and compared with its source network, and described in manifest.json. Core ML
     packages are written everywhere and run on macOS only.
@@ -100,18 +100,18 @@ def command(
     from export.bundle import bundle_of
     from export.profiles import profile_named
     from export.scales import read_scale_table
-    from export.sources import Source
+    from export.sources.finding import find_network
+    from export.sources.source import Source
     from export.variants import Variant
     from quantize import load_scales
     from quantize.simulator import int8_reference
-    from training.catalogue import find_model
 
     of_profile = () if profile is None else (profile_named(profile).format,)
     if of_profile and formats and set(formats) != set(of_profile):
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
     formats = formats or of_profile or get_args(Format)
     _check_combination(formats, precisions, size, flexible, float_io)
-    found = find_model(model)
+    found = find_network(model)
     scale = found.chosen_scale(scale)
     source = Source.of(found, scale)
     table = None

@@ -41,13 +41,14 @@ def command(
 
     The shipped networks come with scales. Pass the table to 'reslite export --scales'.
     """
-    from export.sources import Source
+    from export.sources.finding import find_network
+    from export.sources.source import Source
     from quantize.ptq import find_scales
     from runtime.atomic import replacing
     from runtime.errors import UserError
-    from training.catalogue import file_stem, find_model
+    from training.catalogue import file_stem
 
-    found = find_model(model)
+    found = find_network(model)
     scale = found.chosen_scale(scale)
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Find new int8 scales on these pictures [default: the committed scales].",
+    help="Find int8 scales on these pictures [default: the committed scales, if there are any].",
 )
 @click.option(
     "--rounds",
@@ -64,24 +64,31 @@ def command(
 ) -> None:
     """Export MODEL to ONNX, TFLite and Core ML in float32, float16 and int8, and measure it all.
 
+    MODEL is a shipped network by name, weights that reslite trained, or a checkpoint of others
+    (.pth, .pt, .ckpt, .safetensors) of an architecture that the library spandrel knows.
+
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Valid existing files are kept.
     """
     from benchmarks.pairs import pairs_in
     from benchmarks.snapshots import GATE_PICTURES, gate_pictures
     from export.memory import check_size
-    from export.sources import Source
+    from export.sources.checkpoint import Checkpoint
+    from export.sources.finding import find_network
+    from export.sources.source import Source
     from quantize import load_scales
     from quantize.ptq import find_scales
     from reslite.shipping import ship
-    from training.catalogue import find_model
 
-    found = find_model(model)
+    found = find_network(model)
     scale = found.chosen_scale(scale)
     # A network without a table of scales is refused before it is captured.
-    table = None if calibration else load_scales(found.name, scale)
+    foreign = isinstance(found, Checkpoint)
+    table = None if calibration or foreign else load_scales(found.name, scale)
     source = Source.of(found, scale)
     check_size(source.graph, size)
+    if foreign:
+        click.echo(f"{found.path.name}: its licence goes with all files made of it", err=True)
     shipment = ship(
         source,
         out,

@@ -141,6 +141,10 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
             slopes = graph.constants[node.inputs[1]]
             scale = np.abs(slopes).max() / 127
             constants[node.inputs[1]] = torch.from_numpy(np.rint(slopes / scale) * scale)
+        if node.op not in {"Conv", "ConvTranspose", "PRelu"}:
+            for name in filter(graph.is_constant, node.inputs):
+                scale = np.abs(graph.constants[name]).max() / 127
+                constants[name] = torch.from_numpy(np.rint(graph.constants[name] / scale) * scale)
         if node.op not in {"Conv", "ConvTranspose"}:
             continue
         value, weight, bias = node.inputs
@@ -285,7 +289,7 @@ def _shuffle(block: int, mode: str) -> OperatorCase:
 _MEANS = np.float32([0.5, 0.4, 0.6]).reshape(1, 3, 1, 1)
 _SLOPES = np.float32([0.25, 0.8, -0.3])
 _MIXED, _BANK = np.float32([0.5, -2]), _random(2, 5 * 3 * 3 * 3)
-_NO_CONSTANTS = {"int8": "with a constant has no int8 form"}
+_TENTH = np.float32([[[[0.1]]]])
 
 OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "Conv 1×1": _convolution(5, 1),
@@ -329,7 +333,6 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "Add of a constant": _case(
         _last("Add", "a", "means"),
         compute=lambda image, a, b: a + torch.from_numpy(_MEANS),
-        refused=_NO_CONSTANTS,
         means=_MEANS,
     ),
     "Sub": _case(_last("Sub", "a", "b"), compute=lambda image, a, b: a - b),
@@ -341,15 +344,26 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "Sub from a constant": _case(
         _last("Sub", "means", "image"),
         compute=lambda image, a, b: torch.from_numpy(_MEANS) - image,
-        refused=_NO_CONSTANTS,
         means=_MEANS,
     ),
     "Mul": _case(_last("Mul", "a", "b"), compute=lambda image, a, b: a * b),
     "Mul by a constant": _case(
         _last("Mul", "a", "means"),
         compute=lambda image, a, b: a * torch.from_numpy(_MEANS),
-        refused=_NO_CONSTANTS,
         means=_MEANS,
+    ),
+    "Mul by a number": _case(
+        Node("Mul", "mul", ("a", "tenth"), ("part",)),
+        _last("Add", "part", "b"),
+        compute=lambda image, a, b: 0.1 * a + b,
+        tenth=_TENTH,
+    ),
+    "Sub of a number": _case(
+        Node("Sigmoid", "sigmoid", ("a",), ("s",)),
+        Node("Sub", "sub", ("s", "tenth"), ("centred",)),
+        _last("Mul", "centred", "b"),
+        compute=lambda image, a, b: (a.sigmoid() - 0.1) * b,
+        tenth=_TENTH,
     ),
     "Mul by a pooled value": _case(
         Node("GlobalAveragePool", "pool", ("a",), ("mean",)),
@@ -375,6 +389,11 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "DepthToSpace CRD": _shuffle(3, "CRD"),
     "DepthToSpace DCR 2": _shuffle(2, "DCR"),
     "DepthToSpace DCR 3": _shuffle(3, "DCR"),
+    "Resize": _case(
+        _last("Resize", "a", factor=3),
+        compute=lambda image, a, b: F.interpolate(a, scale_factor=3),
+        refused=dict.fromkeys(("tflite", "onnx", "coreml", "int8"), "'resize_by_shuffles' first"),
+    ),
     "GlobalAveragePool": _case(
         _last("GlobalAveragePool", "a"), compute=lambda image, a, b: a.mean((2, 3), keepdim=True)
     ),

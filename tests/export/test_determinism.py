@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from export.artifacts import write_artifact
 from export.capture import capture
 from export.lowered import lower_for
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS
 from quantize.ptq import quantize_network
 from runtime.manifest import Calibration

@@ -18,30 +18,34 @@ from export.lowered import lower_for
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.rewrites.roundings import as_text
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from runtime.errors import UserError
 
+COMMON = (
+    *("fold_template_bank", "fold_output_shift", "fold_scaling"),
+    *("convolve_before_resizes", "resize_by_shuffles"),
+)
 QUANTIZED = (
-    *("fold_template_bank", "fold_output_shift", "carry_mean_as_channel"),
+    *(*COMMON, "carry_mean_as_channel"),
     *("convolve_before_pooling", "split_signs", "with_gains", "with_roundings"),
     "with_corrected_biases",
 )
 # What manifests of CARN-M and MEPSNet-S list.
 FLOAT_REWRITES = {
     "litert-cpu": (
-        *("fold_template_bank", "fold_output_shift", "convolve_before_shuffles"),
+        *(*COMMON, "convolve_before_shuffles"),
         *("split_shuffled_convolutions", "use_dcr_shuffles"),
     ),
     "litert-cpu-amx": (
-        *("fold_template_bank", "fold_output_shift"),
+        *COMMON,
         *("split_shuffled_convolutions", "use_dcr_shuffles"),
     ),
-    "ort-cpu": ("fold_template_bank", "fold_output_shift", "convolve_before_shuffles"),
+    "ort-cpu": (*COMMON, "convolve_before_shuffles"),
     "ort-cpu-banked": ("fold_output_shift",),
-    "coreml-ane": ("fold_template_bank", "fold_output_shift"),
+    "coreml-ane": COMMON,
     "ethos-u": (
-        *("fold_template_bank", "fold_output_shift", "convolve_before_shuffles"),
+        *(*COMMON, "convolve_before_shuffles"),
         *("split_shuffled_convolutions", "use_transposed_convolutions"),
     ),
 }

@@ -12,7 +12,7 @@ from export import memory
 from export.bundle import bundle_of
 from export.capture import capture
 from export.memory import check_size, least_memory
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from runtime.errors import UserError
 from training.catalogue import Model

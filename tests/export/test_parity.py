@@ -20,7 +20,7 @@ from export.capture import capture
 from export.graph import Graph
 from export.parity import ParityError, Restore, check_parity
 from export.scales import ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from quantize.ptq import quantize_network
 from quantize.simulator import int8_reference

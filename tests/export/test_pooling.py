@@ -25,7 +25,7 @@ from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.exact import fold_template_bank
 from export.rewrites.pooling import cut_at_pooling
 from export.scales import SIGMOID, ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network

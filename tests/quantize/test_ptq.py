@@ -18,7 +18,7 @@ from export.lowering import int8_form, lower
 from export.profiles import QUANTIZED_FORM
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, Quantization, ScaleTable
-from export.sources import Source
+from export.sources.source import Source
 from quantize import load_scales, ptq, scales_path
 from quantize.arithmetic import ARITHMETIC, Arithmetic
 from quantize.calibration import calibration_crops, calibration_pictures, calibration_record

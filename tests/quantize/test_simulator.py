@@ -29,7 +29,7 @@ from export.parity import Restore, parity_pictures
 from export.profiles import PROFILES, QUANTIZED_FORM
 from export.rewrites.requantization import with_requantization
 from export.scales import PIXELS, Quantization, ScaleTable, read_scale_table
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from export.writers.tflite_writer import write_tflite
 from quantize import load_scales

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import snapshots
 from export.bundle import bundle_of
 from export.scales import Quantization
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
 from quantize.simulator import int8_reference

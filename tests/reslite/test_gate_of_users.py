@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.bundle import bundle_of
-from export.sources import Source
+from export.sources.source import Source
 from export.variants import Variant
 from training.catalogue import find_model
 from training.checkpoint import save_tensors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.sources import Source
+from export.sources.source import Source
 from quantize import load_scales
 from tools.int8_costs import Costs, costs_table, shifts, written
 from training.catalogue import find_model
