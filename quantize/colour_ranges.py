@@ -9,6 +9,7 @@ levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,6 +51,8 @@ def colour_safe_ranges(
     """
     noise = {name: effect.get(name, 0.0) * (high - low) ** 2 for name, (low, high) in full.items()}
     least = _WORTH_SEARCHING * sum(noise.values())
+    # Where rounding alone is off by more than a level, a finer scale is worth a wider shift.
+    slack = max(1.0, math.sqrt(sum(noise.values()) / 12))
     searched = sorted(
         (name for name in narrow if noise[name] > least and narrow[name] != full[name]),
         key=lambda name: -noise[name],
@@ -61,7 +64,8 @@ def colour_safe_ranges(
         below, enough = -1, _STEPS
         while enough - below > 1:
             step = (below + enough) // 2
-            if shown.are_right(clipped | {name: _between(narrow[name], full[name], step)}, share):
+            tried = clipped | {name: _between(narrow[name], full[name], step)}
+            if shown.are_right(tried, slack * share):
                 enough = step
             else:
                 below = step

@@ -1,8 +1,8 @@
-"""Equalization: powers of two for the channels of an activation that reach farther than others.
+"""Equalization: factors for the channels of an activation that reach farther than others.
 
 All channels share one scale, set by the channel with the largest magnitude, so that channels of
 small magnitude are rounded coarsely. In saturated colours a few channels reach much farther than
-on any photograph. They are multiplied by a power of two below 1, and the kernels that read them are
+on any photograph. They are multiplied by a factor below 1, and the kernels that read them are
 divided by it (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction", ICCV 2019, section 4.1, where weights share one scale as well). The division makes
 kernels uneven and their rounding coarser, so that as few channels as possible are multiplied, and
@@ -96,7 +96,7 @@ def channel_gains(
 
 
 def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
-    """Choose powers of two, at most 1, for the channels that reach farther than a limit.
+    """Choose factors of at most 1 for the channels that reach farther than a limit.
 
     Of the limits the highest is taken whose rounding noise at the output is near the least.
 
@@ -106,8 +106,7 @@ def factors(reach: Tensor, effect: Tensor) -> tuple[float, ...]:
     """
 
     def within(limit: float) -> Tensor:
-        octaves_above = (reach / limit).clamp_min(1.0).log2()
-        return 2.0 ** -(octaves_above - _SLACK).ceil().clamp(0, _MOST)
+        return (limit / reach.clamp_min(_SLACK)).clamp(2.0**-_MOST, 1.0)
 
     def noise(gains: Tensor) -> float:
         return float((effect / gains**2).sum() * (gains * reach).max() ** 2)

@@ -13,6 +13,7 @@ from reslite.packages import ShadowedPackage, check_packages
 
 VERBS = (
     "models",
+    "inspect",
     "train",
     "make-dataset",
     "evaluate",

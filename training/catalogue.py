@@ -49,6 +49,11 @@ class Model:
         return self.recipe.task
 
     @property
+    def architecture(self) -> str:
+        """The family of the network, as recipes spell it."""
+        return self.recipe.network.family
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the weights file."""
         return sha256_of(self.path)

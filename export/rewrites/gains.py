@@ -3,7 +3,8 @@
 The inputs of a concatenation share one 8-bit scale in every file. One input's range may be five
 times another's; the same is true of the channels of one activation. A factor evens the ranges out:
 the convolution that makes an activation multiplies it, and the kernels that read the activation are
-divided by the same factor. Factors are powers of two, so that the division is exact.
+divided by the same factor. Factors of whole
+activations are powers of two, so that the division is exact; those of channels need not be.
 """
 
 from __future__ import annotations

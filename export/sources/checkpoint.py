@@ -6,10 +6,10 @@ refused. Blocks that were trained with several branches are folded into one conv
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -173,22 +173,23 @@ class _Described:
 
 
 def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
-    with _without_torchvision():
-        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+    spandrel = import_spandrel()
     names = ", ".join(f"{name} {tuple(one.shape)}" for name, one in [*tensors.items()][:3])
     if not tensors:
         raise UserError(f"{path}: holds no tensors; expected a checkpoint of a network")
     try:
-        found = ModelLoader().load_from_state_dict(dict(tensors))
-    except UnsupportedModelError as error:
+        found = spandrel.ModelLoader().load_from_state_dict(dict(tensors))
+    except spandrel.UnsupportedModelError as error:
         raise UserError(
             f"{path}: {len(tensors)} tensors of no architecture that spandrel knows ({names}, …); "
             "a network of your own enters the line from Python: export.sources"
         ) from error
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # torch lists the tensors behind a line that says no more than this message.
+        first, *others = (line.strip() for line in f"{error}".splitlines() if line.strip())
+        reason = others[0] if others else first
         raise UserError(f"{path}: the tensors do not fit their architecture: {reason}") from error
-    if not isinstance(found, ImageModelDescriptor) or found.purpose == "FaceSR":
+    if not isinstance(found, spandrel.ImageModelDescriptor) or found.purpose == "FaceSR":
         raise UserError(
             f"{path}: {found.architecture.name} is for {found.purpose}; expected a network that "
             "turns one picture into one"
@@ -204,33 +205,31 @@ def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
     )
 
 
-@contextlib.contextmanager
-def _without_torchvision() -> Iterator[None]:
-    """Let spandrel be imported where torchvision is missing or built for another torch.
+def import_spandrel() -> Any:
+    """Import spandrel, also where torchvision is missing or built for another torch.
 
-    It needs three names of torchvision, for two architectures that are no restoration networks.
-    torchvision's wheels are built for CUDA and cannot be imported beside the CPU build of torch.
+    spandrel reads three names of torchvision, for two architectures that are no restoration
+    networks. torchvision's wheels are built for CUDA and cannot be imported beside the CPU build of
+    torch.
     """
-    if "spandrel" in sys.modules:
-        yield
-        return
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError):
-        functional = ModuleType("torchvision.transforms.functional")
-        functional.__dict__.update(InterpolationMode=None, rotate=None, normalize=None)
-        transforms, package = ModuleType("torchvision.transforms"), ModuleType("torchvision")
-        transforms.__dict__["functional"], package.__dict__["transforms"] = functional, transforms
-        stand_ins = {one.__name__: one for one in (package, transforms, functional)}
-    else:
-        stand_ins = {}
+    stand_ins: dict[str, ModuleType] = {}
+    if "spandrel" not in sys.modules:
+        try:
+            import torchvision  # noqa: F401
+        except (ImportError, RuntimeError):
+            names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
+            stand_ins = {name: ModuleType(name) for name in names}
+            for name in ("InterpolationMode", "rotate", "normalize"):
+                setattr(stand_ins[names[-1]], name, None)
+    hidden = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
     sys.modules.update(stand_ins)
     try:
-        yield
+        return importlib.import_module("spandrel")
     finally:
         # torch's exporter looks for torchvision by itself, and must not find these.
         for name in stand_ins:
             del sys.modules[name]
+        sys.modules.update(hidden)
 
 
 class _Restoring(nn.Module):

@@ -30,6 +30,10 @@ class Trained(Protocol):
         """SHA-256 of that file."""
 
     @property
+    def architecture(self) -> str:
+        """The kind of network, for people to read."""
+
+    @property
     def task(self) -> Task:
         """What the network undoes, and how it is scored."""
 

@@ -51,7 +51,7 @@ def scales_for(
         CannotLower: If the format, or int8, has no form of an operator.
         UserError: If int8 is asked for without scales, or with the scales of another network.
     """
-    _refuse(graph, refused)
+    refuse(graph, refused)
     if precision != "int8":
         return None
     if table is None:
@@ -66,7 +66,7 @@ def check_int8(graph: Graph) -> None:
     Raises:
         CannotLower: If an operator has no int8 form.
     """
-    _refuse(graph, REFUSED_INT8)
+    refuse(graph, REFUSED_INT8)
     for node in graph.nodes:
         # Scales belong to the output channels of one group; all groups would have to share them.
         if node.op == "ConvTranspose" and node.integer("groups") > 1:
@@ -76,7 +76,12 @@ def check_int8(graph: Graph) -> None:
             )
 
 
-def _refuse(graph: Graph, refused: Mapping[str, str]) -> None:
+def refuse(graph: Graph, refused: Mapping[str, str]) -> None:
+    """Refuse graphs with operators that a format cannot hold.
+
+    Raises:
+        CannotLower: If there is one; says what to do instead.
+    """
     for node in graph.nodes:
         if node.op in refused:
             raise CannotLower(f"{node.name}: {refused[node.op]}")

@@ -119,7 +119,7 @@ def test_rewrites_that_a_table_does_not_ask_for_are_not_listed(
 
     rewrites = lower_for(source, Variant("coreml", "int8"), plain).rewrites
 
-    assert rewrites == (*QUANTIZED[:5], "with_corrected_biases")
+    assert rewrites == (*QUANTIZED[:8], "with_corrected_biases")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -24,6 +24,8 @@ from export.rewrites.groups import (
     make_convolutions_dense,
     split_shuffled_convolutions,
 )
+from export.rewrites.resizes import convolve_before_resizes
+from export.rewrites.scalings import fold_scaling
 from export.rewrites.shuffles import (
     block_kernel,
     convolve_before_shuffles,
@@ -79,7 +81,8 @@ def _change(before: Graph, after: Graph, image: torch.Tensor) -> float:
     old, new = _values(before, image), _values(after, image)
     kept = [name for name in new if after.is_captured(name)]
     halves = {name for name in new if "/positive" in name or "/negative" in name}
-    assert {after.origin(name) for name in new.keys() - halves} <= set(old)
+    added = {name for name in new if name.endswith(("/blocks", "/copies"))}  # of their own origin
+    assert {after.origin(name) for name in new.keys() - halves - added} <= set(old)
     assert after.output in kept
     return max(float((new[name] - old[name]).abs().max()) for name in kept)
 
@@ -102,6 +105,80 @@ def test_fold_output_shift(outputs: int, size: tuple[int, int], relu: bool) -> N
     folded = fold_output_shift(graph)
     assert "Add" not in folded.operators()
     assert _largest_change(graph, folded, *size) <= 1e-6
+
+
+@_few
+@given(
+    groups=st.sampled_from([1, 2]),
+    per_channel=st.booleans(),
+    behind=st.booleans(),
+    size=_sizes,
+)
+def test_fold_scaling(groups: int, per_channel: bool, behind: bool, size: tuple[int, int]) -> None:
+    first, constants = _conv("image", "features", 3, 4)
+    factor = _random(1, 4, 1, 1) if per_channel else np.full((1, 1, 1, 1), 0.2, np.float32)
+    value = "bent" if behind else "features"
+    product = Node("Mul", "mul", (value, "factor"), ("product",))
+    last, more = _conv("product", "restored_image", 4, 6, 3, groups)
+    bend = [Node("Relu", "relu", ("features",), ("bent",))] if behind else []
+    graph = Graph((first, *bend, product, last), {**constants, **more, "factor": factor})
+    folded = fold_scaling(graph.check())
+    assert "Mul" not in folded.check().operators()
+    assert _largest_change(graph, folded, *size) <= 1e-5
+
+
+def test_a_scaling_stays_where_no_convolution_can_take_it_over() -> None:
+    first, constants = _conv("image", "features", 3, 3)
+    nodes = (
+        first,
+        Node("Mul", "mul", ("features", "factor"), ("product",)),
+        Node("Add", "add", ("product", "features"), ("restored_image",)),
+    )
+    graph = Graph(nodes, {**constants, "factor": _random(1, 3, 1, 1)})
+    assert fold_scaling(graph) == graph
+
+
+@_few
+@given(
+    factor=st.integers(2, 4),
+    kernel=st.sampled_from([1, 3, 5]),
+    groups=st.sampled_from([1, 2]),
+    size=_sizes,
+)
+def test_convolve_before_resizes(
+    factor: int, kernel: int, groups: int, size: tuple[int, int]
+) -> None:
+    first, constants = _conv("image", "features", 3, 4)
+    resize = Node("Resize", "resize", ("features",), ("large",), {"factor": factor})
+    last, more = _conv("large", "restored_image", 4, 6, kernel, groups)
+    graph = Graph((first, resize, last), {**constants, **more})
+    moved = convolve_before_resizes(graph.check())
+    assert moved.check().operators() == {"Conv": 2, "DepthToSpace": 1}
+    assert moved.scale == factor
+    if kernel > 1:
+        assert moved.multadds(720, 720) <= graph.multadds(720, 720)
+    assert _largest_change(graph, moved, *size) <= 5e-5  # of sums of up to twenty
+
+
+@_few
+@given(factor=st.integers(2, 4), size=_sizes)
+def test_resize_by_shuffles(factor: int, size: tuple[int, int]) -> None:
+    first, constants = _conv("image", "features", 3, 4)
+    last, more = _conv("large", "enlarged", 4, 3)
+    nodes = (
+        first,
+        Node("Resize", "resize", ("features",), ("large",), {"factor": factor}),
+        Node("Resize", "resize", ("image",), ("pixels",), {"factor": factor}),
+        last,
+        Node("Add", "add", ("enlarged", "pixels"), ("restored_image",)),
+    )
+    graph = Graph(nodes, {**constants, **more}).check()
+    for rewrites in (["resize_by_shuffles"], ["convolve_before_resizes", "resize_by_shuffles"]):
+        shuffled = lower(graph, rewrites)
+        assert shuffled.operators()["DepthToSpace"] == 2
+        assert "Resize" not in shuffled.operators()
+        assert shuffled.halo() == graph.halo()
+        assert _largest_change(graph, shuffled, *size) <= 1e-5
 
 
 def test_a_shift_stays_where_the_unshifted_value_is_read_too() -> None:
@@ -317,6 +394,7 @@ def test_a_profile_changes_no_output_of_a_network(
     sorted(
         set(REWRITES)
         - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling", "split_signs"}
+        - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles"}
     ),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(

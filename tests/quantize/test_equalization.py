@@ -96,7 +96,7 @@ def test_channels_that_only_saturated_colours_drive_far_are_halved_through_a_shu
     assert torch.equal(execute(with_gains(graph, gains), red), execute(graph, red))
 
 
-def test_a_network_with_equalized_channels_is_the_same_to_the_bit(
+def test_a_network_with_equalized_channels_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def octaves(reach: torch.Tensor, *_: object) -> tuple[tuple[float, ...], None]:
@@ -112,7 +112,8 @@ def test_a_network_with_equalized_channels_is_the_same_to_the_bit(
 
     assert any(one != 1 for channels in gains.values() for one in channels)
     with torch.inference_mode():
-        assert torch.equal(execute(with_gains(graph, gains), image), execute(graph, image))
+        equalized = execute(with_gains(graph, gains), image)
+        torch.testing.assert_close(equalized, execute(graph, image), atol=1e-6, rtol=0)
 
 
 def test_each_group_of_a_convolution_is_divided_by_the_gains_of_the_channels_it_reads() -> None:
@@ -139,7 +140,7 @@ def test_each_group_of_a_convolution_is_divided_by_the_gains_of_the_channels_it_
     ),
     dead=st.booleans(),
 )
-def test_factors_are_powers_of_two_and_never_make_more_noise(
+def test_factors_make_nothing_larger_and_never_more_noise(
     channels: list[tuple[float, float]], dead: bool
 ) -> None:
     reach = torch.tensor([float(one) for one, _ in channels] + [0.0] * dead, dtype=torch.float64)
@@ -148,7 +149,7 @@ def test_factors_are_powers_of_two_and_never_make_more_noise(
     found = factors(reach, effect)
 
     gains = torch.tensor(found, dtype=torch.float64)
-    assert torch.equal(gains.log2(), gains.log2().round())
+    assert gains.min() >= 1 / 16
     assert not dead or found[-1] == 1
 
     def noise(gains: torch.Tensor) -> float:

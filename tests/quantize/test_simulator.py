@@ -20,7 +20,6 @@ from onnxruntime import InferenceSession
 
 import runtime
 from export.bundle import bundle_of
-from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
 from export.integers import quantized_bias, quantized_weight, weight_scales
@@ -33,7 +32,7 @@ from export.sources.source import Source
 from export.variants import Variant
 from export.writers.tflite_writer import write_tflite
 from quantize import load_scales
-from quantize.arithmetic import onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
+from quantize.arithmetic import ARITHMETIC, onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, int8_reference, rounded, run_int8
@@ -443,6 +442,52 @@ def test_scales_change_as_in_tflite_files_in_every_value(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1 if exact_kernel else 0)
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    op=st.sampled_from(["LeakyRelu", "PRelu"]),
+    slopes=st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3),
+    ratio=st.floats(2.0**-7, 100),
+    zeros=st.tuples(st.integers(-128, 127), st.integers(-128, 127)),
+)
+def test_activations_bend_as_in_tflite_files_in_every_value(
+    tmp_path_factory: pytest.TempPathFactory,
+    op: str,
+    slopes: list[float],
+    ratio: float,
+    zeros: tuple[int, int],
+) -> None:
+    source = Quantization(0.02, zeros[0])
+    target = Quantization(float(np.float32(0.02 / ratio)), zeros[1])
+    constants = {"w": np.eye(3, dtype=np.float32)[..., None, None], "b": np.zeros(3, np.float32)}
+    wide = Node("Conv", "wide", ("image", "w", "b"), ("wide",), {"groups": 1})
+    if op == "PRelu":
+        assume(max(map(abs, slopes)) > 0.01)
+        bend = Node(op, "bend", ("wide", "slopes"), ("restored_image",))
+        constants["slopes"] = np.float32(slopes)
+    else:
+        slopes = [abs(slopes[0])]  # What XNNPACK takes.
+        bend = Node(op, "bend", ("wide",), ("restored_image",), {"slope": slopes[0]})
+    graph = Graph((wide, bend), constants)
+    scales = {"image": PIXELS, "wide": source, "restored_image": target}
+    table = ScaleTable("t", 1, "", "", scales, (), _NOTHING)
+    path = tmp_path_factory.mktemp("bend") / "file.tflite"
+    write_tflite(graph, path, "int8", table)
+    litert = Interpreter(model_path=str(path), num_threads=1)
+    (fed,), (output,) = litert.get_input_details(), litert.get_output_details()
+    held = np.resize(np.arange(-128, 128, dtype=np.int8), (1, 16, 16, 3))
+    litert.resize_tensor_input(fed["index"], held.shape)
+    litert.allocate_tensors()
+    litert.set_tensor(fed["index"], held)
+    litert.invoke()
+    expected = litert.get_tensor(output["index"])[0].astype(np.int64)
+
+    image = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
+    simulator = Simulator(graph, table, torch.float64, ARITHMETIC["tflite"])
+    found = simulator(image.permute(0, 3, 1, 2))[0].permute(1, 2, 0) / target.scale
+
+    np.testing.assert_array_equal(found.round().numpy() + zeros[1], expected)
+
+
 def test_a_table_of_another_network_is_refused(
     graph: Graph, table: ScaleTable, image: torch.Tensor
 ) -> None:
@@ -453,8 +498,3 @@ def test_a_table_of_another_network_is_refused(
 
     with pytest.raises(UserError, match="do not cover 'conv2d'"):
         run_int8(lower(graph, QUANTIZED_FORM), partial, image)
-
-
-def test_a_constant_outside_convolutions_is_refused(graph: Graph, table: ScaleTable) -> None:
-    with pytest.raises(CannotLower, match="carry_mean_as_channel"):
-        Simulator(graph, table)

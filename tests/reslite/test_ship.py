@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from skimage import data
 
-from export import sources
 from export.capture import capture
 from export.graph import Graph
+from export.sources import source as source_module
+from export.sources.source import Source
 from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
 from training.catalogue import find_model
@@ -63,7 +64,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
         modules.append(module)
         return capture(module)
 
-    monkeypatch.setattr(sources, "capture", recorded)
+    monkeypatch.setattr(source_module, "capture", recorded)
     return modules
 
 
@@ -189,4 +190,5 @@ def test_an_unwritable_folder_is_one_clear_line(cli: Cli, tmp_path: Path) -> Non
 def test_networks_many_times_larger_are_not_timed_beside_one(
     name: str, scale: int, peers: list[str]
 ) -> None:
-    assert [peer.name for peer in shipping.peers_of(find_model(name), scale)] == peers
+    source = Source.of(find_model(name), scale)
+    assert [peer.name for peer in shipping.peers_of(source)] == peers

@@ -1,0 +1,65 @@
+"""Which files a network can become, told before any is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import get_args
+
+from export.errors import CannotLower
+from export.graph import Graph
+from export.lowering import lower
+from export.profiles import DEFAULT_PROFILES, PROFILES
+from export.writers.writing import check_int8, refuse
+from runtime.formats import Format, Precision
+
+# Writers are imported on first use, because importing coremltools takes seconds.
+
+
+def _onnx() -> Mapping[str, str]:
+    from export.writers.onnx_writer import REFUSED
+
+    return REFUSED
+
+
+def _tflite() -> Mapping[str, str]:
+    from export.writers.tflite_writer import REFUSED
+
+    return REFUSED
+
+
+def _coreml() -> Mapping[str, str]:
+    from export.writers.coreml_writer import REFUSED
+
+    return REFUSED
+
+
+_REFUSED: Mapping[Format, Callable[[], Mapping[str, str]]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "coreml": _coreml,
+}
+
+
+def obstacles(graph: Graph) -> dict[tuple[Format, Precision], str]:
+    """Say why a network cannot be written, for each format and precision; empty where it can.
+
+    Args:
+        graph: As captured.
+    """
+    return {
+        (kind, precision): _obstacle(graph, kind, precision)
+        for kind in DEFAULT_PROFILES
+        for precision in get_args(Precision)
+    }
+
+
+def _obstacle(graph: Graph, kind: Format, precision: Precision) -> str:
+    profile = PROFILES[DEFAULT_PROFILES[kind]]
+    try:
+        lowered = lower(graph, profile.rewrites(precision))
+        refuse(lowered, _REFUSED[kind]())
+        if precision == "int8":
+            check_int8(lowered)
+    except CannotLower as error:
+        return str(error)
+    return ""
