@@ -182,7 +182,7 @@ def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
     except spandrel.UnsupportedModelError as error:
         raise UserError(
             f"{path}: {len(tensors)} tensors of no architecture that spandrel knows ({names}, …); "
-            "a network of your own enters the line from Python: export.sources"
+            "docs/own-network.md lists those that become files"
         ) from error
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
         # torch lists the tensors behind a line that says no more than this message.
