@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import get_args
 
 from export.errors import CannotLower
@@ -12,32 +13,12 @@ from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.writers.writing import check_int8, refuse
 from runtime.formats import Format, Precision
 
-# Writers are imported on first use, because importing coremltools takes seconds.
-
-
-def _onnx() -> Mapping[str, str]:
-    from export.writers.onnx_writer import REFUSED
-
-    return REFUSED
-
-
-def _tflite() -> Mapping[str, str]:
-    from export.writers.tflite_writer import REFUSED
-
-    return REFUSED
-
-
-def _coreml() -> Mapping[str, str]:
-    from export.writers.coreml_writer import REFUSED
-
-    return REFUSED
-
-
-_REFUSED: Mapping[Format, Callable[[], Mapping[str, str]]] = {
-    "onnx": _onnx,
-    "tflite": _tflite,
-    "coreml": _coreml,
+_WRITERS: Mapping[Format, str] = {
+    "onnx": "export.writers.onnx_writer",
+    "tflite": "export.writers.tflite_writer",
+    "coreml": "export.writers.coreml_writer",
 }
+"""Modules of the writers, imported on first use because coremltools takes seconds."""
 
 
 def obstacles(graph: Graph) -> dict[tuple[Format, Precision], str]:
@@ -57,7 +38,7 @@ def _obstacle(graph: Graph, kind: Format, precision: Precision) -> str:
     profile = PROFILES[DEFAULT_PROFILES[kind]]
     try:
         lowered = lower(graph, profile.rewrites(precision))
-        refuse(lowered, _REFUSED[kind]())
+        refuse(lowered, import_module(_WRITERS[kind]).REFUSED)
         if precision == "int8":
             check_int8(lowered)
     except CannotLower as error:

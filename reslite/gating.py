@@ -27,13 +27,14 @@ from benchmarks.snapshots import (
 )
 from export.bundle import bundle_of
 from export.parity import ParityError, restore_with
-from export.sources.source import Source
+from export.sources.finding import find_network
+from export.sources.source import Source, Trained
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
 from quantize.simulator import int8_reference
 from runtime.errors import UserError
 from runtime.manifest import Manifest
-from training.catalogue import Model, find_model, list_models
+from training.catalogue import find_model, list_models
 from training.tasks import task_of_manifest
 
 
@@ -96,7 +97,9 @@ def judge_bundle(
     pairs: Pairs = gate_pictures(task, manifest.scale)
     if data is not None:
         pairs = pairs_in(data, task, manifest.scale)
-    model = find_model(manifest.model) if baseline is None else _model_of(folder, manifest, weights)
+    model = (
+        find_network(manifest.model) if baseline is None else _model_of(folder, manifest, weights)
+    )
     with _reference(folder, manifest, model) as reference:
         found = snapshot(folder, reference, pairs)
     path = baseline or baseline_path(manifest.model, manifest.scale)
@@ -116,7 +119,7 @@ def _judged(
     return Verdict(found, (*failed, *compared), None if failed else accept)
 
 
-def _model_of(folder: Path, manifest: Manifest, weights: Path | None) -> Model | None:
+def _model_of(folder: Path, manifest: Manifest, weights: Path | None) -> Trained | None:
     """Return the network that a bundle was made from; None if its weights are not at hand.
 
     Raises:
@@ -125,7 +128,7 @@ def _model_of(folder: Path, manifest: Manifest, weights: Path | None) -> Model |
     if weights is None:
         same = (one for one in list_models() if one.sha256 == manifest.weights_sha256)
         return next(same, None)
-    model = find_model(str(weights))
+    model = find_network(str(weights))
     if model.sha256 != manifest.weights_sha256:
         raise UserError(
             f"{weights}: SHA-256 {model.sha256[:12]}…, but {folder} was made from weights of "
@@ -135,7 +138,7 @@ def _model_of(folder: Path, manifest: Manifest, weights: Path | None) -> Model |
 
 
 @contextmanager
-def _reference(folder: Path, manifest: Manifest, model: Model | None) -> Iterator[Reference]:
+def _reference(folder: Path, manifest: Manifest, model: Trained | None) -> Iterator[Reference]:
     """Open what the files of a bundle are compared with: its network, else a float32 file."""
     if model is not None:
         yield Reference(NETWORK, restore_with(model.at_scale(manifest.scale)))

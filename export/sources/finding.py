@@ -21,7 +21,7 @@ def find_network(name_or_path: str) -> Trained:
         UserError: If there is none, or the file cannot be read; see ``read_checkpoint``.
     """
     path = Path(name_or_path)
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         return find_model(name_or_path)
     if path.suffix == ".safetensors" and "recipe" in header_of(path):
         return find_model(name_or_path)
