@@ -52,8 +52,9 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The name of the file, in small letters and digits."""
-        return re.sub(r"[^a-z0-9]+", "-", self.path.stem.lower()).strip("-") or "network"
+        """The name of the file, in small letters and digits and without the scale at its end."""
+        plain = re.sub(r"[^a-z0-9]+", "-", self.path.stem.lower()).strip("-")
+        return plain.removesuffix(f"-x{self.scale}") or "network"
 
     @property
     def task(self) -> Task:
