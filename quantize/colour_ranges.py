@@ -35,6 +35,7 @@ def colour_safe_ranges(
     narrow: Mapping[str, Range],
     full: Mapping[str, Range],
     effect: Mapping[str, float],
+    outputs: int,
 ) -> dict[str, Range]:
     """Narrow the range of each activation from the full one, as far as saturated colours allow.
 
@@ -45,6 +46,7 @@ def colour_safe_ranges(
         full: The range that clips nothing, of photographs and of saturated colours.
         effect: How much white noise of variance 1 changes the output, by activation. Ranges whose
             rounding hardly matters stay full.
+        outputs: The number of values of the output that ``effect`` is summed over.
 
     Returns:
         For each activation one of seventeen ranges from ``narrow`` to ``full``.
@@ -52,7 +54,7 @@ def colour_safe_ranges(
     noise = {name: effect.get(name, 0.0) * (high - low) ** 2 for name, (low, high) in full.items()}
     least = _WORTH_SEARCHING * sum(noise.values())
     # Where rounding alone is off by more than a level, a finer scale is worth a wider shift.
-    slack = max(1.0, math.sqrt(sum(noise.values()) / 12))
+    slack = max(1.0, math.sqrt(sum(noise.values()) / 12 / outputs))
     searched = sorted(
         (name for name in narrow if noise[name] > least and narrow[name] != full[name]),
         key=lambda name: -noise[name],

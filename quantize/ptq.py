@@ -132,7 +132,8 @@ def quantize_network(
     colours = [as_image(picture).double() for picture in coloured_pictures.values()]
     # Mirrored as well, so that tones cross in both ways.
     colours.append(as_image(coloured_pictures["chequers"]).double().flip(3))
-    effects = effect_of_noise(lowered, small_crops(exact))
+    small = small_crops(exact)
+    effects = effect_of_noise(lowered, small)
     by_channel, overflow = channel_gains(lowered, effects, exact, colours)
     even = with_overflow(with_gains(lowered, by_channel), overflow)
     photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
@@ -147,7 +148,8 @@ def quantize_network(
         gains = torch.tensor(by_channel.get(lowered.origin(name), (1.0,)))
         effect[lowered.origin(name)] += float((by / gains**2).sum())
     effect |= dict.fromkeys(moved(lowered), 0.0)  # it is rounded before
-    safe = colour_safe_ranges(even, narrow, full, effect)
+    outputs = sum(image.numel() for image in small) * scale**2
+    safe = colour_safe_ranges(even, narrow, full, effect, outputs)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)

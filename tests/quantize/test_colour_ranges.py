@@ -34,13 +34,15 @@ def _graph(surplus: float) -> Graph:
     return Graph(nodes, constants)
 
 
-def _found(surplus: float) -> tuple[float, float]:
+def _found(surplus: float, levels_of_noise: float = 0.1) -> tuple[float, float]:
     graph = _graph(surplus)
     photographs = observe(graph, _GREY)
     colours = observe(graph, map(as_image, colour_pictures()))
     full = {k: min_max_range(seen.merged(colours[k])) for k, seen in photographs.items()}
     narrow = {name: min_max_range(seen) for name, seen in photographs.items()}
-    return colour_safe_ranges(graph, narrow, full, {"a": 1.0})["a"]
+    low, high = full["a"]
+    effect = levels_of_noise**2 * 12 / (high - low) ** 2
+    return colour_safe_ranges(graph, narrow, full, {"a": 1000 * effect}, outputs=1000)["a"]
 
 
 def test_a_range_that_red_needs_is_widened_and_one_that_it_does_not_need_stays() -> None:
@@ -48,6 +50,13 @@ def test_a_range_that_red_needs_is_widened_and_one_that_it_does_not_need_stays()
     assert high > 1.9  # red minus green reaches 2; photographs of grey reach 1
     _, high = _found(surplus=0.0)
     assert high < 1.01
+
+
+def test_where_rounding_is_off_by_several_levels_clipping_may_be_too() -> None:
+    _, careful = _found(surplus=0.5)
+    _, noisy = _found(surplus=0.5, levels_of_noise=20)
+    shifted = 255 * 0.25 * (careful - noisy)
+    assert 10 < shifted <= 1.5 * 20
 
 
 def test_clipping_shifts_no_flat_area_by_more_than_two_levels() -> None:
