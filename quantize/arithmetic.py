@@ -121,11 +121,13 @@ def xnnpack_bend(
 ) -> Tensor:
     """Bend as XNNPACK's leaky ReLU does: by ratios in whole 256ths, halves rounded up.
 
-    It takes the ratios that it takes for a change of scale; others go to LiteRT's own kernels.
+    It takes the ratios that it takes for a change of scale, below zero as well; others go to
+    LiteRT's own kernel.
     """
     (ratio,) = _ratios([source], target)
-    if not 2.0**-8 <= ratio <= 2.0**7:
-        return exact_bend(value, slopes, source, target)
+    farthest = ratio * float(slopes.real.abs().max())
+    if not (2.0**-8 <= ratio <= 2.0**7 and 2.0**-8 <= farthest <= 2.0**7):
+        return litert_bend(value, slopes, source, target)
     quanta, above = _quanta(value, source), float(np.rint(np.float32(256) * ratio))
     below = (slopes.real * float(np.float32(256) * ratio)).round()
     bent = torch.where(quanta >= 0, quanta * above, quanta * below)
@@ -135,7 +137,7 @@ def xnnpack_bend(
 def litert_bend(
     value: Tensor, slopes: Slopes, source: Quantization, target: Quantization
 ) -> Tensor:
-    """Bend as LiteRT's own kernel of PRELU does: by 32-bit multipliers, rounding twice."""
+    """Bend as LiteRT's own kernels do: by 32-bit multipliers, rounding twice."""
     quanta = _quanta(value, source).long()
     ratio = float(np.float32(source.scale)) / float(np.float32(target.scale))
     above = _times(quanta, ratio)
@@ -146,6 +148,8 @@ def litert_bend(
 def _times(integers: Tensor, factor: float) -> Tensor:
     """Multiply by a factor of 31 bits; round to 31 bits fewer, then to whole numbers."""
     mantissa, exponent = math.frexp(factor)
+    if exponent < -31:
+        return torch.zeros_like(integers)
     multiplier = math.floor(mantissa * 2**31 + 0.5)
     product = integers * (multiplier << max(exponent, 0))
     high = (product + torch.where(product >= 0, 2**30, 1 - 2**30)).div(2**31, rounding_mode="trunc")

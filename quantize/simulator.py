@@ -94,9 +94,9 @@ class Simulator(Interpreter):
 
     def leaky_relu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Bend at zero as the runtime does, by a slope that is no integer."""
-        slope = torch.tensor(node.number("slope"), dtype=operands[0].dtype)
+        slopes = Slopes(torch.ones((), dtype=operands[0].dtype), node.number("slope"))
         source, target = (self.scales[name] for name in (node.inputs[0], node.output))
-        return (self.arithmetic.leaky_relu(operands[0], Slopes(slope, 1.0), source, target),)
+        return (self.arithmetic.leaky_relu(operands[0], slopes, source, target),)
 
     def prelu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Bend at zero as the runtime does, by integer slopes."""
