@@ -98,7 +98,7 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="coreml-ane",
             format="coreml",
-            rewrites_float=(*_COMMON,),
+            rewrites_float=_COMMON,
         ),
         Profile(
             name="ethos-u",

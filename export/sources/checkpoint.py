@@ -126,38 +126,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise UserError(f"{path}: not a checkpoint of torch, or damaged; copy it again") from error
-    return _floats(_state_of(found))
+    return _floats(found) if isinstance(found, Mapping) else {}
 
 
-_WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
-"""Keys under which trainers keep the weights, the averaged ones first."""
-
-_PREFIXES = ("module.", "netG.")
-"""What trainers put before all names."""
-
-
-def _state_of(found: Any) -> dict[str, Any]:
-    """Return the tensors inside what a trainer saved."""
-    while isinstance(found, Mapping):
-        wrapped = next(
-            (found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None
-        )
-        if wrapped is None:
-            break
-        found = wrapped
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
-def _floats(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    tensors = {
+def _floats(found: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors inside what a trainer saved, half precision as float32."""
+    return {
         str(name): value.float() if value.is_floating_point() else value
-        for name, value in state.items()
+        for name, value in import_spandrel().canonicalize_state_dict(dict(found)).items()
         if isinstance(value, Tensor)
     }
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
 
 
 @dataclass(frozen=True)
@@ -216,7 +194,7 @@ def import_spandrel() -> Any:
     stand_ins: dict[str, ModuleType] = {}
     if "spandrel" not in sys.modules:
         try:
-            import torchvision  # noqa: F401
+            importlib.import_module("torchvision")
         except (ImportError, RuntimeError):
             names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
             stand_ins = {name: ModuleType(name) for name in names}
@@ -252,8 +230,9 @@ def _folded(model: nn.Module) -> nn.Module:
     of another step of the training and is not used.
     """
     for name, child in model.named_children():
-        if hasattr(child, "update_params") and isinstance(child.eval_conv, nn.Conv2d):
-            child.update_params()  # type: ignore[operator]  # a method of SPAN's Conv3XC
+        update = getattr(child, "update_params", None)  # a method of SPAN's Conv3XC
+        if callable(update) and isinstance(child.eval_conv, nn.Conv2d):
+            update()
             after = [nn.LeakyReLU(0.05)] if child.has_relu else []
             setattr(model, name, nn.Sequential(child.eval_conv, *after))
         else:

@@ -414,6 +414,18 @@ def test_the_sums_of_runtimes_decide_ties_each_in_its_own_way() -> None:
     assert (onnx_runtime_sum(addends, [one, one], odd) / 2).tolist() == [1, 1, -1, -1]
 
 
+def _every_value(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return a picture of all 8-bit values, 1 × 16 × 16 × 3, and what a TFLite file makes of it."""
+    litert = Interpreter(model_path=str(path), num_threads=1)
+    (source,), (output,) = litert.get_input_details(), litert.get_output_details()
+    held = np.resize(np.arange(-128, 128, dtype=np.int8), (1, 16, 16, 3))
+    litert.resize_tensor_input(source["index"], held.shape)
+    litert.allocate_tensors()
+    litert.set_tensor(source["index"], held)
+    litert.invoke()
+    return held, litert.get_tensor(output["index"]).astype(np.int64)
+
+
 @settings(deadline=None, max_examples=30)
 @given(ratio=st.floats(2.0**-9, 100), zero_point=st.integers(-128, 127))
 def test_scales_change_as_in_tflite_files_in_every_value(
@@ -424,14 +436,7 @@ def test_scales_change_as_in_tflite_files_in_every_value(
     scales = {"image": PIXELS, "restored_image": target}
     path = tmp_path_factory.mktemp("change") / "file.tflite"
     write_tflite(Graph((node,), {}), path, "int8", ScaleTable("t", 1, "", "", scales, (), _NOTHING))
-    litert = Interpreter(model_path=str(path), num_threads=1)
-    (source,), (output,) = litert.get_input_details(), litert.get_output_details()
-    held = np.resize(np.arange(-128, 128, dtype=np.int8), (1, 16, 16, 3))
-    litert.resize_tensor_input(source["index"], held.shape)
-    litert.allocate_tensors()
-    litert.set_tensor(source["index"], held)
-    litert.invoke()
-    expected = litert.get_tensor(output["index"]).astype(np.int64)
+    held, expected = _every_value(path)
 
     value = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
     changed = rounded(xnnpack_requantization(value, PIXELS, target), target)
@@ -472,14 +477,8 @@ def test_activations_bend_as_in_tflite_files_in_every_value(
     table = ScaleTable("t", 1, "", "", scales, (), _NOTHING)
     path = tmp_path_factory.mktemp("bend") / "file.tflite"
     write_tflite(graph, path, "int8", table)
-    litert = Interpreter(model_path=str(path), num_threads=1)
-    (fed,), (output,) = litert.get_input_details(), litert.get_output_details()
-    held = np.resize(np.arange(-128, 128, dtype=np.int8), (1, 16, 16, 3))
-    litert.resize_tensor_input(fed["index"], held.shape)
-    litert.allocate_tensors()
-    litert.set_tensor(fed["index"], held)
-    litert.invoke()
-    expected = litert.get_tensor(output["index"])[0].astype(np.int64)
+    held, made = _every_value(path)
+    expected = made[0]
 
     image = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
     simulator = Simulator(graph, table, torch.float64, ARITHMETIC["tflite"])
