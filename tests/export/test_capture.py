@@ -105,6 +105,11 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
             lambda x, image: F.pixel_shuffle(torch.cat([x, x], 1), 2),
             {"Concat": 1, "Conv": 1, "DepthToSpace": 1},
         ),
+        (
+            lambda x, image: 0.5 + x / 3 + 0.1 * F.interpolate(x, scale_factor=1),
+            {"Add": 2, "Conv": 1, "Mul": 2, "Resize": 1},
+        ),
+        (lambda x, image: F.interpolate(x, scale_factor=3), {"Conv": 1, "Resize": 1}),
     ],
     ids=[
         "clamp",
@@ -118,6 +123,8 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         "pool",
         "mean",
         "shuffle",
+        "constants",
+        "resize",
     ],
 )
 def test_the_vocabulary_is_read_exactly(
@@ -179,10 +186,15 @@ def test_a_convolution_without_a_bias_gets_one_of_zeros() -> None:
         (lambda x, image: torch.cat([x, x], dim=2), "only channels can be concatenated"),
         (lambda x, image: x.clamp(min=0.1), "Clip needs two constant bounds"),
         (lambda x, image: x.mean((1, 2), keepdim=True), "must be over height and width"),
+        (lambda x, image: x / x.mean((2, 3), keepdim=True), "only constants may divide"),
+        (
+            lambda x, image: F.interpolate(x, scale_factor=2, mode="bilinear"),
+            "nearest neighbours; found linear",
+        ),
         (lambda x, image: x if x.sum() > 0 else -x, "Applied: torch cannot trace it"),
         (lambda x, image: F.conv2d(x, x.mean((2, 3), keepdim=True)), "needs constant weights"),
     ],
-    ids=["concat", "clamp", "mean", "condition", "weights"],
+    ids=["concat", "clamp", "mean", "quotient", "bilinear", "condition", "weights"],
 )
 def test_a_form_of_an_operator_that_is_not_supported_is_refused(
     function: Callable[[Tensor, Tensor], Tensor], message: str

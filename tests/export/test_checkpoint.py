@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -194,6 +195,22 @@ def test_bad_checkpoints_are_refused_with_a_reason(tmp_path: Path) -> None:
         find_network(str(tmp_path / "missing.pth"))
     with pytest.raises(UserError, match="no such model"):
         find_network("carn-x")
+
+
+def test_a_tensor_that_the_network_never_reads_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(type(_compact())):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            restored: Tensor = nn.functional.interpolate(self.body[0](x)[:, :3], scale_factor=4)
+            return restored
+
+    arch = importlib.import_module("spandrel.architectures.Compact")
+    monkeypatch.setattr(arch, "Compact", Careless)
+    # Three convolutions and three activations.
+    assert "never reads 9 of its tensors (body.1.weight, …)" in _refused(
+        tmp_path, _compact().state_dict()
+    )
 
 
 def test_a_file_as_large_as_no_phone_holds_is_refused_unread(tmp_path: Path) -> None:
