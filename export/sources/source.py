@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph
 from training.tasks import Task
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.pairs import Pair
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.execution import activations_of
 from export.graph import Graph
 from export.lowering import lower

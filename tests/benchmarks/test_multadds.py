@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.multadds import LayerCost, layers_of_graph, layers_of_module, total
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph, Node
 from export.lowering import lower
 from runtime.manifest import HD

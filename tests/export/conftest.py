@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.execution import Interpreter, activations_of, tensors_of
 from export.graph import Graph, Node
 from export.integers import (

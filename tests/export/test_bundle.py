@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.bundle import bundle_of
 from export.bundle_manifest import holds
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.sources.source import Source
 from export.variants import Variant
 from runtime.manifest import Artifact, Manifest, Measured, read_manifest

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.capture import capture, read_model
+from export.capture.onnx_reading import read_model
+from export.capture.torch_capture import capture
 from export.errors import CannotLower, InvalidGraph, UnsupportedOperators
 from export.execution import execute
 

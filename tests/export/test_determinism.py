@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from export.artifacts import write_artifact
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.lowered import lower_for
 from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS

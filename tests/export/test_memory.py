@@ -10,7 +10,7 @@ from torch import nn
 
 from export import memory
 from export.bundle import bundle_of
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.memory import check_size, least_memory
 from export.sources.source import Source
 from export.variants import Variant

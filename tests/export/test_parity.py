@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.bundle import bundle_of
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph
 from export.parity import ParityError, Restore, check_parity
 from export.scales import ScaleTable

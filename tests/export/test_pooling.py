@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import runtime
 from export.bundle import bundle_of
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node

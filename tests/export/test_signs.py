@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.execution import activations_of, execute
 from export.graph import Graph, Node
 from export.lowering import lower

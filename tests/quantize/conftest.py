@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph
 from export.scales import ScaleTable
 from quantize.calibration import calibration_crops, scikit_image_pictures

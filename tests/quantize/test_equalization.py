@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import lower

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.execution import activations_of, execute
 from export.graph import Graph, Node
 from export.lowering import lower

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph, Node
 from export.integers import quantized_bias
 from export.lowering import int8_form, lower

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from export.capture import capture
+from export.capture.torch_capture import capture
 from export.graph import Graph
 from export.sources import source as source_module
 from export.sources.source import Source

@@ -1,43 +1,23 @@
-"""From a torch module to the graph.
+"""From ONNX operators to the closed vocabulary.
 
-``torch.export`` traces the module with symbolic height and width, torch's ONNX exporter decomposes
-it into ONNX operators (opset 18), and this module translates these into the closed vocabulary. An
-operator that has no translation is an error that names its module.
+An operator that has no translation is an error that names the module it came from.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from torch import nn
 
 from export.errors import CannotLower, UnsupportedOperators
 from export.graph import Array, Graph, Node
 from export.node import Attribute
 from export.operators import channels_of
 
-_INPUT, _OUTPUT = "image", "restored_image"
-
-
-def capture(module: nn.Module) -> Graph:
-    """Trace ``module`` and return it as a graph.
-
-    Args:
-        module: Takes N × 3 × H × W pictures in [0, 1] and returns restored ones.
-
-    Raises:
-        UnsupportedOperators: If the module uses operators outside the vocabulary; lists all.
-        CannotLower: If the module uses an operator in a way that no writer supports.
-    """
-    return read_model(_trace(module.eval()))
+INPUT, OUTPUT = "image", "restored_image"
+"""Names of the picture and the restored picture."""
 
 
 def read_model(model: ir.Model) -> Graph:
@@ -55,45 +35,7 @@ def read_model(model: ir.Model) -> Graph:
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     kept = {name: array for name, array in constants.items() if name in used}
-    return Graph(nodes, kept, _INPUT, _OUTPUT).check()
-
-
-def _trace(module: nn.Module) -> ir.Model:
-    size = {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                module,
-                (torch.zeros(1, 3, 12, 10),),
-                dynamo=True,
-                opset_version=18,
-                input_names=[_INPUT],
-                output_names=[_OUTPUT],
-                dynamic_shapes=({**size},),
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise CannotLower(
-            f"{type(module).__name__}: torch cannot trace it for pictures of any size "
-            f"({type(error.__cause__ or error).__name__}); its forward may not depend on values"
-        ) from error
-    if program is None:
-        raise CannotLower(f"{type(module).__name__}: torch's exporter returned no program")
-    return program.model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress output and its advice about unused packages."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    return Graph(nodes, kept, INPUT, OUTPUT).check()
 
 
 def _replace_slashes(graph: ir.Graph) -> None:
