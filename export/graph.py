@@ -1,8 +1,7 @@
 """The graph: one small closed vocabulary between every network and every file format.
 
 A graph is immutable. Rewrites are functions from graph to graph, writers walk its nodes in order,
-and the simulator runs it. Activations are N × C × H × W with N = 1 and symbolic height and width;
-every convolution has stride 1, a bias and zero padding that keeps the size.
+and the simulator runs it. Activations are N × C × H × W with N = 1 and symbolic height and width.
 
 ``Graph.origins`` maps each name that a rewrite added to the name in the captured graph that it
 stands for, so that one table of scales fits every lowered form of a network. Names have no other
@@ -12,6 +11,7 @@ meaning.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from export.errors import InvalidGraph
 from export.node import Node
 from export.operators import Shape, Trait
+from export.sampling import PICTURE, POOLED, Reach, Samplings, Size
 from export.values import Values
 
 __all__ = ["Array", "Graph", "Node", "Pooling"]
@@ -88,7 +89,7 @@ class Graph:
                 raise InvalidGraph(f"{node.name}: the {node.op} that makes {made} {problem}")
             known.add(node)
         for name in self.outputs:
-            if name not in known.resolutions:
+            if name not in known.sizes:
                 raise InvalidGraph(f"no node makes the output '{name}'")
         return self
 
@@ -118,7 +119,7 @@ class Graph:
     @property
     def pools_globally(self) -> bool:
         """Whether a pixel depends on the whole picture."""
-        return any(node.operator.output_resolution(node.attributes, 1) == 0 for node in self.nodes)
+        return any(sampling.up == 0 for _, one in self._samplings() for sampling in one)
 
     def kernel_shape(self, node: Node) -> tuple[int, ...]:
         """Return the shape of the kernel that a convolution reads, mixed from templates or not."""
@@ -201,11 +202,11 @@ class Graph:
     def channels(self) -> dict[str, int]:
         """Return the number of channels of every activation."""
         known = self._known()
-        return {value: known.shapes[value][1] for value in known.resolutions}
+        return {value: known.shapes[value][1] for value in known.sizes}
 
-    def resolutions(self) -> dict[str, int]:
-        """Return each activation's height as a multiple of the input's; 0 if it is 1 × 1."""
-        return self._known().resolutions
+    def sizes(self) -> dict[str, Size]:
+        """Return height and width of every activation, as functions of the picture's."""
+        return self._known().sizes
 
     def activations(self) -> Iterator[Node]:
         """Iterate over the nodes that make activations, not kernels."""
@@ -214,21 +215,62 @@ class Graph:
     @property
     def scale(self) -> int:
         """Upscaling factor from input to output."""
-        return self.resolutions()[self.output]
+        return int(self.sizes()[self.output][0].factor)
+
+    @property
+    def multiple(self) -> int:
+        """The least number of which a picture's sides must be multiples.
+
+        With others, activations would be of sizes that depend on how a side is rounded.
+        """
+        extents = (extent for size in self.sizes().values() for extent in size)
+        return math.lcm(*(extent.factor.denominator for extent in extents))
+
+    @property
+    def minimum(self) -> int:
+        """The least side of a picture, a multiple of ``multiple``.
+
+        Every activation then has a pixel, and what is reflected has enough of them.
+        """
+        sizes, least = self.sizes(), 1
+        for node, samplings in self._samplings():
+            for name in filter(sizes.__contains__, node.inputs):
+                for sampling, extent in zip(samplings, sizes[name], strict=True):
+                    if extent.factor:
+                        needed = (sampling.least - extent.offset) / extent.factor
+                        least = max(least, math.ceil(needed))
+        return -(-least // self.multiple) * self.multiple
 
     def halo(self) -> int:
         """Return the distance in input pixels up to which an output pixel depends on the input.
 
-        Values pooled over the whole picture do not count, because all pixels share them.
+        Values pooled over the whole picture do not count, because all pixels share them. Where
+        pictures must be multiples of several pixels, it is the distance from blocks of as many.
         """
-        shapes, reach = self.shapes(), {self.output: 0}
-        for node in reversed(self.nodes):
-            needed = max(reach.get(output, 0) for output in node.outputs)
+        sides = (
+            side for reach in self._reach()[self.input] for side in (reach.before, reach.after)
+        )
+        return max(0, *sides)
+
+    def _reach(self) -> dict[str, tuple[Reach, Reach]]:
+        """Return what a block of the restored picture depends on, along height and width."""
+        reach = {self.input: (Reach(), Reach()), self.output: (Reach(), Reach())}
+        for node, (along_rows, along_columns) in reversed(list(self._samplings())):
+            for rows, columns in [reach[output] for output in node.outputs if output in reach]:
+                for name in node.inputs:
+                    known = reach.get(name, (None, None))
+                    reach[name] = (
+                        along_rows.reach(rows).merged(known[0]),
+                        along_columns.reach(columns).merged(known[1]),
+                    )
+        return reach
+
+    def _samplings(self) -> Iterator[tuple[Node, Samplings]]:
+        """Iterate over the nodes that make activations, with the pixels that they read and make."""
+        shapes = self.shapes()
+        for node in self.activations():
             operands = [shapes[name] for name in node.inputs]
-            needed = node.operator.input_reach(node.attributes, operands, needed)
-            for name in node.inputs:
-                reach[name] = max(reach.get(name, 0), needed)
-        return reach[self.input]
+            yield node, node.operator.samplings(node.attributes, operands)
 
     def layer_multadds(self, width: int, height: int) -> list[tuple[Node, int]]:
         """Return each convolution with its multiply-accumulates at an output of width × height.
@@ -236,15 +278,16 @@ class Graph:
         The input is the output's size divided by the scale as real numbers, as the papers count:
         a 1280×720 output of a ×3 network has an input of 426⅔ × 240.
         """
-        shapes, resolutions, scale = self.shapes(), self.resolutions(), self.scale
+        shapes, sizes, scale = self.shapes(), self.sizes(), self.scale
         rows = []
         for node in self.activations():
             operands = [shapes[name] for name in node.inputs]
             per_pixel = node.operator.multadds(node.attributes, operands)
             if per_pixel:
-                resolution = resolutions[node.inputs[0]]
+                rows_columns = zip(sizes[node.inputs[0]], sizes[node.output], strict=True)
+                area = math.prod(min(one.factor for one in extents) for extents in rows_columns)
                 # Convolutions of pooled values run once, however large the picture is.
-                pixels = width * height * resolution**2 / scale**2 if resolution else 1
+                pixels = width * height * area / scale**2 if area else 1
                 rows.append((node, round(pixels * per_pixel)))
         return rows
 
@@ -261,7 +304,7 @@ class Graph:
     def _handed_in(self) -> Values:
         """Return the values that exist before the first node runs."""
         values = Values({name: array.shape for name, array in self.constants.items()}, {})
-        values.add_activation(self.input, 3, resolution=1)
+        values.add_activation(self.input, 3, PICTURE)
         if self.pooling is not None:
-            values.add_activation(self.pooling.pooled, self.pooling.channels, resolution=0)
+            values.add_activation(self.pooling.pooled, self.pooling.channels, POOLED)
         return values

@@ -20,9 +20,11 @@ def least_memory(graph: Graph, size: tuple[int, int]) -> int:
         graph: The network.
         size: Height and width of the input.
     """
-    channels, resolutions = graph.channels(), graph.resolutions()
-    pixels = size[0] * size[1]
-    values = max(channels[name] * resolutions[name] ** 2 for name in channels) * pixels
+    channels, sizes = graph.channels(), graph.sizes()
+    values = max(
+        channels[name] * rows.of(size[0]) * columns.of(size[1])
+        for name, (rows, columns) in sizes.items()
+    )
     return 2 * 4 * values
 
 

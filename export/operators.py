@@ -1,8 +1,8 @@
 """The vocabulary: what each operator of a graph is, in one place.
 
 An entry of ``OPERATORS`` holds the facts that are the same in every stage: attributes, constant
-operands, traits, channels, reach, resolution and MultAdds. Every stage handles an operator in its
-``HANDLERS``, or its ``REFUSED`` says what to do instead.
+operands, traits, channels, the pixels it reads and makes, and MultAdds. Every stage handles an
+operator in its ``HANDLERS``, or its ``REFUSED`` says what to do instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from export.sampling import (
+    AVERAGED,
+    KEPT,
+    Samplings,
+    Size,
+    enlarged,
+    windows,
+)
 
 Shape = tuple[int, ...]
 
@@ -30,14 +39,15 @@ class Trait(Enum):
     """
 
     POINTWISE = 1
-    """Each output pixel depends on the same input pixel alone; reach is 0, resolution is kept."""
+    """Each output pixel depends on the same input pixel alone."""
     PER_CHANNEL = 2
     """Reads one activation and commutes with a permutation of its channels, if constants, whose
     first axis is that of channels, are permuted as well."""
     HOMOGENEOUS = 3
     """f(a · x) = a · f(x) for a > 0, where x is all activations that f reads."""
     MOVES = 4
-    """Copies 8-bit values unchanged, so that inputs and outputs must share one scale."""
+    """Copies 8-bit values unchanged, zeros beside them at most, so that inputs and outputs must
+    share one scale."""
     BROADCASTS = 5
     """Repeats operands of one channel or one pixel, and accepts constants as operands."""
     FUSES_RELU = 6
@@ -72,12 +82,10 @@ class Operator:
         constants: Names of its constant operands, which come last.
         traits: What rewrites and quantization may rely on.
         channels: Channel count of each output.
-        reach: From the number of pixels needed around each output pixel to the number needed around
-            each input pixel; None only if ``POINTWISE``.
-        resolution: From the finest resolution of the operands to the resolution of the outputs, in
-            multiples of the picture's; 0 means one value for the whole picture. None only if
+        sampling: The pixels that it reads and makes, along height and width; None only if
             ``POINTWISE``.
-        multadds: Multiply-accumulates per pixel of the first operand.
+        multadds: Multiply-accumulates per pixel of the first operand, or of the output if that is
+            coarser.
         misfit: Says what is wrong with attributes and operands, whose number is right; an empty
             string if nothing is.
     """
@@ -88,15 +96,13 @@ class Operator:
     constants: tuple[str, ...] = ()
     traits: frozenset[Trait] = frozenset()
     channels: Callable[[Attributes, Shapes], tuple[int, ...]] = like_operands
-    reach: Callable[[Attributes, Shapes, int], int] | None = None
-    resolution: Callable[[Attributes, int], int] | None = None
+    sampling: Callable[[Attributes, Shapes], Samplings] | None = None
     multadds: Callable[[Attributes, Shapes], int] = lambda attributes, shapes: 0
     misfit: Callable[[Attributes, Shapes], str] = fits
 
     def __post_init__(self) -> None:
-        known = self.reach is not None and self.resolution is not None
-        if not known and not self.traits & {Trait.POINTWISE, Trait.KERNEL}:
-            raise ValueError(f"{self.name}: expected reach and resolution, or POINTWISE")
+        if self.sampling is None and not self.traits & {Trait.POINTWISE, Trait.KERNEL}:
+            raise ValueError(f"{self.name}: expected the pixels it reads, or POINTWISE")
 
     def output_shapes(self, attributes: Attributes, shapes: Shapes) -> list[Shape]:
         """Return the shape of each output, in the form of ``Shapes``."""
@@ -104,22 +110,19 @@ class Operator:
             return [attributes["shape"]]
         return [(1, count, 1, 1) for count in self.channels(attributes, shapes)]
 
-    def input_reach(self, attributes: Attributes, shapes: Shapes, needed: int) -> int:
-        """Return the number of pixels needed around each input pixel (see ``reach``)."""
-        return needed if self.reach is None else self.reach(attributes, shapes, needed)
+    def samplings(self, attributes: Attributes, shapes: Shapes) -> Samplings:
+        """Return the pixels that it reads and makes (see ``sampling``)."""
+        return KEPT if self.sampling is None else self.sampling(attributes, shapes)
 
-    def output_resolution(self, attributes: Attributes, finest: int) -> int:
-        """Return the resolution of the outputs (see ``resolution``)."""
-        return finest if self.resolution is None else self.resolution(attributes, finest)
+    def output_size(self, attributes: Attributes, shapes: Shapes, operand: Size) -> Size:
+        """Return the size of the outputs, from that of the operands that are no pooled value."""
+        rows, columns = self.samplings(attributes, shapes)
+        return rows.extent(operand[0]), columns.extent(operand[1])
 
 
 def by_name(*operators: Operator) -> Mapping[str, Operator]:
     """Return operators by their names."""
     return {operator.name: operator for operator in operators}
-
-
-def _coarser(needed: int, factor: int) -> int:
-    return -(-needed // factor)
 
 
 def _convolution_misfit(attributes: Attributes, shapes: Shapes) -> str:
@@ -193,8 +196,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         constants=("weight", "bias"),
         traits=frozenset({Trait.FUSES_RELU}),
         channels=lambda attributes, shapes: (shapes[1][0],),
-        reach=lambda attributes, shapes, needed: needed + shapes[1][-1] // 2,
-        resolution=lambda attributes, finest: finest,
+        sampling=lambda attributes, shapes: windows(shapes[1][2:], 1, 1, (shapes[1][-1] // 2,) * 4),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
         misfit=_convolution_misfit,
     ),
@@ -204,8 +206,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         {"stride": int, "groups": int},
         constants=("weight", "bias"),
         channels=lambda attributes, shapes: (shapes[1][1] * attributes["groups"],),
-        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["stride"]),
-        resolution=lambda attributes, finest: finest * attributes["stride"],
+        sampling=lambda attributes, shapes: enlarged(attributes["stride"]),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
         misfit=_transposed_misfit,
     ),
@@ -253,8 +254,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         {"block": int, "mode": str},
         traits=frozenset({Trait.HOMOGENEOUS, Trait.MOVES}),
         channels=lambda attributes, shapes: (shapes[0][1] // attributes["block"] ** 2,),
-        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["block"]),
-        resolution=lambda attributes, finest: finest * attributes["block"],
+        sampling=lambda attributes, shapes: enlarged(attributes["block"]),
         misfit=_shuffle_misfit,
     ),
     # Repeats every pixel factor × factor times (nearest neighbour).
@@ -262,8 +262,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         "Resize",
         {"factor": int},
         traits=frozenset({Trait.PER_CHANNEL, Trait.HOMOGENEOUS}),
-        reach=lambda attributes, shapes, needed: _coarser(needed, attributes["factor"]),
-        resolution=lambda attributes, finest: finest * attributes["factor"],
+        sampling=lambda attributes, shapes: enlarged(attributes["factor"]),
         misfit=lambda attributes, shapes: (
             "" if attributes["factor"] >= 1 else f"factor {attributes['factor']}"
         ),
@@ -272,8 +271,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
     # lacks the trait because tables of scales have no gains for pooled activations.
     Operator(
         "GlobalAveragePool",
-        reach=lambda attributes, shapes, needed: 0,
-        resolution=lambda attributes, finest: 0,
+        sampling=lambda attributes, shapes: AVERAGED,
     ),
     # A kernel of ``shape`` from coefficients (T) and templates (T × the kernel's size).
     Operator(

@@ -1,4 +1,4 @@
-"""Shapes and resolutions of the values of a graph, and the check of each node against them."""
+"""Shapes and sizes of the values of a graph, and the check of each node against them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from export.node import Node
 from export.operators import Shape, Trait
+from export.sampling import POOLED, Size
 
 
 @dataclass(frozen=True)
@@ -14,24 +15,22 @@ class Values:
 
     Attributes:
         shapes: Shape of each constant, kernel and activation, as ``Graph.shapes`` returns them.
-        resolutions: Resolution of each activation, as ``Graph.resolutions`` returns them.
+        sizes: Size of each activation, as ``Graph.sizes`` returns them.
     """
 
     shapes: dict[str, Shape]
-    resolutions: dict[str, int]
+    sizes: dict[str, Size]
 
-    def add_activation(self, name: str, channels: int, resolution: int) -> None:
+    def add_activation(self, name: str, channels: int, size: Size) -> None:
         """Add an input of the graph."""
-        self.shapes[name], self.resolutions[name] = (1, channels, 1, 1), resolution
+        self.shapes[name], self.sizes[name] = (1, channels, 1, 1), size
 
     def add(self, node: Node) -> None:
         """Add the values that ``node`` makes."""
         made = node.operator.output_shapes(node.attributes, self._operands(node))
         self.shapes.update(zip(node.outputs, made, strict=True))
         if Trait.KERNEL not in node.operator.traits:
-            finest = max(self.resolutions[name] for name in self._activations(node))
-            resolution = node.operator.output_resolution(node.attributes, finest)
-            self.resolutions.update(dict.fromkeys(node.outputs, resolution))
+            self.sizes.update(dict.fromkeys(node.outputs, self._made(node)))
 
     def problem(self, node: Node) -> str:
         """Say what is wrong with the next node; an empty string if nothing is."""
@@ -51,11 +50,17 @@ class Values:
             return f"has {len(node.outputs)} outputs; expected {len(made)}"
         return ""
 
+    def _made(self, node: Node) -> Size:
+        """Return the size of what ``node`` makes; pooled values take that of the others."""
+        sizes = [self.sizes[name] for name in self._activations(node)]
+        size = next((one for one in sizes if one != POOLED), POOLED)
+        return node.operator.output_size(node.attributes, self._operands(node), size)
+
     def _operands(self, node: Node) -> list[Shape]:
         return [self.shapes[name] for name in node.inputs]
 
     def _activations(self, node: Node) -> list[str]:
-        return [name for name in node.inputs if name in self.resolutions]
+        return [name for name in node.inputs if name in self.sizes]
 
     def _miscount(self, node: Node) -> str:
         """Say what is wrong with the number and kind of operands; an empty string if nothing is."""
@@ -66,20 +71,20 @@ class Values:
             constants = "".join(f" and a constant {name}" for name in operator.constants)
             return f"has {len(node.inputs)} operands; expected {wanted} activations{constants}"
         for name, role in zip(node.inputs[count:], operator.constants, strict=True):
-            if name in self.resolutions:
+            if name in self.sizes:
                 return f"reads the activation '{name}' as its {role}; expected a constant"
         broadcasts = Trait.BROADCASTS in operator.traits and self._activations(node)
         for name in node.inputs[:count]:
-            if name not in self.resolutions and not broadcasts:
+            if name not in self.sizes and not broadcasts:
                 return f"reads the constant '{name}'; expected an activation"
         return ""
 
     def _mismatch(self, node: Node) -> str:
-        """Say what is wrong with the operands' resolutions; an empty string if nothing is."""
-        operator = node.operator
-        found = {self.resolutions[name] for name in self._activations(node)}
-        if len(found - {0} if Trait.BROADCASTS in operator.traits else found) > 1:
-            return f"reads {', '.join(node.inputs)}, which are of different resolutions"
-        if found == {0} and operator.output_resolution(node.attributes, 1) > 1:
+        """Say what is wrong with the operands' sizes; an empty string if nothing is."""
+        found = {self.sizes[name] for name in self._activations(node)}
+        broadcasts = Trait.BROADCASTS in node.operator.traits
+        if len(found - {POOLED} if broadcasts else found) > 1:
+            return f"reads {', '.join(node.inputs)}, which are of different sizes"
+        if found == {POOLED} and self._made(node) != POOLED:
             return f"enlarges '{node.inputs[0]}', which is one value for the whole picture"
         return ""

@@ -12,6 +12,7 @@ import dataclasses
 
 from export.errors import CannotLower
 from export.graph import Graph, Pooling
+from export.sampling import PICTURE
 
 
 def cut_at_pooling(graph: Graph) -> Graph:
@@ -29,7 +30,7 @@ def cut_at_pooling(graph: Graph) -> Graph:
         )
     (pool,) = pools
     (features,) = pool.inputs
-    if graph.resolutions()[features] != 1:
+    if graph.sizes()[features] != PICTURE:
         raise CannotLower(f"{pool.name}: pools features of another size than the picture's")
     pooling = Pooling(features, pool.output, graph.channels()[features])
     nodes = [node for node in graph.nodes if node is not pool]

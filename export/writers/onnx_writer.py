@@ -28,6 +28,7 @@ from export.integers import (
     rounded_slopes,
     weight_scales,
 )
+from export.sampling import POOLED, Extent
 from export.scales import ScaleTable
 from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
 from runtime.atomic import replacing
@@ -86,7 +87,7 @@ class _Builder:
         size: tuple[int, int] | None,
     ) -> None:
         self._graph, self._dtype, self._scales, self._size = graph, dtype, scales, size
-        self._channels, self._resolutions = graph.channels(), graph.resolutions()
+        self._channels, self._sizes = graph.channels(), graph.sizes()
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._types: list[onnx.ValueInfoProto] = []
@@ -324,14 +325,21 @@ class _Builder:
         self._types += [_type(result, dtype, shape) for result, shape in results.items()]
 
     def _shape(self, value: str) -> _Shape:
-        factor = self._resolutions[value]
-        if factor == 0:
-            return (1, self._channels[value], 1, 1)
+        size, channels = self._sizes[value], self._channels[value]
+        if size == POOLED:
+            return (1, channels, 1, 1)
         if self._size is not None:
-            return (1, self._channels[value], *(factor * extent for extent in self._size))
-        names = ("height", "width")
-        extents = names if factor == 1 else (f"{factor}*{name}" for name in names)
-        return (1, self._channels[value], *extents)
+            extents = zip(size, self._size, strict=True)
+            return (1, channels, *(extent.of(picture) for extent, picture in extents))
+        return (1, channels, *map(_symbol, size, ("height", "width")))
+
+
+def _symbol(extent: Extent, side: str) -> str:
+    """Return how a free extent is written: names that are equal stand for equal extents."""
+    factor, offset = extent.factor, extent.offset
+    times = "" if factor.numerator == 1 else f"{factor.numerator}*"
+    parts = "" if factor.denominator == 1 else f"/{factor.denominator}"
+    return f"{times}{side}{parts}{offset:+}" if offset else f"{times}{side}{parts}"
 
 
 HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {

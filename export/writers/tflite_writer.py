@@ -29,6 +29,7 @@ from export.integers import (
     weight_scales,
 )
 from export.operators import Trait
+from export.sampling import POOLED
 from export.scales import SIGMOID, Quantization, ScaleTable
 from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
 from export.writers.writing import Scales, Written, scales_for
@@ -98,7 +99,7 @@ class _Translator:
     ) -> None:
         self._graph, self._half_weights, self._scales = graph, half_weights, scales
         self._size, self._float_io = size, float_io
-        self._channels, self._resolutions = graph.channels(), graph.resolutions()
+        self._channels, self._sizes = graph.channels(), graph.sizes()
         self._tensors: dict[str, int] = {}
         self._constants: dict[str, int] = {}
         self._fused_relus = {
@@ -348,12 +349,12 @@ class _Translator:
         )
 
     def _shape(self, value: str) -> Shape:
-        resolution, channels = self._resolutions[value], self._channels[value]
-        if resolution == 0:
+        channels, (rows, columns) = self._channels[value], self._sizes[value]
+        if (rows, columns) == POOLED:
             return (1, 1, 1, channels)
         if self._size is None:
             return (1, None, None, channels)
-        return (1, self._size[0] * resolution, self._size[1] * resolution, channels)
+        return (1, rows.of(self._size[0]), columns.of(self._size[1]), channels)
 
 
 def _check_moves(graph: Graph, scales: Scales) -> None:

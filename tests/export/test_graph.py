@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from export.errors import CannotLower, InvalidGraph
 from export.execution import Interpreter, activations_of, execute
 from export.graph import Graph, Node
+from export.sampling import PICTURE, POOLED
 
 Capture = Callable[[str, int], Any]
 
@@ -101,16 +102,16 @@ def test_a_pixel_reaches_exactly_as_far_as_the_halo(layers: list[tuple[str, int]
 
 @settings(deadline=None, max_examples=25)
 @given(layers=_LAYERS, height=st.integers(1, 5), width=st.integers(1, 5))
-def test_channels_and_resolutions_are_those_of_the_tensors(
+def test_channels_and_sizes_are_those_of_the_tensors(
     layers: list[tuple[str, int]], height: int, width: int
 ) -> None:
     graph = _random_graph(layers)
     values = activations_of(graph, torch.rand(1, 3, height, width))
-    channels, resolutions = graph.channels(), graph.resolutions()
+    channels, sizes = graph.channels(), graph.sizes()
     assert values[graph.output].shape[2:] == (graph.scale * height, graph.scale * width)
     for name, value in values.items():
-        factor = resolutions[name]
-        assert value.shape == (1, channels[name], factor * height, factor * width)
+        rows, columns = sizes[name]
+        assert value.shape == (1, channels[name], rows.of(height), columns.of(width))
 
 
 @pytest.mark.parametrize("model", ["carn", "carn-m"])
@@ -142,7 +143,7 @@ def test_multadds_are_those_of_the_paper(model: str, billions: float, captured: 
 def test_what_is_pooled_globally_is_one_value_for_all_pixels() -> None:
     pool = Node("GlobalAveragePool", "attention.pool", ("image",), ("mean",))
     graph = Graph((pool, Node("Mul", "m", ("image", "mean"), ("restored_image",))), {})
-    assert graph.resolutions() == {"image": 1, "mean": 0, "restored_image": 1}
+    assert graph.sizes() == {"image": PICTURE, "mean": POOLED, "restored_image": PICTURE}
     assert graph.pools_globally
     assert graph.halo() == 0
 
@@ -236,8 +237,8 @@ def _one(op: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attributes:
         (_one("Concat", "image", "means"), "reads the constant 'means'; expected an activation"),
         (_one("Add", "means", "means"), "reads the constant 'means'; expected an activation"),
         (_one("Add", "image", "row"), r"a constant of shape \(1, 3, 1, 4\)"),
-        (_one("Add", "image", "large"), "reads image, large, which are of different resolutions"),
-        (_one("Concat", "image", "mean"), "of different resolutions"),
+        (_one("Add", "image", "large"), "reads image, large, which are of different sizes"),
+        (_one("Concat", "image", "mean"), "of different sizes"),
         (_one("DepthToSpace", "mean", block=1, mode="ZIG"), "mode ZIG; expected CRD or DCR"),
         (_one("DepthToSpace", "image", block=2, mode="CRD"), "blocks of 2 × 2 from 3 channels"),
         (_one("DepthToSpace", "mean", block=2, mode="CRD"), "enlarges 'mean', which is one value"),

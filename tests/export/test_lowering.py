@@ -33,6 +33,7 @@ from export.rewrites.shuffles import (
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
+from export.sampling import PICTURE, POOLED
 from runtime.errors import UserError
 
 Array = NDArray[np.float32]
@@ -266,7 +267,7 @@ def test_convolve_before_shuffles(kernel: int, groups: int, size: tuple[int, int
     graph = Graph((*upsampler.nodes[:-1], last), {**upsampler.constants, **constants})
     moved = convolve_before_shuffles(graph)
     assert [node.op for node in moved.nodes[-2:]] == ["Conv", "DepthToSpace"]
-    assert max(moved.resolutions()[node.output] for node in moved.nodes if node.op == "Conv") == 1
+    assert {moved.sizes()[node.output] for node in moved.nodes if node.op == "Conv"} == {PICTURE}
     assert _largest_change(graph, moved, *size) <= 5e-5  # Outputs are as large as 30.
     assert convolve_before_shuffles(moved) == moved
 
@@ -294,8 +295,8 @@ def test_convolve_before_pooling(size: tuple[int, int]) -> None:
     moved = convolve_before_pooling(graph)
     assert [node.op for node in moved.nodes[:4]] == ["Conv", "Conv", "GlobalAveragePool", "Relu"]
     # The convolution's output has the name of the average, and its origin says that it was added.
-    assert moved.origins == {"mean": "mean"} and moved.resolutions()["mean"] == 1
-    assert moved.resolutions()["squeezed"] == 0
+    assert moved.origins == {"mean": "mean"} and moved.sizes()["mean"] == PICTURE
+    assert moved.sizes()["squeezed"] == POOLED
     assert _largest_change(graph, moved, *size) <= 1e-5
     assert convolve_before_pooling(moved) == moved
 

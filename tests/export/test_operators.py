@@ -34,10 +34,8 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
 
 def test_an_operator_that_is_not_pointwise_says_how_far_it_reaches() -> None:
     # Without a reach its halo would be 0, and tiles would be wrong at their edges.
-    with pytest.raises(ValueError, match="Blur: expected reach and resolution, or POINTWISE"):
+    with pytest.raises(ValueError, match="Blur: expected the pixels it reads, or POINTWISE"):
         Operator("Blur", traits=frozenset({Trait.PER_CHANNEL}))
-    with pytest.raises(ValueError, match="Blur"):
-        Operator("Blur", reach=lambda attributes, shapes, needed: needed + 1)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +100,13 @@ def test_channels_resolutions_and_halo_are_those_of_the_tensors(
     graph, image = operator_case.graph, torch.from_numpy(picture(9, 11))
     recorder = _Recorder(graph)
     restored = recorder(image)
-    shapes, resolutions = graph.shapes(), graph.resolutions()
+    shapes, sizes = graph.shapes(), graph.sizes()
     for node, operands in recorder.seen:
         for name, operand in zip(node.inputs, operands, strict=True):
             expected = shapes[name]
-            if factor := resolutions.get(name, 0):
-                expected = (*expected[:2], 9 * factor, 11 * factor)
+            if name in sizes:
+                rows, columns = sizes[name]
+                expected = (*expected[:2], rows.of(9), columns.of(11))
             assert tuple(operand.shape) == expected
     touched = image.clone()
     touched[..., 4, 5] += 1
