@@ -10,15 +10,11 @@ CPU and GPU, they agree.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import shutil
 import uuid
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,40 +22,15 @@ import numpy as np
 
 from export.graph import Graph, Node
 from export.integers import (
-    bias_scales,
-    output_axis,
-    quantized_bias,
-    quantized_weight,
-    rounded_constant,
     rounded_slopes,
-    weight_scales,
 )
 from export.scales import ScaleTable
-from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
+from export.writers.coreml_program import Builder, ct, quiet
+from export.writers.coreml_windows import Windows
+from export.writers.writing import Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.formats import Precision
-from runtime.hidden_tensorflow import without_tensorflow
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence coremltools' progress bars and its advice about versions of other packages."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-with _quiet(), without_tensorflow():
-    import coremltools as ct
-    from coremltools.converters.mil import Builder
-    from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
 
 DEFAULT_SIZES: tuple[tuple[int, int], ...] = (
     (180, 320),
@@ -114,7 +85,7 @@ def write_coreml(
     scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = np.dtype(arithmetic if precision == "int8" else precision)
     shape = _input_shape(size, sizes, flexible)
-    with _quiet():
+    with quiet():
         model = ct.convert(
             _ProgramWriter(graph, dtype, scales).program(size),
             source="milinternal",
@@ -200,72 +171,12 @@ def _operators(specification: Any) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-class _ProgramWriter:
-    """Builds the program. ``_read`` holds the variable that later nodes read for each value."""
+class _ProgramWriter(Windows):
+    """Builds the program of one graph."""
 
-    def __init__(self, graph: Graph, dtype: np.dtype[Any], scales: Scales | None) -> None:
-        self._graph, self._dtype, self._scales = graph, dtype, scales
-        self._casts = dtype == np.float16
-        self._constant = Constants(lambda name, array: Builder.const(val=array, name=name)).of
-        self._kernels: dict[str, Any] = {}
-        self._read: dict[str, Any] = {}
-
-    def program(self, size: tuple[int, int] | None) -> Any:
-        """Translate the whole graph, for one input size or for any."""
-        extents = size or (get_new_symbol(), get_new_symbol())
-        shapes = {self._graph.input: (1, 3, *extents)}
-        if (pooling := self._graph.pooling) is not None:
-            shapes[pooling.pooled] = (1, pooling.channels, 1, 1)
-        specs = {
-            name: Builder.TensorSpec(shape=shape, dtype=types.fp32)
-            for name, shape in shapes.items()
-        }
-        with Function(specs, ct.target.iOS17) as function:
-            function.set_outputs(self._body(function.inputs))
-        program = Program()
-        program.add_function("main", function)
-        return program
-
-    def _body(self, inputs: Mapping[str, Any]) -> list[Any]:
-        graph = self._graph
-        for value in graph.inputs:
-            given = inputs[value]
-            if self._casts:
-                given = Builder.cast(x=given, dtype="fp16", name=f"{value}/float16")
-            self._read[value] = self._rounded(value, given)
-        for node in graph.nodes:
-            made = self._translate(node)
-            variables = made if isinstance(made, (list, tuple)) else [made]
-            # Where a Relu follows at once, only the Relu's result is rounded.
-            rounds = graph.fused_relu(node) is None
-            for value, variable in zip(node.outputs, variables, strict=True):
-                self._read[value] = self._rounded(value, variable) if rounds else variable
-        return [self._handed_out(value) for value in graph.outputs]
-
-    def _handed_out(self, value: str) -> Any:
-        """Return the variable that leaves the program under the name of ``value``."""
-        variable = self._read[value]
-        return Builder.cast(x=variable, dtype="fp32", name=value) if self._casts else variable
-
-    def _translate(self, node: Node) -> Any:
-        """Return the variable that stands for the node's output, or a list of them."""
-        name = node.outputs[0]
-        if self._casts and name in self._graph.outputs:
-            name = f"{name}/float16"  # The cast behind it bears the output's name.
+    def build(self, node: Node, name: str) -> Any:
+        """Build the operation of one node under a name; return its variable, or a list of them."""
         return HANDLERS[node.op](self, node, name)
-
-    def operand(self, node: Node, index: int = 0) -> Any:
-        """Return the variable of one of the node's inputs."""
-        return self._variable(node.inputs[index])
-
-    def convolution(self, node: Node, name: str) -> Any:
-        padding = self._graph.constants[node.inputs[1]].shape[-1] // 2
-        operands = self._kernel_and_bias(node)
-        return Builder.conv(pad_type="custom", pad=[padding] * 4, name=name, **operands)
-
-    def transposed_convolution(self, node: Node, name: str) -> Any:
-        strides = [node.integer("stride")] * 2
-        return Builder.conv_transpose(strides=strides, name=name, **self._kernel_and_bias(node))
 
     def leaky_relu(self, node: Node, name: str) -> Any:
         return Builder.leaky_relu(
@@ -303,70 +214,6 @@ class _ProgramWriter:
     def requantize(self, node: Node, name: str) -> Any:
         x = self.operand(node)
         return Builder.identity(x=x, name=name) if self._scales is None else x
-
-    def _kernel_and_bias(self, node: Node) -> dict[str, Any]:
-        """Return the operands that Conv and ConvTranspose have in common."""
-        return {
-            "x": self.operand(node),
-            "weight": self._kernel(node),
-            "bias": self._bias(node),
-            "groups": node.integer("groups"),
-        }
-
-    def _kernel(self, node: Node) -> Any:
-        weight, axis = node.inputs[1], output_axis(node)
-        if self._scales is None:
-            return self._variable(weight)
-        if weight not in self._kernels:
-            kernel = self._graph.constants[weight]
-            scales = weight_scales(kernel, axis)
-            self._kernels[weight] = Builder.constexpr_affine_dequantize(
-                quantized_data=quantized_weight(kernel, axis),
-                scale=scales.astype(self._dtype),
-                zero_point=np.zeros(scales.shape, np.int8),
-                axis=axis,
-                name=weight,
-            )
-        return self._kernels[weight]
-
-    def _bias(self, node: Node) -> Any:
-        value, weight, bias = node.inputs
-        if self._scales is None:
-            return self._variable(bias)
-        # ML Programs have no quantized int32 constants: the bias is stored as real numbers.
-        kernel, axis = self._graph.constants[weight], output_axis(node)
-        source = self._scales[value]
-        integers = quantized_bias(self._graph.constants[bias], kernel, source, axis)
-        real = integers * bias_scales(kernel, source, axis)
-        return self._constant(f"{node.output}/bias", real.astype(self._dtype))
-
-    def _variable(self, value: str) -> Any:
-        if not self._graph.is_constant(value):
-            return self._read[value]
-        array = self._graph.constants[value]
-        if self._scales is not None:
-            array = rounded_constant(array)
-        return self._constant(value, array.astype(self._dtype))
-
-    def _rounded(self, value: str, variable: Any) -> Any:
-        """Return ``variable`` rounded to the 8 bits of ``value``, in an int8 program."""
-        if self._scales is None:
-            return variable
-        quantization = self._scales[value]
-        zero = np.array(quantization.zero_point + 128, np.uint8)
-        parameters = {
-            "scale": self._constant(f"{value}/scale", np.array(quantization.scale, self._dtype)),
-            # Core ML is faster without a zero point; outputs of ReLU do not need one.
-            "zero_point": self._constant(f"{value}/zero", zero) if zero else None,
-        }
-        integers = Builder.quantize(
-            input=variable, output_dtype="uint8", name=f"{value}/uint8", **parameters
-        )
-        return Builder.dequantize(input=integers, name=f"{value}/rounded", **parameters)
-
-    def _number(self, node: Node, attribute: str) -> np.floating[Any]:
-        number: np.floating[Any] = self._dtype.type(node.number(attribute))
-        return number
 
 
 _Handler = Callable[[_ProgramWriter, Node, str], Any]

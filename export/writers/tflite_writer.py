@@ -8,38 +8,27 @@ a QUANTIZE and a DEQUANTIZE. A Relu is fused into the operator before it where T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 
 from export.errors import CannotLower
 from export.graph import Graph, Node
 from export.integers import (
-    bias_scales,
-    output_axis,
-    quantized_bias,
-    quantized_constant,
     quantized_slopes,
-    quantized_weight,
     slope_scale,
-    weight_scales,
 )
 from export.operators import Trait
-from export.sampling import POOLED
-from export.scales import SIGMOID, Quantization, ScaleTable
-from export.writers.tflite_schema import GROUPED_CONV_2D, GROWING_MUL, Shape, TFLiteFile, Version
+from export.scales import SIGMOID, ScaleTable
+from export.writers.tflite_schema import GROWING_MUL
+from export.writers.tflite_windows import Windows
 from export.writers.writing import Scales, Written, scales_for
 from runtime.atomic import replacing
 from runtime.formats import Precision
-from runtime.manifest import PoolingTensors, TensorInfo
 
 _CHANNEL_AXIS = 3
-# From the graph's layout to output × k × k × input, TFLite's layout of both kernels.
-_KERNEL_ORDER = {"Conv": (0, 2, 3, 1), "ConvTranspose": (1, 2, 3, 0)}
 
 
 def write_tflite(
@@ -82,130 +71,12 @@ def write_tflite(
     )
 
 
-class _Translator:
-    """Turns the nodes of one graph into the operators of one file.
+class _Translator(Windows):
+    """Turns the nodes of one graph into the operators of one file."""
 
-    ``_tensors`` holds the tensor of every activation, ``_constants`` the tensor of every constant,
-    and ``_fused_relus`` maps the input of each fused Relu to its output.
-    """
-
-    def __init__(
-        self,
-        graph: Graph,
-        half_weights: bool,
-        scales: Scales | None,
-        size: tuple[int, int] | None,
-        float_io: bool,
-    ) -> None:
-        self._graph, self._half_weights, self._scales = graph, half_weights, scales
-        self._size, self._float_io = size, float_io
-        self._channels, self._sizes = graph.channels(), graph.sizes()
-        self._tensors: dict[str, int] = {}
-        self._constants: dict[str, int] = {}
-        self._fused_relus = {
-            node.output: relu.output for node in graph.nodes if (relu := graph.fused_relu(node))
-        }
-        self.file = TFLiteFile(
-            f"Restores a picture at {graph.scale} times its size. {graph.input} and "
-            f"{graph.output}: 1 x height x width x 3, RGB in [0, 1]; clamp the result.",
-            integer=scales is not None,
-        )
-
-    def file_content(self) -> bytes:
-        """Translate the whole graph."""
-        graph = self._graph
-        inputs = {value: self._begin(value) for value in graph.inputs}
-        for node in graph.nodes:
-            if node.op != "Relu" or node.inputs[0] not in self._fused_relus:
-                HANDLERS[node.op](self, node)
-        return self.file.serialize(inputs, {value: self._end(value) for value in graph.outputs})
-
-    def tensor_info(self, value: str) -> TensorInfo:
-        """Describe the file's input or output."""
-        shape = self._shape(value)
-        if self._scales is None or self._float_io:
-            return TensorInfo(value, "NHWC", "float32", shape)
-        found = self._scales[value]
-        return TensorInfo(
-            value, "NHWC", "int8", shape, scale=found.scale, zero_point=found.zero_point
-        )
-
-    def pooling_tensors(self) -> PoolingTensors | None:
-        """Describe the further input and output of a file that was cut at its pooling."""
-        pooling = self._graph.pooling
-        if pooling is None:
-            return None
-        return PoolingTensors(self.tensor_info(pooling.features), self.tensor_info(pooling.pooled))
-
-    def _begin(self, value: str) -> int:
-        if not self._float_io:
-            return self._activation(value)
-        outside = self.file.add_tensor(value, np.float32, self._shape(value))
-        self._requantized(outside, self._activation(value))
-        return outside
-
-    def _end(self, value: str) -> int:
-        if not self._float_io:
-            return self._tensors[value]
-        outside = self.file.add_tensor(value, np.float32, self._shape(value))
-        inside = self._tensors[value]
-        self.file.add_operator("DEQUANTIZE", [inside], [outside], schema.DequantizeOptionsT())
-        return outside
-
-    def convolution(self, node: Node) -> None:
-        options = schema.Conv2DOptionsT(
-            padding=schema.Padding.SAME,
-            strideW=1,
-            strideH=1,
-            fusedActivationFunction=self.activation_function(node),
-        )
-        operands = [self._tensors[node.inputs[0]], *self._kernel_and_bias(node)]
-        version = GROUPED_CONV_2D if node.integer("groups") > 1 else None
-        self.emit("CONV_2D", node, options, operands, version)
-
-    def transposed_convolution(self, node: Node) -> None:
-        if self._size is None:
-            raise CannotLower(
-                f"{node.name}: transposed convolutions need fixed shapes in TFLite; export with a "
-                "height and width (--size) or for a profile without them"
-            )
-        if node.integer("groups") > 1:
-            raise CannotLower(
-                f"{node.name}: TFLite has no transposed convolution in "
-                f"{node.integer('groups')} groups; make it dense"
-            )
-        extents = np.array(self._shape(node.output), np.int32)
-        kernel, bias = self._kernel_and_bias(node)
-        stride = node.integer("stride")
-        self.emit(
-            "TRANSPOSE_CONV",
-            node,
-            schema.TransposeConvOptionsT(schema.Padding.VALID, strideW=stride, strideH=stride),
-            [
-                self._constant(f"{node.output}/shape", extents),
-                kernel,
-                self._tensors[node.inputs[0]],
-                bias,
-            ],
-        )
-
-    def _kernel_and_bias(self, node: Node) -> tuple[int, int]:
-        value, weight, bias = node.inputs
-        kernel, shifts = self._graph.constants[weight], self._graph.constants[bias]
-        order = _KERNEL_ORDER[node.op]
-        if self._scales is None:
-            return self._weights(weight, kernel.transpose(order)), self._weights(bias, shifts)
-        axis, source = output_axis(node), self._scales[value]
-        integers = quantized_weight(kernel, axis).transpose(order)
-        # A bias that convolutions share still has a scale for each of their inputs.
-        return (
-            self._constant(weight, integers, weight_scales(kernel, axis)),
-            self._constant(
-                f"{bias}/{node.output}",
-                quantized_bias(shifts, kernel, source, axis),
-                bias_scales(kernel, source, axis),
-            ),
-        )
+    def translate(self, node: Node) -> None:
+        """Add the operators of one node."""
+        HANDLERS[node.op](self, node)
 
     def prelu(self, node: Node) -> None:
         name, slopes = node.inputs[1], self._graph.constants[node.inputs[1]]
@@ -278,83 +149,6 @@ class _Translator:
         if self._scales is None:
             raise CannotLower(f"{node.name}: only int8 files requantize; export as int8")
         self._requantized(self._tensors[node.inputs[0]], self._activation(node.output))
-
-    def _requantized(self, source: int, target: int) -> int:
-        self.file.add_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT())
-        return target
-
-    def emit(
-        self,
-        operator: str,
-        node: Node,
-        options: Any = None,
-        operands: Sequence[int] | None = None,
-        version: Version | None = None,
-    ) -> None:
-        """Add an operator that makes the node's outputs, by default from the node's inputs."""
-        if operands is None:
-            operands = [self._operand(name) for name in node.inputs]
-        made = [self._activation(self._fused_relus.get(name, name)) for name in node.outputs]
-        self.file.add_operator(operator, operands, made, options, version)
-
-    def _operand(self, name: str) -> int:
-        if not self._graph.is_constant(name):
-            return self._tensors[name]
-        array = self._graph.constants[name]
-        spread = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
-        if self._scales is None:
-            return self._constant(name, spread)
-        scale = np.array([self._scales[name].scale], np.float32)
-        return self._constant(name, quantized_constant(spread), scale)
-
-    def activation_function(self, node: Node) -> int:
-        fused = node.output in self._fused_relus
-        functions = schema.ActivationFunctionType
-        return int(functions.RELU if fused else functions.NONE)
-
-    def _weights(self, name: str, array: NDArray[np.float32]) -> int:
-        """Store weights that the operators read as float32."""
-        if not self._half_weights:
-            return self._constant(name, array)
-        if name not in self._constants:
-            halves = self.file.add_constant(f"{name}/float16", array.astype(np.float16))
-            self._constants[name] = self.file.add_tensor(name, np.float32, array.shape)
-            self.file.add_operator(
-                "DEQUANTIZE", [halves], [self._constants[name]], schema.DequantizeOptionsT()
-            )
-        return self._constants[name]
-
-    def _constant(
-        self, name: str, array: NDArray[Any], scales: NDArray[np.floating[Any]] | None = None
-    ) -> int:
-        """Store a constant once, however many nodes read it."""
-        if name not in self._constants:
-            self._constants[name] = self.file.add_constant(name, array, scales)
-        return self._constants[name]
-
-    def _activation(self, value: str) -> int:
-        """Add the tensor that holds ``value``."""
-        at_end = value in {*self._graph.inputs, *self._graph.outputs}
-        name = f"{value}/int8" if self._float_io and at_end else value
-        self._tensors[value] = self._like(value, name)
-        return self._tensors[value]
-
-    def _like(self, value: str, name: str, quantization: Quantization | None = None) -> int:
-        """Add a tensor of the shape and, unless another is given, the scale of ``value``."""
-        if self._scales is None:
-            return self.file.add_tensor(name, np.float32, self._shape(value))
-        found = quantization or self._scales[value]
-        return self.file.add_tensor(
-            name, np.int8, self._shape(value), [found.scale], found.zero_point
-        )
-
-    def _shape(self, value: str) -> Shape:
-        channels, (rows, columns) = self._channels[value], self._sizes[value]
-        if (rows, columns) == POOLED:
-            return (1, 1, 1, channels)
-        if self._size is None:
-            return (1, None, None, channels)
-        return (1, rows.of(self._size[0]), columns.of(self._size[1]), channels)
 
 
 def _check_moves(graph: Graph, scales: Scales) -> None:
