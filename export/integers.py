@@ -54,6 +54,14 @@ def slope_scale(slopes: Array) -> NDArray[np.float32]:
     return weight_scales(slopes[None])
 
 
+def is_maximum(slopes: Array) -> bool:
+    """Tell whether a PRelu with these slopes is max(x, slope · x), as slopes of at most one are.
+
+    XNNPACK multiplies by scales of 2⁻¹⁶ and more; smaller slopes go another way.
+    """
+    return bool(slopes.max() <= 1) and float(slope_scale(slopes)[0]) >= 2.0**-15
+
+
 def quantized_slopes(slopes: Array) -> NDArray[np.int8]:
     """Return the int8 slopes that belong to ``slope_scale``."""
     integers: NDArray[np.int8] = quantized_weight(slopes[None])[0]

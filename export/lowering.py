@@ -30,6 +30,7 @@ from export.rewrites.shuffles import (
     use_transposed_convolutions,
 )
 from export.rewrites.signs import split_signs
+from export.rewrites.slopes import flatten_slopes
 from export.scales import ScaleTable
 
 REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
@@ -43,6 +44,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         carry_mean_as_channel,
         convolve_before_pooling,
         split_signs,
+        flatten_slopes,
         make_convolutions_dense,
         convolve_before_shuffles,
         split_shuffled_convolutions,

@@ -25,6 +25,7 @@ QUANTIZED_FORM = (
     "carry_mean_as_channel",
     "convolve_before_pooling",
     "split_signs",
+    "flatten_slopes",
 )
 """The first rewrites of every int8 file; scales are chosen on the graph that they make."""
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.integers import is_maximum
 from export.scales import Quantization
 from runtime.formats import Format
 
@@ -134,6 +135,21 @@ def xnnpack_bend(
     return (bent + 128).div(256).floor() * target.scale
 
 
+def litert_prelu(
+    value: Tensor, slopes: Slopes, source: Quantization, target: Quantization
+) -> Tensor:
+    """Bend as files of ``write_tflite`` do: by XNNPACK's product and maximum where both fit.
+
+    XNNPACK multiplies in integers, which one float32 factor turns into quanta.
+    """
+    if source != target or not is_maximum(slopes.real.float().numpy()):
+        return litert_bend(value, slopes, source, target)
+    quanta, scale = _quanta(value, source), np.float32(source.scale)
+    factor = scale * np.float32(slopes.scale) / scale
+    product = (quanta * slopes.integers).float().mul(float(factor)).round()
+    return torch.maximum(quanta, product.to(value.dtype)) * target.scale
+
+
 def litert_bend(
     value: Tensor, slopes: Slopes, source: Quantization, target: Quantization
 ) -> Tensor:
@@ -172,7 +188,7 @@ class Arithmetic:
 EXACT = Arithmetic()
 ARITHMETIC: Mapping[Format, Arithmetic] = {
     "onnx": Arithmetic(onnx_runtime_sum),
-    "tflite": Arithmetic(xnnpack_sum, xnnpack_requantization, xnnpack_bend, litert_bend),
+    "tflite": Arithmetic(xnnpack_sum, xnnpack_requantization, xnnpack_bend, litert_prelu),
 }
 """The arithmetic of formats whose runtimes are not exact; other formats have ``EXACT``."""
 

@@ -3,17 +3,20 @@
 Operators that only move 8-bit values (DepthToSpace, Split, Concat) cannot change a scale, so that
 their inputs and outputs share one. In a concatenation this costs accuracy: inputs differ in range,
 and an input of small range that other nodes read too is coarser there than it need be. A
-``Requantize`` before the concatenation unties it. The picture and the restored picture always have
-the scale of pixels.
+``Requantize`` before the concatenation unties it. A PRelu whose slopes are at most one is the
+larger of two values, and copies one of them. The picture and the restored picture always have the
+scale of pixels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from export.graph import Graph, Node
+from export.integers import is_maximum
 from export.operators import Trait, operators_with
 
 Concatenations = Literal["tied", "requantized"]
@@ -51,7 +54,7 @@ def scale_classes(graph: Graph, concatenations: Concatenations) -> ScaleClasses:
     # Concatenations can be requantized and are decided one by one.
     movers = [node for node in graph.nodes if node.op in _MOVING - {"Concat"}]
     moves = [tie for node in movers for tie in _ties(graph, node)]
-    moves += rectified(graph).items()
+    moves += [*rectified(graph).items(), *_bent(graph)]
     pixels = _pixels(graph, connected(values, moves))
     cascades = _cascades(graph, pixels)
     untied = set(_requantized(graph, cascades, pixels, concatenations))
@@ -93,6 +96,13 @@ def rectified(graph: Graph) -> dict[str, str]:
         for node in graph.nodes
         if node.op == "Relu" and node.inputs[0] in held and graph.sole_consumer(node.inputs[0])
     }
+
+
+def _bent(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Return the inputs and outputs of what files compute as the larger of two values."""
+    for node in graph.nodes:
+        if node.op == "PRelu" and is_maximum(graph.constants[node.inputs[1]]):
+            yield from _ties(graph, dataclasses.replace(node, inputs=node.operands))
 
 
 def _ties(graph: Graph, node: Node) -> Iterator[tuple[str, str]]:

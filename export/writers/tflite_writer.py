@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from export.errors import CannotLower
 from export.graph import Graph, Node
 from export.integers import (
+    is_maximum,
     quantized_slopes,
     slope_scale,
 )
@@ -85,7 +86,18 @@ class _Translator(Windows):
         else:
             integers = quantized_slopes(slopes).reshape(1, 1, -1)
             alpha = self._constant(name, integers, slope_scale(slopes))
+            if is_maximum(slopes) and self._scales[node.inputs[0]] == self._scales[node.output]:
+                self._larger(node, alpha)
+                return
         self.emit("PRELU", node, operands=[self._tensors[node.inputs[0]], alpha])
+
+    def _larger(self, node: Node, slopes: int) -> None:
+        """Compute max(x, slope · x): LiteRT has vector code for both, and none for int8 PRELU."""
+        value, product = self._tensors[node.inputs[0]], f"{node.output}/product"
+        below = self._like(node.output, product)
+        self.file.add_operator("MUL", [value, slopes], [below], schema.MulOptionsT())
+        options = schema.MaximumMinimumOptionsT()
+        self.emit("MAXIMUM", node, options, [value, below])
 
     def clip(self, node: Node) -> None:
         """Clip between two constants, which must have the scale of the value they bound."""

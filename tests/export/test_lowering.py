@@ -33,6 +33,7 @@ from export.rewrites.shuffles import (
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
+from export.rewrites.slopes import flatten_slopes
 from export.sampling import PICTURE, POOLED
 from runtime.errors import UserError
 
@@ -126,6 +127,35 @@ def test_fold_scaling(groups: int, per_channel: bool, behind: bool, size: tuple[
     folded = fold_scaling(graph.check())
     assert "Mul" not in folded.check().operators()
     assert _largest_change(graph, folded, *size) <= 1e-5
+
+
+@_few
+@given(
+    slopes=st.lists(st.floats(-2, 4, width=32), min_size=4, max_size=4),
+    groups=st.sampled_from([1, 2]),
+    size=_sizes,
+)
+def test_flatten_slopes(slopes: list[float], groups: int, size: tuple[int, int]) -> None:
+    first, constants = _conv("image", "features", 3, 4)
+    bend = Node("PRelu", "prelu", ("features", "slopes"), ("bent",))
+    last, more = _conv("bent", "restored_image", 4, 6, 3, groups)
+    graph = Graph((first, bend, last), {**constants, **more, "slopes": np.float32(slopes)})
+    flat = flatten_slopes(graph.check()).check()
+    assert flat.operators() == graph.operators()
+    (after,) = (node for node in flat.nodes if node.op == "PRelu")
+    assert flat.constants[after.inputs[1]].max() <= 1
+    assert _largest_change(graph, flat, *size) <= 2e-6
+
+
+def test_steep_slopes_stay_where_no_convolution_can_take_them_over() -> None:
+    first, constants = _conv("image", "features", 3, 3)
+    nodes = (
+        first,
+        Node("PRelu", "prelu", ("features", "slopes"), ("bent",)),
+        Node("Add", "add", ("bent", "features"), ("restored_image",)),
+    )
+    graph = Graph(nodes, {**constants, "slopes": np.float32([0.1, 2, 3])})
+    assert flatten_slopes(graph) is graph
 
 
 def test_a_scaling_stays_where_no_convolution_can_take_it_over() -> None:
@@ -395,7 +425,7 @@ def test_a_profile_changes_no_output_of_a_network(
     sorted(
         set(REWRITES)
         - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling", "split_signs"}
-        - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles"}
+        - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles", "flatten_slopes"}
     ),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(

@@ -447,12 +447,13 @@ def test_scales_change_as_in_tflite_files_in_every_value(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1 if exact_kernel else 0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=40)
 @given(
     op=st.sampled_from(["LeakyRelu", "PRelu"]),
     slopes=st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3),
-    ratio=st.floats(2.0**-7, 100),
+    ratio=st.one_of(st.just(1.0), st.floats(2.0**-7, 100)),
     zeros=st.tuples(st.integers(-128, 127), st.integers(-128, 127)),
+    same_zero=st.booleans(),
 )
 def test_activations_bend_as_in_tflite_files_in_every_value(
     tmp_path_factory: pytest.TempPathFactory,
@@ -460,8 +461,10 @@ def test_activations_bend_as_in_tflite_files_in_every_value(
     slopes: list[float],
     ratio: float,
     zeros: tuple[int, int],
+    same_zero: bool,
 ) -> None:
-    source = Quantization(0.02, zeros[0])
+    zeros = (zeros[0], zeros[0]) if same_zero else zeros
+    source = Quantization(float(np.float32(0.02)), zeros[0])
     target = Quantization(float(np.float32(0.02 / ratio)), zeros[1])
     constants = {"w": np.eye(3, dtype=np.float32)[..., None, None], "b": np.zeros(3, np.float32)}
     wide = Node("Conv", "wide", ("image", "w", "b"), ("wide",), {"groups": 1})
