@@ -154,6 +154,31 @@ def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     return "Conv", {"groups": attributes.get_int("group", 1)}, None
 
 
+def _conv_transpose(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    weight = inputs[1] if len(inputs) == 3 else None
+    if weight is None:
+        raise CannotLower(f"{place}: a transposed convolution needs constant weights")
+    attributes, (stride, *others) = node.attributes, weight.shape[2:]
+    expected = {"pads": [0] * 4, "strides": [stride] * 2, "dilations": [1, 1]}
+    expected["output_padding"] = [0, 0]
+    found = {key: list(attributes.get_ints(key, expected[key])) for key in expected}
+    found["strides"] = list(attributes.get_ints("strides", [1, 1]))
+    if found != expected or others != [stride]:
+        raise CannotLower(
+            f"{place}: expected a square kernel as large as its stride and no padding; found "
+            f"kernel {weight.shape[-2:]} with {found}"
+        )
+    groups = attributes.get_int("group", 1)
+    return "ConvTranspose", {"stride": int(stride), "groups": groups}, None
+
+
+def _split(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    sizes = inputs[1] if len(inputs) == 2 else None
+    if sizes is None or node.attributes.get_int("axis", 0) not in {1, -3}:
+        raise CannotLower(f"{place}: only channels can be split, into parts of known sizes")
+    return "Split", {"sizes": _integers(sizes)}, 1
+
+
 def _depth_to_space(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     block = node.attributes.get_int("blocksize")
     mode = node.attributes.get_string("mode", "DCR")
@@ -230,6 +255,9 @@ _READERS: Mapping[str, _Reader] = {
     "Sub": _plain,
     "Mul": _plain,
     "Concat": _concat,
+    "Split": _split,
+    "ConvTranspose": _conv_transpose,
+    "GlobalAveragePool": _plain,
     "DepthToSpace": _depth_to_space,
     "Div": _quotient,
     "Resize": _resize,

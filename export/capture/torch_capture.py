@@ -19,10 +19,11 @@ from torch import nn
 from export.capture.onnx_reading import INPUT, OUTPUT, read_model
 from export.errors import CannotLower
 from export.graph import Graph
+from export.graph_module import GraphModule
 
 
 def capture(module: nn.Module) -> Graph:
-    """Trace ``module`` and return it as a graph.
+    """Trace ``module`` and return it as a graph; a ``GraphModule`` is one already.
 
     Args:
         module: Takes N × 3 × H × W pictures in [0, 1] and returns restored ones.
@@ -31,6 +32,8 @@ def capture(module: nn.Module) -> Graph:
         UnsupportedOperators: If the module uses operators outside the vocabulary; lists all.
         CannotLower: If the module uses an operator in a way that no writer supports.
     """
+    if isinstance(module, GraphModule):
+        return module.graph
     return read_model(_trace(module.eval()))
 
 

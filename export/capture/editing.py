@@ -1,0 +1,69 @@
+"""Reading and changing an ONNX graph, in the few ways that preparing a file takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Extents = tuple[int, ...]
+
+
+def shape_of(value: ir.Value | None) -> Extents | None:
+    """Return the shape of a value; None if it is not known whole."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(extent) for extent in value.shape.numpy())
+
+
+def constant_of(value: ir.Value | None) -> Array | None:
+    """Return the array of a constant; None if it is no constant, or left out."""
+    if value is None or value.const_value is None:
+        return None
+    array: Array = value.const_value.numpy()
+    return array
+
+
+def inserted(
+    before: ir.Node,
+    op: str,
+    inputs: Sequence[ir.Value | None],
+    shape: Extents,
+    attributes: Mapping[str, Any] | None = None,
+) -> ir.Value:
+    """Insert a node of one output before another, whose name it takes, and return its output."""
+    graph = before.graph
+    assert isinstance(graph, ir.Graph)
+    node = ir.node(op, inputs, attributes or {}, name=before.name)
+    node.metadata_props.update(before.metadata_props)
+    graph.insert_before(before, node)
+    output = node.outputs[0]
+    output.shape, output.dtype = ir.Shape(shape), ir.DataType.FLOAT
+    return output
+
+
+def constant(graph: ir.Graph, array: Array, like: str) -> ir.Value:
+    """Add a constant to a graph, under a name made of ``like``, and return it."""
+    name = f"{like}.{len(graph.initializers)}"
+    while name in graph.initializers:
+        name += "_"
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    graph.register_initializer(value)
+    return value
+
+
+def replace(node: ir.Node, value: ir.Value) -> None:
+    """Let ``value`` be read wherever the output of ``node`` is, and remove the node.
+
+    An output of the graph keeps its name.
+    """
+    graph, (output,) = node.graph, node.outputs
+    assert isinstance(graph, ir.Graph)
+    if output.is_graph_output():
+        value.name, output.name = output.name, None
+    output.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)

@@ -1,0 +1,145 @@
+"""What exporters write in several operators, or in another form than reslite reads.
+
+One function per idiom. Each takes a node and, if the node ends its idiom, puts the operators that
+reslite reads in its place; ``preparation`` applies all of them to every node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from export.capture.editing import Array, constant, constant_of, inserted, replace, shape_of
+
+_LARGEST = float(np.finfo(np.float16).max)
+"""Bounds beyond this stand for infinity: exporters write the largest float of some precision."""
+
+
+def relu_of_clip(node: ir.Node) -> None:
+    """A Clip from 0 up to no bound is a Relu."""
+    if node.op_type != "Clip":
+        return
+    low, high = (_bound(node, index) for index in (1, 2))
+    if low == 0 and (high is None or high >= _LARGEST):
+        _put(node, "Relu", node.inputs[:1])
+
+
+def _bound(node: ir.Node, index: int) -> float | None:
+    array = constant_of(node.inputs[index]) if len(node.inputs) > index else None
+    return None if array is None else float(array.item())
+
+
+def nearest_resize(node: ir.Node) -> None:
+    """Spellings of a resize to nearest neighbours by whole factors, which repeats pixels.
+
+    Sizes become factors. Between pixel centres (``half_pixel``), the position that a repeated pixel
+    is read at is less than half a pixel off, so that every rounding to the nearest gives it.
+    """
+    if node.op_type != "Resize" or node.attributes.get_string("mode", "nearest") != "nearest":
+        return
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if before is None or after is None or len(before) != 4 or before[:2] != after[:2]:
+        return
+    factors = [large / small for small, large in zip(before, after, strict=True)]
+    how = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    repeats = (how, rounding) in {("asymmetric", "floor"), ("tf_half_pixel_for_nn", "floor")} or (
+        how in {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"}
+        and rounding.startswith("round_prefer")
+    )
+    if not repeats or any(factor < 1 or factor % 1 for factor in factors):
+        return
+    scales = constant(_graph(node), np.array(factors, np.float32), "factors")
+    attributes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    replace(node, inserted(node, "Resize", [node.inputs[0], None, scales], after, attributes))
+
+
+def batch_norm(node: ir.Node) -> None:
+    """Batch normalization that follows no convolution: a factor and a shift per channel."""
+    if node.op_type != "BatchNormalization":
+        return
+    found = [constant_of(value) for value in node.inputs[1:]]
+    shape = shape_of(node.inputs[0])
+    if shape is None or any(array is None for array in found):
+        return
+    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in found)
+    factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    scaled = inserted(node, "Mul", [node.inputs[0], _per_channel(node, factor)], shape)
+    shifts = _per_channel(node, beta - mean * factor)
+    replace(node, inserted(node, "Add", [scaled, shifts], shape))
+
+
+def negation(node: ir.Node) -> None:
+    """A Neg is a product with −1."""
+    shape = shape_of(node.outputs[0])
+    if node.op_type == "Neg" and shape is not None:
+        minus = constant(_graph(node), np.array(-1, np.float32), "minus")
+        _put(node, "Mul", [node.inputs[0], minus])
+
+
+def sum_of_several(node: ir.Node) -> None:
+    """A Sum is a chain of additions."""
+    shape = shape_of(node.outputs[0])
+    if node.op_type != "Sum" or shape is None:
+        return
+    (total, *others) = node.inputs
+    for other in others:
+        total = inserted(node, "Add", [total, other], shape)
+    if total is not None:
+        replace(node, total)
+
+
+def equal_split(node: ir.Node) -> None:
+    """A Split in equal parts, whose sizes are not given."""
+    shapes = [shape_of(value) for value in node.outputs]
+    if node.op_type != "Split" or len(node.inputs) > 1 or not all(shapes):
+        return
+    axis = node.attributes.get_int("axis", 0)
+    sizes = np.array([shape[axis] for shape in shapes if shape], np.int64)
+    node.resize_inputs(2)
+    node.replace_input_with(1, constant(_graph(node), sizes, "sizes"))
+    node.attributes.pop("num_outputs", None)
+
+
+def mean_without_its_axes(node: ir.Node) -> None:
+    """A mean over height and width that drops these axes: one that keeps them, then a Reshape."""
+    if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1) == 1:
+        return
+    axes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if axes is None or before is None or after is None or len(before) != 4:
+        return
+    dropped = {int(axis) % 4 for axis in axes.ravel()}
+    kept = tuple(1 if axis in dropped else extent for axis, extent in enumerate(before))
+    mean = inserted(node, "ReduceMean", [node.inputs[0], node.inputs[1]], kept, {"keepdims": 1})
+    target = constant(_graph(node), np.array(after, np.int64), "shape")
+    replace(node, inserted(node, "Reshape", [mean, target], after))
+
+
+IDIOMS: tuple[Callable[[ir.Node], None], ...] = (
+    relu_of_clip,
+    nearest_resize,
+    batch_norm,
+    negation,
+    sum_of_several,
+    equal_split,
+    mean_without_its_axes,
+)
+"""All idioms, in the order they are looked for."""
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
+
+
+def _put(node: ir.Node, op: str, inputs: Sequence[ir.Value | None]) -> None:
+    shape = shape_of(node.outputs[0])
+    if shape is not None:
+        replace(node, inserted(node, op, inputs, shape))
+
+
+def _per_channel(node: ir.Node, array: Array) -> ir.Value:
+    return constant(_graph(node), array.astype(np.float32).reshape(1, -1, 1, 1), "channels")

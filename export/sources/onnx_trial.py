@@ -1,0 +1,127 @@
+"""The proof that an ONNX file was read right: ONNX Runtime runs the file, and the graph agrees.
+
+The file is run as it is, before anything was folded or recognized, by a program that shares no code
+with the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.execution import execute
+from export.graph import Graph
+from export.parity import parity_pictures
+from runtime.errors import UserError, first_line
+
+Size = tuple[int, int]
+
+TOLERANCE: Mapping[np.dtype[Any], float] = {
+    np.dtype(np.float32): 1e-4,
+    np.dtype(np.float16): 1e-2,
+}
+"""Largest difference allowed between a file and its graph, as a part of the range of the restored
+values. A float16 file rounds every activation, which the graph, in float32, does not."""
+
+_SIZES: tuple[Size, ...] = ((17, 22), (24, 40))
+"""Height and width of the pictures that a file of any size is tried on."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a file takes a picture and hands out the restored one.
+
+    Attributes:
+        image: Name of the input.
+        restored: Name of the output.
+        dtype: Type of the input's values.
+        channels_last: Whether it takes N × H × W × C.
+        size: The height and the width that it takes; None for any.
+    """
+
+    image: str
+    restored: str
+    dtype: np.dtype[Any]
+    channels_last: bool
+    size: tuple[int | None, int | None]
+
+    def fitted(self, size: Size) -> Size:
+        """Return the height and width that it takes, or those of ``size`` where any will do."""
+        height, width = self.size
+        return height or size[0], width or size[1]
+
+    def shape(self, size: Size) -> tuple[int, int, int, int]:
+        """Return the shape of the input for pictures as ``fitted``."""
+        height, width = self.fitted(size)
+        return (1, height, width, 3) if self.channels_last else (1, 3, height, width)
+
+
+def check_reading(path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph) -> None:
+    """Compare a file with its graph on small pictures, of two sizes where the file takes any.
+
+    Raises:
+        UserError: If ONNX Runtime cannot run the file, or they differ.
+    """
+    session = _opened(path, model)
+    for height, width in dict.fromkeys(map(ends.fitted, _SIZES)):
+        picture = parity_pictures((height, width))[0].transpose(2, 0, 1)[None]
+        expected = _run(path, session, ends, picture)
+        with torch.inference_mode():
+            found = execute(graph, torch.from_numpy(np.ascontiguousarray(picture))).numpy()
+        if found.shape != expected.shape:
+            raise UserError(
+                f"{path}: turns {height}×{width} pixels into {_pixels(expected)}, but as it was "
+                f"read into {_pixels(found)}; what it computes depends on the size in a way that "
+                "reslite does not know"
+            )
+        spread = max(float(np.ptp(expected)), 1e-6)
+        difference = float(np.abs(found - expected).max()) / spread
+        if not difference <= TOLERANCE[ends.dtype]:
+            raise UserError(
+                f"{path}: as it was read it differs from ONNX Runtime's result by {difference:.2g} "
+                f"of the range at {height}×{width} pixels, at most {TOLERANCE[ends.dtype]:g} is "
+                "allowed; please report this network"
+            )
+
+
+def _opened(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors also arrive as exceptions
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no other base class
+        raise UserError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+def _run(
+    path: Path, session: onnxruntime.InferenceSession, ends: Ends, picture: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Restore a picture, N × C × H × W, with the file."""
+    fed = picture.astype(ends.dtype)
+    if ends.channels_last:
+        fed = fed.transpose(0, 2, 3, 1)
+    try:
+        (restored,) = session.run([ends.restored], {ends.image: np.ascontiguousarray(fed)})
+    except Exception as error:
+        height, width = picture.shape[2:]
+        raise UserError(
+            f"{path}: ONNX Runtime cannot run it on {height}×{width} pixels: {first_line(error)}"
+        ) from error
+    found: NDArray[np.float32] = np.asarray(restored, np.float32)
+    if found.ndim == 4 and found.shape[1] != 3 and found.shape[3] == 3:
+        found = found.transpose(0, 3, 1, 2)
+    return found
+
+
+def _pixels(restored: NDArray[np.float32]) -> str:
+    return "×".join(str(side) for side in restored.shape[2:])
