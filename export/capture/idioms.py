@@ -103,6 +103,23 @@ def equal_split(node: ir.Node) -> None:
     node.attributes.pop("num_outputs", None)
 
 
+def nothing(node: ir.Node) -> None:
+    """Operators that cut off, add or repeat nothing, as arithmetic on sizes writes them."""
+    value, shape = node.inputs[0], shape_of(node.outputs[0])
+    if value is None or shape is None or shape_of(value) != shape:
+        return
+    arrays = [constant_of(one) for one in node.inputs[1:]]
+    if (
+        (
+            node.op_type == "Slice"
+            and (len(arrays) < 4 or (arrays[3] is not None and (arrays[3] > 0).all()))
+        )
+        or (node.op_type == "Pad" and arrays[0] is not None and not arrays[0].any())
+        or node.op_type in {"Expand", "Tile"}
+    ):
+        replace(node, value)
+
+
 def mean_without_its_axes(node: ir.Node) -> None:
     """A mean over height and width that drops these axes: one that keeps them, then a Reshape."""
     if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1) == 1:
@@ -125,6 +142,7 @@ IDIOMS: tuple[Callable[[ir.Node], None], ...] = (
     negation,
     sum_of_several,
     equal_split,
+    nothing,
     mean_without_its_axes,
 )
 """All idioms, in the order they are looked for."""

@@ -23,7 +23,7 @@ from export.errors import CannotLower
 from export.graph import Graph
 from export.graph_module import GraphModule
 from export.sources.foreign import Foreign, plain_name
-from export.sources.onnx_trial import TOLERANCE, Ends, check_reading
+from export.sources.onnx_trial import HALF, SINGLE, Ends, check_reading
 from runtime.errors import UserError, first_line
 from runtime.manifest import sha256_of
 
@@ -57,7 +57,7 @@ def read_onnx(path: Path) -> Foreign:
     _check_operators(path, model)
     ends = _ends(path, model)
     graph = _read(path, model, ends)
-    check_reading(path, model, ends, graph)
+    check_reading(path, model, ends, graph, HALF if _in_half(model) else SINGLE)
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
     known: dict[str, Any] = {"producer": producer, "opset": _opset(model)}
     if data:
@@ -182,12 +182,20 @@ def _ends(path: Path, model: onnx.ModelProto) -> Ends:
             f"{path}: takes {kind} of {channels} channel{'s' * (channels > 1)}; expected RGB, three"
         )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if dtype not in TOLERANCE:
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
         raise UserError(
             f"{path}: takes {dtype} values; expected float32 or float16 in [0, 1], so export the "
             "network without the conversion of its input"
         )
     return Ends(image.name, outputs[0].name, dtype, channels_last, (height, width))
+
+
+def _in_half(model: onnx.ModelProto) -> bool:
+    """Tell whether a file computes in half precision, wholly or in part."""
+    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    casts = (one.i for node in model.graph.node if node.op_type == "Cast" for one in node.attribute)
+    stored = (tensor.data_type for tensor in external_data_helper._get_all_tensors(model))
+    return any(kind in halves for kind in (*stored, *casts))
 
 
 def _read(path: Path, model: onnx.ModelProto, ends: Ends) -> Graph:
@@ -198,9 +206,11 @@ def _read(path: Path, model: onnx.ModelProto, ends: Ends) -> Graph:
         CannotLower: If the network holds what the graph cannot.
     """
     try:
+        copied = onnx.ModelProto()  # What is read from a model changes with its names.
+        copied.CopyFrom(model)
         if _opset(model) < _READ_AS:
-            model = onnx.version_converter.convert_version(model, _READ_AS)
-        read = ir.from_proto(model)
+            copied = onnx.version_converter.convert_version(copied, _READ_AS)
+        read = ir.from_proto(copied)
         prepare(read, ends.shape(_PLAIN))
         graph = read_model(read)
     except CannotLower:

@@ -6,7 +6,6 @@ with the reading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,10 @@ from runtime.errors import UserError, first_line
 
 Size = tuple[int, int]
 
-TOLERANCE: Mapping[np.dtype[Any], float] = {
-    np.dtype(np.float32): 1e-4,
-    np.dtype(np.float16): 1e-2,
-}
+SINGLE, HALF = 1e-4, 1e-2
 """Largest difference allowed between a file and its graph, as a part of the range of the restored
-values. A float16 file rounds every activation, which the graph, in float32, does not."""
+values, by the file's precision. In half precision it rounds every activation; the graph does not.
+"""
 
 _SIZES: tuple[Size, ...] = ((17, 22), (24, 40))
 """Height and width of the pictures that a file of any size is tried on."""
@@ -64,8 +61,17 @@ class Ends:
         return (1, height, width, 3) if self.channels_last else (1, 3, height, width)
 
 
-def check_reading(path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph) -> None:
+def check_reading(
+    path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float
+) -> None:
     """Compare a file with its graph on small pictures, of two sizes where the file takes any.
+
+    Args:
+        path: The file, for messages.
+        model: What it holds, weights included.
+        ends: How it takes and hands out pictures.
+        graph: What was read from it.
+        tolerance: ``SINGLE`` or ``HALF``.
 
     Raises:
         UserError: If ONNX Runtime cannot run the file, or they differ.
@@ -84,10 +90,10 @@ def check_reading(path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph) 
             )
         spread = max(float(np.ptp(expected)), 1e-6)
         difference = float(np.abs(found - expected).max()) / spread
-        if not difference <= TOLERANCE[ends.dtype]:
+        if not difference <= tolerance:
             raise UserError(
                 f"{path}: as it was read it differs from ONNX Runtime's result by {difference:.2g} "
-                f"of the range at {height}×{width} pixels, at most {TOLERANCE[ends.dtype]:g} is "
+                f"of the range at {height}×{width} pixels, at most {tolerance:g} is "
                 "allowed; please report this network"
             )
 
