@@ -72,6 +72,17 @@ def read_onnx(path: Path) -> Foreign:
     )
 
 
+def is_of_others(path: Path) -> bool:
+    """Tell whether a file is an ONNX file that another program than reslite wrote."""
+    if path.suffix.lower() != SUFFIX or not path.is_file() or path.stat().st_size > _LARGEST:
+        return False
+    try:
+        producer = onnx.load(path, load_external_data=False).producer_name
+    except DecodeError:
+        return False
+    return bool(producer != "reslite")
+
+
 def _loaded(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     """Return the model with its weights, and the files of external data beside it."""
     if not path.is_file():
@@ -110,9 +121,16 @@ def _check_size(path: Path, files: list[Path]) -> None:
 
 def _external_names(model: onnx.ModelProto) -> Iterator[str]:
     """Yield the name of the file of each tensor that lies outside the model."""
-    for tensor in external_data_helper._get_all_tensors(model):
+    for tensor in _tensors(model):
         if external_data_helper.uses_external_data(tensor):
             yield external_data_helper.ExternalDataInfo(tensor).location
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the constants of a model, inside its nodes and beside them."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        yield from (one.t for one in node.attribute if one.HasField("t"))
 
 
 def _sha256_of(files: list[Path]) -> str:
@@ -194,7 +212,7 @@ def _in_half(model: onnx.ModelProto) -> bool:
     """Tell whether a file computes in half precision, wholly or in part."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     casts = (one.i for node in model.graph.node if node.op_type == "Cast" for one in node.attribute)
-    stored = (tensor.data_type for tensor in external_data_helper._get_all_tensors(model))
+    stored = (tensor.data_type for tensor in _tensors(model))
     return any(kind in halves for kind in (*stored, *casts))
 
 

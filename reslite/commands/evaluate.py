@@ -60,7 +60,7 @@ def command(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL, a network by name, a checkpoint, or an exported file.
+    """Score MODEL, a network by name, a checkpoint, an ONNX file of others, or an exported file.
 
     The folder holds high-resolution pictures, which are reduced as MATLAB does, or a folder HR with
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
@@ -150,7 +150,8 @@ def _opened(
     from runtime.errors import UserError
     from runtime.formats import BY_SUFFIX
 
-    if Path(model).suffix.lower() in BY_SUFFIX:
+    path = Path(model)
+    if path.suffix.lower() in BY_SUFFIX and not _is_of_others(path):
         import runtime
         from runtime.manifest import read_manifest
         from training.tasks import task_of_manifest
@@ -168,6 +169,15 @@ def _opened(
         found = find_network(model)
         chosen = found.chosen_scale(scale)
         yield network_restorer(found.at_scale(chosen)), found.task, chosen
+
+
+def _is_of_others(path: Path) -> bool:
+    """Tell whether a file is a network of others in the format of an exported file."""
+    if path.suffix.lower() != ".onnx":
+        return False
+    from export.sources.onnx_file import is_of_others
+
+    return is_of_others(path)
 
 
 def _task(trained_for: Task, name: str | None, level: str | None) -> Task:

@@ -64,8 +64,9 @@ def command(
 ) -> None:
     """Export MODEL to ONNX, TFLite and Core ML in float32, float16 and int8, and measure it all.
 
-    MODEL is a shipped network by name, weights that reslite trained, or a checkpoint of others
-    (.pth, .pt, .ckpt, .safetensors) of an architecture that the library spandrel knows.
+    MODEL is a shipped network by name, weights that reslite trained, a checkpoint of others
+    (.pth, .pt, .ckpt, .safetensors) of an architecture that the library spandrel knows, or an ONNX
+    file.
 
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Valid existing files are kept.
@@ -75,6 +76,7 @@ def command(
     from export.memory import check_size
     from export.sources.checkpoint import Checkpoint
     from export.sources.finding import find_network
+    from export.sources.foreign import Foreign
     from export.sources.source import Source
     from quantize import load_scales
     from quantize.ptq import find_scales
@@ -83,7 +85,7 @@ def command(
     found = find_network(model)
     scale = found.chosen_scale(scale)
     # A network without a table of scales is refused before it is captured.
-    foreign = isinstance(found, Checkpoint)
+    foreign = isinstance(found, Checkpoint | Foreign)
     table = None if calibration or foreign else load_scales(found.name, scale)
     source = Source.of(found, scale)
     check_size(source.graph, size)
