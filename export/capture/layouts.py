@@ -70,7 +70,7 @@ def _carry_on(node: ir.Node, views: dict[ir.Value, View]) -> None:
     """
     moved = [value for value in node.inputs if value is not None and constant_of(value) is None]
     axes = {views[value][1] if value in views else PLANAR for value in moved}
-    follow = _FOLLOWERS.get(node.op_type)
+    follow = FOLLOWERS.get(node.op_type)
     (common, *others) = axes
     if others or (common != PLANAR and (follow is None or not follow(node, common))):
         for index, value in enumerate(node.inputs):
@@ -177,7 +177,7 @@ def _with_constants(node: ir.Node, arrays: Mapping[int, Array]) -> bool:
     return True
 
 
-_FOLLOWERS: Mapping[str, _Follower] = {
+FOLLOWERS: Mapping[str, _Follower] = {
     **dict.fromkeys(
         (
             *("Relu", "LeakyRelu", "PRelu", "Elu", "Clip", "Sigmoid", "Tanh", "Erf", "Exp", "Log"),

@@ -13,7 +13,7 @@ import click
 @click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(model: str, scale: int | None, as_json: bool) -> None:
-    """Tell what MODEL is, a network by name, a checkpoint or an ONNX file, and which files it can become.
+    """Tell what MODEL is, a network by name or a file of one, and which files it can become.
 
     MultAdds are at an output of 1280×720. The halo is the number of pixels around a tile that its
     restoration depends on. Operators are those of the network as captured; one that reslite does
