@@ -2,7 +2,7 @@
 
 The model is fixed to one size of pictures, on which all arithmetic on shapes becomes constants, and
 computes in float32. onnxscript's optimizer folds constants, normalizations and paddings and infers
-shapes; what it leaves is the work of ``idioms``, ``movements`` and ``layouts``. The graph that is
+shapes; what it leaves is the work of ``spellings``, ``movements`` and ``layouts``. The graph that is
 read from the result has no size any more, which whoever calls this proves by running both.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from export.capture.idioms import IDIOMS
 from export.capture.layouts import make_planar
 from export.capture.movements import recognize_movements
 from export.capture.onnx_reading import INPUT, OUTPUT
+from export.capture.spellings import SPELLINGS
 
 _EVERYTHING = 2**31
 """Bytes of constants that may be folded."""
@@ -42,9 +42,9 @@ def prepare(model: ir.Model, shape: tuple[int, int, int, int]) -> None:
     image.name, restored.name = INPUT, OUTPUT
     _simplify(model)
     for node in list(graph):
-        for idiom in IDIOMS:
+        for respell in SPELLINGS:
             if node.graph is not None:
-                idiom(node)
+                respell(node)
     recognize_movements(graph)
     make_planar(graph)
     _simplify(model)

@@ -1,4 +1,4 @@
-"""Idioms of exporters in ONNX files: read into few operators, and computed as ONNX Runtime does.
+"""Spellings of exporters in ONNX files: read into few operators, and computed as ONNX Runtime does.
 
 Each file is written by hand in ONNX's text format, as PyTorch's and TensorFlow's converters write
 them. ONNX Runtime runs the file as it is; the graph must restore the same at other sizes, too.
@@ -80,7 +80,6 @@ _NUMBERS = {
     "zero": np.float32(0),
     "six": np.float32(6),
     "most": np.finfo(np.float32).max,
-    "three": np.float32(3),
 }
 
 # PyTorch's order of channels for a free size: the extents are computed from the picture's.
@@ -128,17 +127,6 @@ PLANAR: Mapping[str, Written] = {
         f"c = {_SAME}(x, w, b) m = Min(c, six) y = Max(m, zero)",
         {"Clip": 1, "Conv": 1},
         {**_convolution(3), **_NUMBERS},
-    ),
-    "HardSwish written out": Written(
-        f"""c = {_SAME}(x, w, b) a = Add(c, three) m = Clip(a, zero, six) p = Mul(c, m)
-        y = Div(p, six)""",
-        {"Add": 1, "Clip": 1, "Conv": 1, "Mul": 2},
-        {**_convolution(3), **_NUMBERS},
-    ),
-    "SiLU written out": Written(
-        f"c = {_SAME}(x, w, b) g = Sigmoid(c) y = Mul(c, g)",
-        {"Conv": 1, "Mul": 1, "Sigmoid": 1},
-        _convolution(3),
     ),
     "Neg and Sum": Written(
         f"c = {_SAME}(x, w, b) n = Neg(c) y = Sum(n, x, c)",

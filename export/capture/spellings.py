@@ -1,6 +1,6 @@
-"""What exporters write in several operators, or in another form than reslite reads.
+"""Operators of ONNX files in another form than reslite reads.
 
-One function per idiom. Each takes a node and, if the node ends its idiom, puts the operators that
+One function per spelling. Each takes a node and, if it is of this spelling, puts the operators that
 reslite reads in its place; ``preparation`` applies all of them to every node.
 """
 
@@ -135,7 +135,7 @@ def mean_without_its_axes(node: ir.Node) -> None:
     replace(node, inserted(node, "Reshape", [mean, target], after))
 
 
-IDIOMS: tuple[Callable[[ir.Node], None], ...] = (
+SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     relu_of_clip,
     nearest_resize,
     batch_norm,
@@ -145,7 +145,7 @@ IDIOMS: tuple[Callable[[ir.Node], None], ...] = (
     nothing,
     mean_without_its_axes,
 )
-"""All idioms, in the order they are looked for."""
+"""All spellings, in the order they are looked for."""
 
 
 def _graph(node: ir.Node) -> ir.Graph:
