@@ -2,8 +2,8 @@
 
 The model is fixed to one size of pictures, on which all arithmetic on shapes becomes constants, and
 computes in float32. onnxscript's optimizer folds constants, normalizations and paddings and infers
-shapes; what it leaves is the work of ``spellings``, ``movements`` and ``layouts``. The graph that is
-read from the result has no size any more, which whoever calls this proves by running both.
+shapes; what it leaves is the work of ``spellings``, ``movements`` and ``layouts``. The graph that
+is read from the result has no size any more, which whoever calls this proves by running both.
 """
 
 from __future__ import annotations
