@@ -27,7 +27,9 @@ from benchmarks.snapshots import (
 )
 from export.bundle import bundle_of
 from export.parity import ParityError, restore_with
-from export.sources.finding import find_network
+from export.sources.finding import NOTHING_SAID, find_network
+from export.sources.options import Options
+from export.sources.python_file import is_python
 from export.sources.source import Source, Trained
 from export.variants import DEFAULT_VARIANTS
 from quantize import load_scales
@@ -68,7 +70,8 @@ def judge_bundle(
     folder: Path,
     baseline: Path | None = None,
     data: Path | None = None,
-    weights: Path | None = None,
+    network: str | None = None,
+    options: Options = NOTHING_SAID,
     update: bool = False,
 ) -> Verdict:
     """Judge a bundle as it is.
@@ -78,9 +81,10 @@ def judge_bundle(
         baseline: File of the baseline; None for the one that ships with reslite.
         data: Folder of pictures, degraded as ``reslite evaluate`` does it; None for the crops of
             scikit-image's pictures.
-        weights: The weights that the bundle was made from, to compare its files with their network;
-            None compares with the network that ships with reslite if the bundle was made from its
-            weights or ``baseline`` is None, else with a float32 file of the bundle.
+        network: The file of weights or the Python network that the bundle was made from, to compare
+            its files with; None compares with the network that ships with reslite if the bundle was
+            made from its weights or ``baseline`` is None, else with a float32 file of the bundle.
+        options: What else was said of the network.
         update: Whether to write what is found as the new baseline.
 
     Raises:
@@ -97,15 +101,23 @@ def judge_bundle(
     pairs: Pairs = gate_pictures(task, manifest.scale)
     if data is not None:
         pairs = pairs_in(data, task, manifest.scale)
-    model = (
-        find_network(manifest.model) if baseline is None else _model_of(folder, manifest, weights)
-    )
+    if baseline is None:
+        model: Trained | None = find_network(manifest.model)
+    else:
+        model = _model_of(folder, manifest, network, options)
     with _reference(folder, manifest, model) as reference:
         found = snapshot(folder, reference, pairs)
     path = baseline or baseline_path(manifest.model, manifest.scale)
-    options = {"--bundle": folder, "--baseline": baseline, "--data": data, "--weights": weights}
-    named = [word for option, value in options.items() if value for word in (option, f"{value}")]
-    return _judged(found, damaged(folder), path, f"{UPDATE_COMMAND} {shlex.join(named)}", update)
+    python = network is not None and is_python(network)
+    named: dict[str, Path | str | None] = {
+        "--bundle": folder,
+        "--baseline": baseline,
+        "--data": data,
+    }
+    named["--network" if python else "--weights"] = network
+    words = [word for option, value in named.items() if value for word in (option, f"{value}")]
+    words += options.words
+    return _judged(found, damaged(folder), path, f"{UPDATE_COMMAND} {shlex.join(words)}", update)
 
 
 def _judged(
@@ -119,19 +131,21 @@ def _judged(
     return Verdict(found, (*failed, *compared), None if failed else accept)
 
 
-def _model_of(folder: Path, manifest: Manifest, weights: Path | None) -> Trained | None:
+def _model_of(
+    folder: Path, manifest: Manifest, network: str | None, options: Options
+) -> Trained | None:
     """Return the network that a bundle was made from; None if its weights are not at hand.
 
     Raises:
-        UserError: If ``weights`` are others than those of the bundle.
+        UserError: If ``network`` is another than that of the bundle.
     """
-    if weights is None:
+    if network is None:
         same = (one for one in list_models() if one.sha256 == manifest.weights_sha256)
         return next(same, None)
-    model = find_network(str(weights))
+    model = find_network(network, options)
     if model.sha256 != manifest.weights_sha256:
         raise UserError(
-            f"{weights}: SHA-256 {model.sha256[:12]}…, but {folder} was made from weights of "
+            f"{network}: SHA-256 {model.sha256[:12]}…, but {folder} was made from weights of "
             f"{manifest.weights_sha256[:12]}…; name those, or make the bundle anew"
         )
     return model

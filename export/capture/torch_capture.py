@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -53,23 +55,43 @@ def _trace(module: nn.Module) -> ir.Model:
             )
     except torch.onnx.OnnxExporterError as error:
         raise CannotLower(
-            f"{type(module).__name__}: torch cannot trace it for pictures of any size "
-            f"({type(error.__cause__ or error).__name__}); its forward may not depend on values"
+            f"{type(module).__name__}: torch cannot trace it for pictures of any size: "
+            f"{_reason(error)}; its forward may not depend on values"
         ) from error
     if program is None:
         raise CannotLower(f"{type(module).__name__}: torch's exporter returned no program")
     return program.model
 
 
+def _reason(error: BaseException) -> str:
+    """Return what stopped the exporter, and the line of the network that it came to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    library = Path(torch.__file__).parent
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if library not in Path(frame.filename).parents and frame.filename != __file__
+    ]
+    if not own:
+        return type(error).__name__
+    last = own[-1]
+    return f"{type(error).__name__} at '{last.line}' ({Path(last.filename).name}:{last.lineno})"
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress output and its advice about unused packages."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the exporter's progress output, its advice, and its listings of what it refuses."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.sources.checkpoint import SUFFIXES, read_checkpoint
+from export.sources.checkpoint import read_checkpoint
 from export.sources.onnx_file import SUFFIX as ONNX
 from export.sources.onnx_file import read_onnx
+from export.sources.options import Options
+from export.sources.python_file import is_python, read_python
 from export.sources.source import Trained
+from export.sources.tensors import SUFFIXES, read_tensors
 from training.catalogue import find_model
 from training.shipped import header_of
 
+NOTHING_SAID = Options()
 
-def find_network(name_or_path: str) -> Trained:
+
+def find_network(name_or_path: str, options: Options = NOTHING_SAID) -> Trained:
     """Return a network by the name it ships under, or from a file.
 
     Args:
         name_or_path: A name, weights that reslite trained, a checkpoint of others (.pth, .pt,
-            .ckpt, .safetensors), or an ONNX file.
+            .ckpt, .safetensors), an ONNX file, or a class or function in Python
+            (``my_net.py:MyNet``, ``package.module:MyNet``).
+        options: What else the person says of the network.
 
     Raises:
-        UserError: If there is none, or the file cannot be read.
+        UserError: If there is none, it cannot be read, or the options do not go with it.
     """
+    if is_python(name_or_path):
+        options.check(name_or_path, "a network from Python", ("--weights", "--with"))
+        return read_python(name_or_path, options)
     path = Path(name_or_path)
     if path.suffix.lower() == ONNX:
+        options.check(name_or_path, "an ONNX file")
         return read_onnx(path)
-    if path.suffix.lower() not in SUFFIXES:
+    ours = path.suffix == ".safetensors" and "recipe" in header_of(path)
+    if ours or path.suffix.lower() not in SUFFIXES:
+        options.check(name_or_path, "a network that reslite trained")
         return find_model(name_or_path)
-    if path.suffix == ".safetensors" and "recipe" in header_of(path):
-        return find_model(name_or_path)
-    return read_checkpoint(path)
+    options.check(name_or_path, "a checkpoint", ("--as",))
+    return read_checkpoint(path, read_tensors(path))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
+from reslite.commands.network import NamedNetwork, takes_network
 from training.degradations.levels import ScoredLevel
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate", epilog="Example: reslite evaluate carn-m --scale 4 --data set5/ --json")
-@click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@takes_network
 @click.option(
     "--level",
     type=click.Choice(get_args(ScoredLevel)),
@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
-    model: str,
-    scale: int | None,
+    network: NamedNetwork,
     level: str | None,
     task_name: str | None,
     data: Path | None,
@@ -60,7 +59,7 @@ def command(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL, a network by name, a checkpoint, an ONNX file of others, or an exported file.
+    """Score MODEL, a network as in 'reslite ship' or an exported file.
 
     The folder holds high-resolution pictures, which are reduced as MATLAB does, or a folder HR with
     the reductions beside it in LRx<scale>. PSNR and SSIM are taken on Y after cutting a border.
@@ -76,7 +75,7 @@ def command(
 
     if data is None and split is None:
         raise click.UsageError("name a folder of pictures with --data, or test sets with --split")
-    with _opened(model, scale, tile, no_verify) as (restore, trained_for, found_scale):
+    with _opened(network, tile, no_verify) as (restore, trained_for, found_scale):
         task = _task(trained_for, task_name, level)
         if split is None:
             chosen = {"picture": _pairs(cast(Path, data), task, found_scale, level)}
@@ -143,15 +142,17 @@ def _line(name: str, psnr: float, ssim: float | None = None) -> str:
 
 @contextmanager
 def _opened(
-    model: str, scale: int | None, tile: int | None, no_verify: bool
+    network: NamedNetwork, tile: int | None, no_verify: bool
 ) -> Iterator[tuple[Restore, Task, int]]:
     """Open a network or an exported file: how it restores, what it undoes, and its scale."""
     from benchmarks.accuracy import network_restorer, session_restorer
     from runtime.errors import UserError
     from runtime.formats import BY_SUFFIX
 
+    model, scale = network.name, network.scale
     path = Path(model)
     if path.suffix.lower() in BY_SUFFIX and not _is_of_others(path):
+        network.options.check(model, "an exported file")
         import runtime
         from runtime.manifest import read_manifest
         from training.tasks import task_of_manifest
@@ -162,12 +163,9 @@ def _opened(
             task = task_of_manifest(read_manifest(Path(model).parent), session.scale)
             yield session_restorer(session, tile), task, session.scale
     else:
-        from export.sources.finding import find_network
-
         if tile is not None or no_verify:
             raise UserError("--tile and --no-verify are for exported files; leave them out")
-        found = find_network(model)
-        chosen = found.chosen_scale(scale)
+        found, chosen = network.find()
         yield network_restorer(found.at_scale(chosen)), found.task, chosen
 
 

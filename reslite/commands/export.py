@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 import click
 
+from reslite.commands.network import NamedNetwork, takes_network
 from runtime.formats import Format, Precision
 
 
@@ -39,8 +40,7 @@ def parse_range(
 @click.command(
     "export", epilog="Example: reslite export carn-m --scale 4 --format tflite --precision int8"
 )
-@click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@takes_network
 @click.option(
     "--format",
     "formats",
@@ -80,8 +80,7 @@ def parse_range(
 )
 @click.option("--overwrite", is_flag=True, help="Export again even valid files.")
 def command(
-    model: str,
-    scale: int | None,
+    network: NamedNetwork,
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     size: tuple[int, int] | None,
@@ -92,7 +91,7 @@ def command(
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Export MODEL, a shipped network by name or a checkpoint, and prove each file.
+    """Export MODEL, a network as in 'reslite ship', and prove each file.
 
     Every file is run and compared with its source network, and described in manifest.json. Core ML
     packages are written everywhere and run on macOS only.
@@ -100,7 +99,6 @@ def command(
     from export.bundle import bundle_of
     from export.profiles import profile_named
     from export.scales import read_scale_table
-    from export.sources.finding import find_network
     from export.sources.source import Source
     from export.variants import Variant
     from quantize import load_scales
@@ -111,8 +109,7 @@ def command(
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
     formats = formats or of_profile or get_args(Format)
     _check_combination(formats, precisions, size, flexible, float_io)
-    found = find_network(model)
-    scale = found.chosen_scale(scale)
+    found, scale = network.find()
     source = Source.of(found, scale)
     table = None
     if "int8" in precisions:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
 
 import click
 
+from export.sources.options import Options
+from reslite.commands.network import network_options
 from runtime.errors import UserError
 
 _PATH = click.Path(path_type=Path)
@@ -30,10 +33,13 @@ _PATH = click.Path(path_type=Path)
     help="Folder of pictures to measure on [default: crops of scikit-image's pictures].",
 )
 @click.option(
-    "--weights",
-    type=_PATH,
-    help="Weights of the bundle: compare its files with their network [default: with its float32 "
-    "file, if the weights do not ship with reslite].",
+    "--network",
+    metavar="NAME",
+    help="Network from Python that the bundle was made from, for example my_net.py:MyNet.",
+)
+@network_options(
+    "Weights of the bundle: compare its files with their network [default: with its float32 file, "
+    "if the weights do not ship with reslite]."
 )
 @click.option("--update", is_flag=True, help="Accept the measured figures as the new baseline.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
@@ -45,7 +51,8 @@ def command(
     bundle: Path | None,
     baseline: Path | None,
     data: Path | None,
-    weights: Path | None,
+    network: str | None,
+    options: Options,
     update: bool,
     as_json: bool,
     junit: Path | None,
@@ -60,10 +67,12 @@ def command(
     from reslite.gating import judge_bundle, judge_shipped
     from runtime.atomic import replacing
 
-    _check_combination(bundle, baseline, data, weights)
+    _check_combination(bundle, baseline, data, network, options)
+    if network is None and options.weights is not None:
+        network, options = str(options.weights), dataclasses.replace(options, weights=None)
     if bundle is not None:
         _check_model(bundle, model, scale)
-        judges = [partial(judge_bundle, bundle, baseline, data, weights, update)]
+        judges = [partial(judge_bundle, bundle, baseline, data, network, options, update)]
     else:
         judges = [partial(judge_shipped, *one, update) for one in _chosen(model, scale)]
     verdicts = []
@@ -82,15 +91,24 @@ def command(
 
 
 def _check_combination(
-    bundle: Path | None, baseline: Path | None, data: Path | None, weights: Path | None
+    bundle: Path | None,
+    baseline: Path | None,
+    data: Path | None,
+    network: str | None,
+    options: Options,
 ) -> None:
     """Refuse options that would say nothing."""
     if bundle is None and baseline is not None:
         raise click.UsageError("--baseline is the baseline of a bundle: name it with --bundle")
-    if baseline is None and (data is not None or weights is not None):
+    if options.given and network is None and options.weights is None:
         raise click.UsageError(
-            "--data and --weights go with --baseline: reslite's own baselines were measured on "
-            "crops of scikit-image's pictures, with the weights that ship with it"
+            f"{' and '.join(options.given)}: say of which --network or --weights"
+        )
+    if baseline is None and (data or network or options.given):
+        raise click.UsageError(
+            "--data and --weights go with --baseline, and so does --network: reslite's own "
+            "baselines were measured on crops of scikit-image's pictures, with the weights that "
+            "ship with it"
         )
 
 

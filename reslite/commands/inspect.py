@@ -7,25 +7,25 @@ from typing import Any
 
 import click
 
+from reslite.commands.network import NamedNetwork, takes_network
+
 
 @click.command("inspect", epilog="Example: reslite inspect realesr-animevideov3.pth")
-@click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@takes_network
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-def command(model: str, scale: int | None, as_json: bool) -> None:
-    """Tell what MODEL is, a network by name or a file of one, and which files it can become.
+def command(network: NamedNetwork, as_json: bool) -> None:
+    """Tell what MODEL is, a network as in 'reslite ship', and which files it can become.
 
     MultAdds are at an output of 1280×720. The halo is the number of pixels around a tile that its
     restoration depends on. Operators are those of the network as captured; one that reslite does
     not know is an error that names all of them with their modules.
     """
     from export.feasibility import obstacles
-    from export.sources.finding import find_network
     from export.sources.source import Source
     from runtime.manifest import HD
 
-    found = find_network(model)
-    source = Source.of(found, found.chosen_scale(scale))
+    found, scale = network.find()
+    source = Source.of(found, scale)
     graph = source.graph
     facts: dict[str, Any] = {
         "name": found.name,

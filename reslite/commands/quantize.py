@@ -8,13 +8,13 @@ from typing import cast, get_args
 import click
 
 from quantize.methods import Method
+from reslite.commands.network import NamedNetwork, takes_network
 
 
 @click.command(
     "quantize", epilog="Example: reslite quantize carn-m --scale 4 --calibration photos/"
 )
-@click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@takes_network
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -30,8 +30,7 @@ from quantize.methods import Method
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing table.")
 def command(
-    model: str,
-    scale: int | None,
+    network: NamedNetwork,
     calibration: Path | None,
     method: str | None,
     out: Path | None,
@@ -39,17 +38,17 @@ def command(
 ) -> None:
     """Find the scales of MODEL from pictures and write them as a readable table.
 
+    MODEL is a network as in 'reslite ship'.
+
     The shipped networks come with scales. Pass the table to 'reslite export --scales'.
     """
-    from export.sources.finding import find_network
     from export.sources.source import Source
     from quantize.ptq import find_scales
     from runtime.atomic import replacing
     from runtime.errors import UserError
     from training.catalogue import file_stem
 
-    found = find_network(model)
-    scale = found.chosen_scale(scale)
+    found, scale = network.find()
     out = out or Path(f"{file_stem(found.name, scale)}_scales.json")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: already exists; choose another --out or pass --overwrite")

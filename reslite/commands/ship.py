@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from reslite.commands.export import parse_size
+from reslite.commands.network import NamedNetwork, takes_network
 
 if TYPE_CHECKING:
     from benchmarks.report.report import Report
 
 
 @click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
-@click.argument("model")
-@click.option("--scale", type=int, help="Upscaling factor, if the network has several.")
+@takes_network
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -51,8 +51,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Export again even valid files.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
-    model: str,
-    scale: int | None,
+    network: NamedNetwork,
     out: Path,
     data: Path | None,
     calibration: Path | None,
@@ -64,9 +63,9 @@ def command(
 ) -> None:
     """Export MODEL to ONNX, TFLite and Core ML in float32, float16 and int8, and measure it all.
 
-    MODEL is a shipped network by name, weights that reslite trained, a checkpoint of others
-    (.pth, .pt, .ckpt, .safetensors) of an architecture that the library spandrel knows, or an ONNX
-    file.
+    MODEL is a shipped network by name, weights that reslite trained, a checkpoint of others (.pth,
+    .pt, .ckpt, .safetensors) of an architecture that the library spandrel knows, an ONNX file, or a
+    class or function in Python: my_net.py:MyNet, package.module:MyNet.
 
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Valid existing files are kept.
@@ -74,18 +73,15 @@ def command(
     from benchmarks.pairs import pairs_in
     from benchmarks.snapshots import GATE_PICTURES, gate_pictures
     from export.memory import check_size
-    from export.sources.checkpoint import Checkpoint
-    from export.sources.finding import find_network
-    from export.sources.foreign import Foreign
     from export.sources.source import Source
     from quantize import load_scales
     from quantize.ptq import find_scales
     from reslite.shipping import ship
+    from training.catalogue import Model
 
-    found = find_network(model)
-    scale = found.chosen_scale(scale)
+    found, scale = network.find()
     # A network without a table of scales is refused before it is captured.
-    foreign = isinstance(found, Checkpoint | Foreign)
+    foreign = not isinstance(found, Model)
     table = None if calibration or foreign else load_scales(found.name, scale)
     source = Source.of(found, scale)
     check_size(source.graph, size)

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from export.bundle import bundle_of
 from export.sources.checkpoint import import_spandrel, read_checkpoint
 from export.sources.finding import find_network
+from export.sources.foreign import Foreign
 from export.sources.source import Source
+from export.sources.tensors import read_tensors
 from export.variants import DEFAULT_VARIANTS
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
@@ -80,6 +82,10 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, 
     return module, path, architecture, scale
 
 
+def _read(path: Path) -> Foreign:
+    return read_checkpoint(path, read_tensors(path))
+
+
 def _restored(module: nn.Module, image: NDArray[np.float32]) -> Tensor:
     with torch.no_grad():
         restored: Tensor = module(torch.from_numpy(image))
@@ -90,19 +96,21 @@ def test_the_network_is_the_one_in_the_checkpoint(
     network: Any, picture: Callable[[int, int], NDArray[np.float32]]
 ) -> None:
     module, path, architecture, scale = network
-    found = read_checkpoint(path)
-    assert (found.architecture, found.scale, found.name) == (architecture, scale, "their-net-v1")
+    found = _read(path)
+    assert (found.architecture, *found.modules, found.name) == (architecture, scale, "their-net-v1")
     for size in ((7, 5), (1, 1)):
         image = picture(*size)
         expected = _restored(module, image)
-        torch.testing.assert_close(_restored(found.module, image), expected, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            _restored(found.at_scale(scale), image), expected, atol=2e-6, rtol=1e-5
+        )
 
 
 @pytest.mark.slow
 def test_every_file_of_it_is_proven(network: Any, tmp_path: Path) -> None:
     # Its int8 files are compared with their simulation, the others with the network.
     _, path, architecture, scale = network
-    source = Source.of(read_checkpoint(path), scale)
+    source = Source.of(_read(path), scale)
     for name in ("astronaut", "coffee"):
         Image.fromarray(getattr(data, name)()[:160, 100:260]).save(tmp_path / f"{name}.png")
     table = find_scales(source, tmp_path)
@@ -124,7 +132,7 @@ def test_branches_are_folded_from_what_was_trained_not_from_the_copy(
         if "eval_conv" in name:
             state[name] = torch.zeros_like(state[name])  # of another step of the training
     torch.save(state, tmp_path / "span.pth")
-    restored = _restored(read_checkpoint(tmp_path / "span.pth").module, picture(6, 6))
+    restored = _restored(_read(tmp_path / "span.pth").at_scale(2), picture(6, 6))
     torch.testing.assert_close(restored, expected, atol=2e-6, rtol=1e-5)
 
 

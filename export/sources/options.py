@@ -1,0 +1,62 @@
+"""What a person may say of a network that does not ship with reslite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is made, beyond its name or file; all are optional.
+
+    Attributes:
+        weights: File of the weights that a network from Python is given (``--weights``).
+        arguments: What its class or function is called with, by keyword (``--with``).
+        architecture: The network that a checkpoint is of, where its names do not tell (``--as``).
+    """
+
+    weights: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    architecture: str | None = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The options that say something, as they are spelled on the command line."""
+        spelled = {
+            "--weights": self.weights,
+            "--with": self.arguments or None,
+            "--as": self.architecture,
+        }
+        return tuple(option for option, value in spelled.items() if value is not None)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options as words of a command line."""
+        arguments = [
+            ("--with", f"{key}={json.dumps(value)}") for key, value in self.arguments.items()
+        ]
+        weights = [("--weights", str(self.weights))] if self.weights is not None else []
+        return tuple(word for pair in (*weights, *arguments) for word in pair)
+
+    def check(self, name: str, kind: str, allowed: Container[str] = ()) -> None:
+        """Refuse options that would say nothing of a network.
+
+        Args:
+            name: The network, as the person named it.
+            kind: What it is, for example "a network that ships with reslite".
+            allowed: Options that go with this kind.
+
+        Raises:
+            UserError: If others are given.
+        """
+        if wrong := [option for option in self.given if option not in allowed]:
+            raise UserError(
+                f"{name}: {' and '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not go with "
+                f"{kind}; leave {'it' if len(wrong) == 1 else 'them'} out"
+            )

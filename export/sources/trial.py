@@ -1,0 +1,87 @@
+"""A network from elsewhere tried on one picture: does it restore pictures, by all its weights?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from runtime.errors import UserError, first_line
+
+_SIDES = (6, 9)
+"""Height and width in pixels of the picture that a network is tried on."""
+
+
+def scale_of(
+    network: Callable[[Tensor], object], parameters: Mapping[str, Tensor], title: str, remedy: str
+) -> int:
+    """Restore a picture and return how many times larger it became.
+
+    Args:
+        network: From N × 3 × H × W pictures to restored ones.
+        parameters: Its weights by name.
+        title: What the network is called in errors.
+        remedy: What to do about weights that are never read.
+
+    Raises:
+        UserError: If the network raises, returns something else than one RGB picture of the size or
+            a whole multiple, values that are not finite, or never reads some of its weights.
+    """
+    image = torch.linspace(0, 1, 3 * _SIDES[0] * _SIDES[1]).reshape(1, 3, *_SIDES)
+    size = f"a picture of {_SIDES[0]}×{_SIDES[1]} pixels"
+    read: set[int] = set()
+    try:
+        with torch.no_grad(), _kept_by(read):
+            restored = network(image)
+    except Exception as error:
+        raise UserError(
+            f"{title} raises {type(error).__name__} on {size}: {first_line(error)}"
+        ) from error
+    if not isinstance(restored, Tensor):
+        count = f" of {len(restored)}" if isinstance(restored, tuple | list | dict) else ""
+        raise UserError(
+            f"{title} returns a {type(restored).__name__}{count}; expected one tensor, the "
+            "restored picture"
+        )
+    if restored.ndim != 4 or restored.shape[:2] != image.shape[:2]:
+        raise UserError(
+            f"{title} turns a picture of shape {tuple(image.shape)} into {tuple(restored.shape)}; "
+            "expected RGB pictures, three channels in and three out"
+        )
+    height, width = restored.shape[2:]
+    scale = height // _SIDES[0]
+    if scale < 1 or (height, width) != (scale * _SIDES[0], scale * _SIDES[1]):
+        raise UserError(
+            f"{title} turns {size} into one of {height}×{width}; expected the same size or a "
+            "whole multiple"
+        )
+    if not restored.isfinite().all():
+        raise UserError(f"{title} returns values that are not finite numbers on {size}")
+    unread = [name for name, one in parameters.items() if id(one) not in read]
+    if unread:
+        more = ", …" if len(unread) > 1 else ""
+        raise UserError(
+            f"{title} never reads {len(unread)} of its tensors ({unread[0]}{more}); {remedy}"
+        )
+    return scale
+
+
+def _kept_by(tensors: set[int]) -> TorchDispatchMode:
+    """Return a mode that adds the identity of every tensor that an operator takes."""
+
+    class Kept(TorchDispatchMode):
+        def __torch_dispatch__(
+            self,
+            func: Callable[..., Any],
+            types: Any,
+            args: tuple[Any, ...] = (),
+            kwargs: dict[str, Any] | None = None,
+        ) -> Any:
+            tensors.update(id(one) for one in tree_leaves((args, kwargs)))
+            return func(*args, **(kwargs or {}))
+
+    return Kept()
