@@ -343,6 +343,7 @@ RUN_TOGETHER = [
     ["docs/profiles.md"],
     ["docs/train.md"],
     ["docs/evaluate.md"],
+    ["docs/own-network.md"],
 ]
 """Pages whose commands are run, in order; those in one list use the same files."""
 
@@ -414,7 +415,9 @@ def test_commands_of_the_guides_run(
     for block in (block for page in pages for block in blocks_of(ROOT / page)):
         if block.not_run is not None:
             continue
-        if block.language == "python":
+        if named := re.match(r"# (\w+\.py)\n", block.text):
+            Path(named[1]).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
             exec(compile(block.text, block.page, "exec"), {})
         elif block.language == "sh":
             for arguments in commands_in(block):
