@@ -39,14 +39,15 @@ class LayerCost:
 
 
 def layers_of_module(
-    module: nn.Module, scale: int, output: tuple[int, int] = HD
+    module: nn.Module, scale: int, output: tuple[int, int] = HD, colours: int = 3
 ) -> tuple[LayerCost, ...]:
     """Count a network by running it on the meta device, where nothing is computed.
 
     Args:
-        module: Takes N × 3 × H × W pictures; enlarges them ``scale`` times.
+        module: Takes N × C × H × W pictures; enlarges them ``scale`` times.
         scale: Upscaling factor.
         output: Width and height of the restored picture.
+        colours: Channels of the picture.
 
     Returns:
         The modules that hold parameters or convolve, in the order of ``named_modules``.
@@ -54,7 +55,7 @@ def layers_of_module(
     network = copy.deepcopy(module).to("meta").eval()
     # A layer's cost is a constant (after global pooling) plus a cost per input pixel. Two small
     # sizes determine both, so that the real size need not be an integer.
-    small, large = _multadds_at(network, 8), _multadds_at(network, 16)
+    small, large = (_multadds_at(network, side, colours) for side in (8, 16))
     pixels = Fraction(output[0] * output[1], scale**2)
     rows = []
     for name, part in network.named_modules():
@@ -97,7 +98,7 @@ def costs_of(config: NetworkConfig) -> Costs:
     """Return the parameters and the MultAdds of a network at each of its scales."""
     network = config.build()
     at = {
-        str(scale): total(layers_of_module(network.at_scale(scale), scale))
+        str(scale): total(layers_of_module(network.at_scale(scale), scale, colours=config.colours))
         for scale in config.scales
     }
     parameters = {scale: cost.parameters for scale, cost in at.items()}
@@ -105,15 +106,15 @@ def costs_of(config: NetworkConfig) -> Costs:
     return Costs(parameters, {scale: cost.multadds for scale, cost in at.items()})
 
 
-def _multadds_at(module: nn.Module, side: int) -> Counter[str]:
+def _multadds_at(module: nn.Module, side: int, colours: int) -> Counter[str]:
     """Return the MultAdds that each module itself executes, without those of its children."""
     counter = FlopCounterMode(display=False)
     own: Counter[str] = Counter()
     running: list[tuple[int, int]] = []  # for each running module: flops at its start, of children
 
     def convolved() -> int:
-        counts = counter.get_flop_counts().get("Global", {})
-        return int(counts.get(torch.ops.aten.convolution, 0))
+        # Not get_flop_counts, which copies the counts of all modules.
+        return int(counter.flop_counts["Global"][torch.ops.aten.convolution])
 
     def enter(part: nn.Module, inputs: object) -> None:
         running.append((convolved(), 0))
@@ -130,7 +131,7 @@ def _multadds_at(module: nn.Module, side: int) -> Counter[str]:
     hooks += [part.register_forward_hook(leave) for part in names]
     try:
         with counter, torch.no_grad():
-            module(torch.empty(1, 3, side, side, device="meta"))
+            module(torch.empty(1, colours, side, side, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,6 +170,11 @@ class Recipe(_Strict):
                 f"sizes and any_phase go with degradations of patches, not with '{name}', which "
                 "degrades whole pictures"
             )
+        if self.network.colours != 3:
+            raise ValueError(
+                f"network.colours={self.network.colours} is for counting MultAdds; pictures to "
+                "train on are RGB: leave it at 3"
+            )
         if self.revive_at and not self.network.revivable:
             raise ValueError(
                 f"revive_at does not go with networks of the family {self.network.family}"
@@ -305,7 +311,7 @@ def _complaints(error: ValidationError) -> Iterator[str]:
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys the schema knows at the place of the unknown one."""
     if location[0] == "network":
-        return list(CONFIGS[str(location[1])].__annotations__)
+        return list(inspect.signature(CONFIGS[str(location[1])]).parameters)
     parents = {"stages": Stage, "optimizer": OptimizerOptions}
     schema = parents.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
     return list(schema.__annotations__)

@@ -1,29 +1,51 @@
-"""``reslite models``: the trained networks with their parameters, MultAdds and scores."""
+"""``reslite models``: the trained networks with their parameters, MultAdds and scores.
+
+With ``--field``, the networks to compare them with, which ship as recipes and without weights.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.errors import UserError
+
 if TYPE_CHECKING:
+    from benchmarks.field import FieldRow
     from training.catalogue import Model
     from training.shipped import Costs
 
 
 @click.command("models", epilog="Example: reslite models --json")
 @click.argument("name", required=False)
+@click.option(
+    "--field",
+    "of_field",
+    is_flag=True,
+    help="List the networks to compare with, which ship as recipes without weights.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-def command(name: str | None, as_json: bool) -> None:
+def command(name: str | None, of_field: bool, as_json: bool) -> None:
     """List the trained networks; with a NAME, print all facts of that network.
 
     NAME may be a .safetensors file. The list needs the base installation only, a NAME the extra
-    train.
+    train, --field the extra bench.
     """
     from training.shipped import shipped_networks
 
+    if of_field:
+        if name is not None:
+            raise UserError(f"{name}: --field lists all networks of the field; leave the name out")
+        from benchmarks.field import field_rows
+
+        field = list(field_rows())
+        found = [asdict(row) for row in field]
+        click.echo(json.dumps(found, indent=2) if as_json else _field_table(field))
+        return
     if name is None:
         rows = [_row(one.name, one.costs, one.psnr) for one in shipped_networks()]
         click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
@@ -63,6 +85,33 @@ def _table(rows: list[dict[str, Any]]) -> str:
             )
     lines.append("MultAdds are at a 1280×720 output; super-resolution is scored on Y, else on RGB.")
     return "\n".join(lines)
+
+
+def _field_table(rows: list[FieldRow]) -> str:
+    title = f"{'network':<14}{'scale':<9}{'parameters':>11}{'MultAdds':>11}"
+    lines = [
+        f"{'':<23}{'as trained, RGB':>22}    {'as published':<17}   published",
+        f"{title}   {'weights':>10}{'MultAdds':>11}   {'parameters and MultAdds'}",
+    ]
+    for row in rows:
+        scales = " ".join(f"×{scale}" for scale in row.scales)
+        printed = " ".join(filter(None, (row.published_parameters, row.published_multadds)))
+        lines.append(
+            f"{row.name:<14}{scales:<9}{row.parameters:>11,}{_giga(row.multadds_720p):>11}"
+            f"   {row.weights_as_published:>10,}{_giga(row.multadds_as_published):>11}"
+            f"   {'=' if row.agrees else '≠'} {printed} ({row.source})"
+        )
+    remarks = dict.fromkeys(f"≠ {row.name}: {row.remark}." for row in rows if not row.agrees)
+    lines += [
+        "MultAdds are at a 1280×720 output. As published: with the picture channels of the source,",
+        "without biases, each convolution charged at the size of its output.",
+        *remarks,
+    ]
+    return "\n".join(lines)
+
+
+def _giga(multadds: int) -> str:
+    return f"{multadds / 1e9:,.1f} G"
 
 
 def _card(model: Model, row: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.blocks import check_scales, upsampling_factors
 from training.networks.interface import RGB_MEANS, HiddenLayer, Reader, RestorationNetwork
 
 
@@ -55,9 +56,12 @@ class CarnConfig:
                 f"channels={self.channels} cannot be divided into groups={self.groups}; "
                 "choose a number of groups that divides the channels"
             )
-        once = set(self.scales)
-        if not once or not once <= {2, 3, 4} or len(once) < len(self.scales):
-            raise ValueError(f"scales={self.scales}: expected some of 2, 3 and 4, each once")
+        check_scales(self.scales)
+
+    @property
+    def colours(self) -> int:
+        """3: pictures are RGB."""
+        return 3
 
     @property
     def revivable(self) -> bool:
@@ -211,9 +215,8 @@ class Cascade(nn.Module):
 
 def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
     """Return conv–ReLU–shuffle for ×2 and ×3, and twice the ×2 stage for ×4."""
-    factors = (2, 2) if scale == 4 else (scale,)
     layers: list[nn.Module] = []
-    for factor in factors:
+    for factor in upsampling_factors(scale):
         layers += [
             GroupedConv2d(channels, channels * factor**2, groups),
             nn.ReLU(),

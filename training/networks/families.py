@@ -7,13 +7,51 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 from pydantic import Discriminator, Tag
 
+from training.networks.btsrn import BtsrnConfig
 from training.networks.carn import CarnConfig
+from training.networks.dncnn import DncnnConfig
+from training.networks.drcn import DrcnConfig
+from training.networks.drrn import DrrnConfig
+from training.networks.edsr import EdsrConfig
+from training.networks.espcn import EspcnConfig
+from training.networks.fsrcnn import FsrcnnConfig
+from training.networks.imdn import ImdnConfig
 from training.networks.interface import NetworkConfig
+from training.networks.lapsrn import LapsrnConfig
+from training.networks.mdsr import MdsrConfig
+from training.networks.memnet import MemnetConfig
 from training.networks.mepsnet import MepsnetConfig
+from training.networks.rcan import RcanConfig
+from training.networks.rdn import RdnConfig
+from training.networks.selnet import SelnetConfig
+from training.networks.span import SpanConfig
+from training.networks.srcnn import SrcnnConfig
+from training.networks.srdensenet import SrdensenetConfig
+from training.networks.srresnet import SrresnetConfig
+from training.networks.vdsr import VdsrConfig
 
 CONFIGS: Mapping[str, type[NetworkConfig]] = {
+    "btsrn": BtsrnConfig,
     "carn": CarnConfig,
+    "dncnn": DncnnConfig,
+    "drcn": DrcnConfig,
+    "drrn": DrrnConfig,
+    "edsr": EdsrConfig,
+    "espcn": EspcnConfig,
+    "fsrcnn": FsrcnnConfig,
+    "imdn": ImdnConfig,
+    "lapsrn": LapsrnConfig,
+    "mdsr": MdsrConfig,
+    "memnet": MemnetConfig,
     "mepsnet": MepsnetConfig,
+    "rcan": RcanConfig,
+    "rdn": RdnConfig,
+    "selnet": SelnetConfig,
+    "span": SpanConfig,
+    "srcnn": SrcnnConfig,
+    "srdensenet": SrdensenetConfig,
+    "srresnet": SrresnetConfig,
+    "vdsr": VdsrConfig,
 }
 """The configuration of each family; a new family is a module, a recipe and a line here."""
 

@@ -84,6 +84,11 @@ class NetworkConfig(Protocol):
         ...
 
     @property
+    def colours(self) -> int:
+        """Channels of pictures: 3 for RGB; 1 for luma, which is for counting and not trained."""
+        ...
+
+    @property
     def groups(self) -> int:
         """Groups of the grouped convolutions, which may train as masked dense; 1 for none."""
         ...

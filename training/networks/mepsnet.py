@@ -71,6 +71,11 @@ class MepsnetConfig:
         return (1,)
 
     @property
+    def colours(self) -> int:
+        """3: pictures are RGB."""
+        return 3
+
+    @property
     def groups(self) -> int:
         """1: no convolution is grouped."""
         return 1
