@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from benchmarks.field import FieldRow, field_rows
 from training.data.pictures import data_folder
+from training.recipe import Recipe, load_recipe
 
 # Tests do not assert how long anything takes: machines differ and do other things meanwhile.
 settings.register_profile("reslite", deadline=None)
@@ -32,3 +35,45 @@ def astronaut() -> NDArray[np.uint8]:
 
     picture: NDArray[np.uint8] = data.astronaut()
     return picture
+
+
+FIELD_AT_TEST_SIZE = {
+    "srcnn": "widths=[8, 4]",
+    "fsrcnn": "channels=8 shrunk=4",
+    "espcn": "widths=[8, 4]",
+    "vdsr": "channels=8 layers=4",
+    "drcn": "channels=8 recursions=3",
+    "drrn": "channels=8 blocks=2 units=3",
+    "lapsrn": "channels=8 layers=2",
+    "btsrn": "channels=8 low=2 high=1",
+    "memnet": "channels=8 blocks=2 recursions=2",
+    "selnet": "channels=8 blocks=2",
+    "srdensenet": "channels=8 blocks=2 growth=4 layers=3",
+    "srresnet": "channels=8 blocks=2",
+    "edsr-baseline": "channels=8 blocks=2",
+    "edsr": "channels=8 blocks=2",
+    "mdsr": "channels=8 blocks=2",
+    "rcan": "channels=8 residual_groups=2 blocks=2 reduction=4",
+    "rdn": "channels=8 blocks=2 layers=2 growth=8",
+    "dncnn": "channels=8 layers=4",
+    "imdn": "channels=8 blocks=2 reduction=4",
+    "span": "channels=8 blocks=2",
+}
+"""What makes the network of each recipe of the field small: keys below ``network``."""
+
+
+@pytest.fixture(scope="session")
+def field_recipe() -> Callable[[str], Recipe]:
+    """Return a recipe of the field with a network that tests can afford."""
+
+    def field_recipe(name: str) -> Recipe:
+        changes = FIELD_AT_TEST_SIZE[name].replace(", ", ",").split()
+        return load_recipe(name, [f"network.{change}" for change in changes])
+
+    return field_recipe
+
+
+@pytest.fixture(scope="session")
+def counted_field() -> list[FieldRow]:
+    """The rows of ``reslite models --field``, counted once."""
+    return list(field_rows())

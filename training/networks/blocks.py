@@ -1,7 +1,7 @@
 """What the networks of the field share: settings of their configurations, and building blocks.
 
-The field is the networks that CARN is compared with (``training.field``). Their pictures have three
-colours here; the papers restore luma alone, and ``colours=1`` builds that network, for counting.
+The field is the networks that CARN is compared with (``benchmarks.field``). Their pictures have
+three colours here; most papers restore luma alone, and ``colours=1`` builds that, for counting.
 Batch normalization is left out where the papers use it (SRResNet, DRRN, MemNet, DnCNN, BTSRN):
 published parameters and MultAdds do not count it, EDSR showed that super-resolution trains better
 without, and a run keeps and averages parameters alone.
@@ -189,13 +189,7 @@ def transposed(
 
 
 def plain_body(colours: int, channels: int, layers: int) -> nn.Sequential:
-    """Return ``layers`` 3×3 convolutions from pictures to pictures, a ReLU between each two.
-
-    Raises:
-        ValueError: If there are fewer than two layers.
-    """
-    if layers < 2:
-        raise ValueError(f"layers={layers}: expected 2 or more")
+    """Return ``layers`` 3×3 convolutions from pictures to pictures, a ReLU between each two."""
     widths = [colours, *[channels] * (layers - 1), colours]
     first, *others = (conv(*pair) for pair in pairwise(widths))
     return nn.Sequential(first, *(layer for one in others for layer in (nn.ReLU(), one)))

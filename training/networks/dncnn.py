@@ -23,7 +23,7 @@ class DncnnConfig(FieldConfig):
     Attributes:
         family: Name of the family.
         channels: Width of the hidden layers.
-        layers: Convolutions, the first and the last included: at least 2.
+        layers: Convolutions, the first and the last included.
         scales: Upscaling factors, each 1, 2, 3 or 4; a recipe's task takes 1 or others, not both.
     """
 

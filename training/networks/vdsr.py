@@ -21,7 +21,7 @@ class VdsrConfig(ManyScalesConfig):
     Attributes:
         family: Name of the family.
         channels: Width of the hidden layers.
-        layers: Convolutions, the first and the last included: at least 2.
+        layers: Convolutions, the first and the last included.
     """
 
     family: Literal["vdsr"] = "vdsr"
