@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.sources.carn_authors import is_of_authors, read_of_authors
 from export.sources.checkpoint import read_checkpoint
 from export.sources.onnx_file import SUFFIX as ONNX
 from export.sources.onnx_file import read_onnx
@@ -41,4 +42,7 @@ def find_network(name_or_path: str, options: Options = NOTHING_SAID) -> Trained:
         options.check(name_or_path, "a network that reslite trained")
         return find_model(name_or_path)
     options.check(name_or_path, "a checkpoint", ("--as",))
-    return read_checkpoint(path, read_tensors(path))
+    tensors = read_tensors(path)
+    if options.architecture is not None or is_of_authors(tensors):
+        return read_of_authors(path, tensors, options.architecture)
+    return read_checkpoint(path, tensors)

@@ -6,9 +6,12 @@ import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtime.errors import UserError
+
+Architecture = Literal["carn", "carn-m", "pcarn", "pcarn-m"]
+"""Networks whose checkpoints have equal shapes, two and two, and compute different things."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Options:
 
     weights: Path | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    architecture: str | None = None
+    architecture: Architecture | None = None
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -41,8 +44,9 @@ class Options:
         arguments = [
             ("--with", f"{key}={json.dumps(value)}") for key, value in self.arguments.items()
         ]
-        weights = [("--weights", str(self.weights))] if self.weights is not None else []
-        return tuple(word for pair in (*weights, *arguments) for word in pair)
+        others = [("--weights", self.weights), ("--as", self.architecture)]
+        said = [(option, str(value)) for option, value in others if value is not None]
+        return tuple(word for pair in (*said, *arguments) for word in pair)
 
     def check(self, name: str, kind: str, allowed: Container[str] = ()) -> None:
         """Refuse options that would say nothing of a network.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from export.sources.foreign import Foreign, plain_name
 from export.sources.options import Options
-from export.sources.tensors import read_tensors
+from export.sources.tensors import load, read_tensors
 from export.sources.trial import scale_of
 from runtime.errors import UserError, first_line
 from runtime.manifest import sha256_of
@@ -67,7 +67,7 @@ def read_python(name: str, options: Options) -> Foreign:
         "weights": "as constructed, with seed 0 for random ones",
     }
     if options.weights is not None:
-        _load(module, options.weights, found["name"])
+        load(module, read_tensors(options.weights), options.weights, found["name"])
         known["weights"] = {"file": options.weights.name, "sha256": sha256_of(options.weights)}
     return of_module(module, name=found["name"], path=path, title=name, known=known)
 
@@ -231,31 +231,6 @@ def _check_arguments(name: str, target: Any, arguments: Mapping[str, Any]) -> No
     if needed:
         options = " ".join(f"--with {one}=…" for one in needed)
         raise UserError(f"{name}: needs {' and '.join(needed)}; say {options}")
-
-
-def _load(module: nn.Module, path: Path, name: str) -> None:
-    """Load weights, every tensor of which must have its place.
-
-    Raises:
-        UserError: If names or shapes differ.
-    """
-    tensors, own = read_tensors(path), module.state_dict()
-    missing = [key for key in own if key not in tensors]
-    unexpected = [key for key in tensors if key not in own]
-    misshapen = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    lists = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    if any(lists.values()):
-        found = "; ".join(f"{len(one)} {what}: {_few(one)}" for what, one in lists.items() if one)
-        raise UserError(f"{path}: its tensors are not those of {name}: {found}")
-    module.load_state_dict(tensors)
-
-
-def _few(names: list[str], most: int = 3) -> str:
-    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
 
 
 def _check_inputs(module: nn.Module, title: str) -> None:

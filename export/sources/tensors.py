@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runtime.errors import UserError
 from training.checkpoint import load_tensors, non_finite
@@ -88,3 +88,34 @@ def _unwrapped(found: Mapping[Any, Any]) -> dict[str, Any]:
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def load(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, title: str) -> None:
+    """Give a module its weights; every tensor must have its place.
+
+    Args:
+        module: The network.
+        tensors: The weights by name.
+        path: The file they are from, for errors.
+        title: What errors call the network.
+
+    Raises:
+        UserError: If names or shapes differ.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in tensors]
+    unexpected = [key for key in tensors if key not in own]
+    misshapen = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    lists = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if any(lists.values()):
+        found = "; ".join(f"{len(one)} {what}: {_few(one)}" for what, one in lists.items() if one)
+        raise UserError(f"{path}: its tensors are not those of {title}: {found}")
+    module.load_state_dict(tensors)
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])

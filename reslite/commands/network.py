@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from export.sources.options import Options
+from export.sources.options import Architecture, Options
 
 if TYPE_CHECKING:
     from export.sources.source import Trained
@@ -100,11 +100,21 @@ def network_options(about_weights: str) -> Callable[[Command], Command]:
             callback=parse_arguments,
             help="Argument of a network from Python, for example channels=64; may be repeated.",
         )
+        @click.option(
+            "--as",
+            "architecture",
+            type=click.Choice(get_args(Architecture)),
+            help="Network of a checkpoint by CARN's authors [default: by names of tensors].",
+        )
         @wraps(command)
         def with_options(
-            *, weights: Path | None, arguments: Mapping[str, Any], **others: Any
+            *,
+            weights: Path | None,
+            arguments: Mapping[str, Any],
+            architecture: Architecture | None,
+            **others: Any,
         ) -> Any:
-            return command(options=Options(weights, arguments), **others)
+            return command(options=Options(weights, arguments, architecture), **others)
 
         return with_options
 

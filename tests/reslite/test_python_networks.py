@@ -146,6 +146,9 @@ def test_options_of_python_do_not_go_with_other_networks(cli: Cli, tmp_path: Pat
     assert "carn-m: --with does not go with a network that reslite trained" in outcome.err
     outcome = cli("evaluate", tmp_path / "a.tflite", "--weights", "w.pth", "--data", tmp_path)
     assert "a.tflite: --weights does not go with an exported file" in outcome.err
+    outcome = cli("inspect", "carn-m", "--scale", 4, "--as", "pcarn-m")
+    assert "--as does not go with a network that reslite trained" in outcome.err
+    assert "'pcarn-x' is not one of" in cli("inspect", "a.pth", "--as", "pcarn-x").err
     outcome = cli("gate", "--bundle", tmp_path, "--with", "a=1")
     assert outcome.code == 2
     assert "--with: say of which --network or --weights" in outcome.err

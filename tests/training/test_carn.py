@@ -55,12 +55,21 @@ def test_one_scale_computes_what_the_whole_network_does() -> None:
         assert torch.equal(AtScale(network, scale)(picture), network(picture, scale))
 
 
+@pytest.mark.parametrize("perceptual", [False, True])
 @pytest.mark.parametrize("efficient", [False, True])
-def test_the_network_is_that_of_the_paper(efficient: bool) -> None:
-    """The forward pass spelled out, Ahn et al. 2018, Fig. 2 and 3."""
+def test_the_network_is_that_of_the_paper(efficient: bool, perceptual: bool) -> None:
+    """The forward pass spelled out, Ahn et al. 2018, Fig. 2 and 3, and what PCARN changes."""
     torch.manual_seed(0)
     groups = 2 if efficient else 1
-    config = CarnConfig(channels=8, blocks=2, units=2, groups=groups, efficient=efficient)
+    config = CarnConfig(
+        channels=8,
+        blocks=2,
+        units=2,
+        groups=groups,
+        efficient=efficient,
+        fusion_relu=not perceptual,
+        global_residual=perceptual,
+    )
     network, picture = Carn(config).double().eval(), torch.rand(1, 3, 6, 7, dtype=torch.double)
     weights = dict(network.named_parameters())
 
@@ -77,16 +86,38 @@ def test_the_network_is_that_of_the_paper(efficient: bool) -> None:
 
     def cascading(x: Tensor, name: str, stage: Callable[[Tensor, str], Tensor]) -> Tensor:
         first = stage(x, f"{name}.stages.0")
-        fused = convolve(torch.cat([x, first], 1), f"{name}.fusions.0").relu()
+        fused = activated(convolve(torch.cat([x, first], 1), f"{name}.fusions.0"))
         second = stage(fused, f"{name}.stages.1")
-        return convolve(torch.cat([x, first, second], 1), f"{name}.fusions.1").relu()
+        return activated(convolve(torch.cat([x, first, second], 1), f"{name}.fusions.1"))
+
+    def activated(x: Tensor) -> Tensor:
+        return x if perceptual else x.relu()
 
     means = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
-    x = convolve(picture - means, "entry")
-    x = cascading(x, "body", lambda x, name: cascading(x, name, residual))
+    entered = convolve(picture - means, "entry")
+    x = cascading(entered, "body", lambda x, name: cascading(x, name, residual))
+    x = x + entered if perceptual else x
     for stage in ("0", "3"):
         x = F.pixel_shuffle(convolve(x, f"upsamplers.x4.{stage}", groups).relu(), 2)
     torch.testing.assert_close(network(picture, 4), convolve(x, "exit") + means)
+    torch.testing.assert_close(network.at_scale(4)(picture), convolve(x, "exit") + means)
+
+
+def test_only_channels_behind_a_relu_are_named_as_hidden() -> None:
+    """Whatever a hidden layer observes must be zero where its channels are dead."""
+    torch.manual_seed(0)
+    for relu in (True, False):
+        config = CarnConfig(channels=8, blocks=2, units=2, fusion_relu=relu, global_residual=True)
+        network = Carn(config).eval()
+        layers = list(network.hidden_layers())
+        # Two blocks of two units, each with a hidden layer and an output; three pairs of fusions.
+        assert len(layers) == (2 * (2 + 2 + 1 + 1) + 1 + 1 if relu else 2 * (2 + 2))
+        for layer in layers if not relu else []:
+            seen: list[Tensor] = []
+            hook = layer.observed.register_forward_hook(lambda *found, s=seen: s.append(found[2]))
+            network(torch.rand(1, 3, 6, 6), 2)
+            hook.remove()
+            assert all((one >= 0).all() for one in seen)
 
 
 def test_recursion_uses_one_block_three_times() -> None:

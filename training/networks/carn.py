@@ -1,9 +1,12 @@
-"""CARN and CARN-M, cascading residual networks for super-resolution.
+"""CARN and CARN-M, cascading residual networks for super-resolution, and PCARN's generators.
 
 Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
-Network", ECCV 2018. One network serves several scales: entry, body and exit are shared, and each
-scale has an upsampler of its own. Every convolution has a bias and keeps PyTorch's default
-initialization, U(±1/√fan_in).
+Network", ECCV 2018. PCARN, of the same shape and number of parameters, adds the entry's features to
+those of the body and has no ReLU behind fusions ("Efficient Deep Neural Network for
+Photo-realistic Image Super-Resolution", the same authors).
+
+One network serves several scales: entry, body and exit are shared, and each scale has an upsampler
+of its own. Every convolution has a bias and keeps PyTorch's default initialization, U(±1/√fan_in).
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ class CarnConfig:
         groups: Groups of the 3×3 convolutions of body and upsamplers (1 is a plain convolution).
         efficient: Use the residual-E block (two grouped 3×3 and a 1×1) instead of the plain block.
         recursive: Use one residual block ``units`` times in each cascading block.
+        fusion_relu: A ReLU follows every 1×1 fusion; PCARN has none.
+        global_residual: The upsamplers take body plus entry, as in PCARN, instead of the body.
         scales: The upscaling factors that have an upsampler, each 2, 3 or 4.
     """
 
@@ -43,6 +48,8 @@ class CarnConfig:
     groups: int = 1
     efficient: bool = False
     recursive: bool = False
+    fusion_relu: bool = True
+    global_residual: bool = False
     scales: tuple[int, ...] = (2, 3, 4)
 
     # Read by pydantic when a recipe is checked: a misspelt key must not pass.
@@ -106,6 +113,8 @@ class GroupedConv2d(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """conv–ReLU–conv, plus the input, ReLU; residual-E has a body of its own."""
 
+    ends_with_relu = True
+
     def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
         self.body = body
@@ -161,9 +170,12 @@ class Cascade(nn.Module):
     A stage that stands several times in ``stages`` shares its parameters.
     """
 
-    def __init__(self, stages: Sequence[ResidualBlock | Cascade], channels: int) -> None:
+    def __init__(
+        self, stages: Sequence[ResidualBlock | Cascade], channels: int, fusion_relu: bool
+    ) -> None:
         super().__init__()
         self.channels = channels
+        self.fusion_relu = fusion_relu
         self.stages = nn.ModuleList(dict.fromkeys(stages))
         self.repeats = len(stages) // len(self.stages)
         self.fusions = nn.ModuleList(
@@ -175,7 +187,8 @@ class Cascade(nn.Module):
         outputs, current = [x], x
         for stage, fusion in zip(self._in_order(), self.fusions, strict=True):
             outputs.append(stage(current))
-            current = F.relu(fusion(torch.cat(outputs, dim=1)))
+            fused = fusion(torch.cat(outputs, dim=1))
+            current = F.relu(fused) if self.fusion_relu else fused
         return current
 
     def writer(self) -> nn.Conv2d:
@@ -188,8 +201,16 @@ class Cascade(nn.Module):
         for fusion in self._fusions():
             yield fusion, 0
 
+    @property
+    def ends_with_relu(self) -> bool:
+        """Whether channels of the output can be dead."""
+        return self.fusion_relu
+
     def hidden_layers(self) -> Iterator[HiddenLayer]:
-        """Yield the outputs of stages and of fusions, and the hidden layers of the stages."""
+        """Yield the outputs of stages and of fusions, and the hidden layers of the stages.
+
+        Those without a ReLU are left out.
+        """
         stages, fusions = self._in_order(), self._fusions()
         for stage in dict.fromkeys(stages):
             readers = [
@@ -198,9 +219,12 @@ class Cascade(nn.Module):
                 for fusion in fusions[place:]
                 if other is stage
             ]
-            yield HiddenLayer(stage, stage.writer(), tuple(readers))
+            if stage.ends_with_relu:
+                yield HiddenLayer(stage, stage.writer(), tuple(readers))
             yield from stage.hidden_layers()
         for fusion, stage in zip(fusions, stages[1:], strict=False):
+            if not self.fusion_relu:
+                break
             # A shared stage reads other features with the same weights, which must not be zeroed.
             forgetting = tuple(stage.readers()) if stages.count(stage) == 1 else ()
             yield HiddenLayer(fusion, fusion, forgetting)
@@ -236,7 +260,8 @@ class Carn(RestorationNetwork):
         channels, groups = config.channels, config.groups
         self.register_buffer("means", torch.tensor(RGB_MEANS).view(1, 3, 1, 1), persistent=False)
         self.entry = nn.Conv2d(3, channels, 3, padding=1)
-        self.body = Cascade([self._cascading_block() for _ in range(config.blocks)], channels)
+        blocks = [self._cascading_block() for _ in range(config.blocks)]
+        self.body = Cascade(blocks, channels, config.fusion_relu)
         self.upsamplers = nn.ModuleDict(
             {f"x{scale}": upsampler(channels, scale, groups) for scale in config.scales}
         )
@@ -278,11 +303,13 @@ class Carn(RestorationNetwork):
         yield from self.body.hidden_layers()
         upsamplers = [cast(nn.Sequential, one) for one in self.upsamplers.values()]
         readers = tuple((cast(nn.Conv2d, upsampler[0]), 0) for upsampler in upsamplers)
-        yield HiddenLayer(self.body.writer(), self.body.writer(), readers)
+        if self.body.ends_with_relu:
+            yield HiddenLayer(self.body.writer(), self.body.writer(), readers)
 
     def _features(self, picture: Tensor) -> Tensor:
-        features: Tensor = self.body(self.entry(picture - self.means))
-        return features
+        entered = self.entry(picture - self.means)
+        features: Tensor = self.body(entered)
+        return features + entered if self.config.global_residual else features
 
     def _enlarged(self, features: Tensor, scale: int) -> Tensor:
         restored: Tensor = self.exit(self.upsamplers[f"x{scale}"](features)) + self.means
@@ -293,7 +320,7 @@ class Carn(RestorationNetwork):
         body = efficient_body if config.efficient else plain_body
         count = 1 if config.recursive else config.units
         units = [ResidualBlock(body(config.channels, config.groups)) for _ in range(count)]
-        return Cascade(units * (config.units // count), config.channels)
+        return Cascade(units * (config.units // count), config.channels, config.fusion_relu)
 
 
 class AtScale(nn.Module):
@@ -307,9 +334,13 @@ class AtScale(nn.Module):
         self.body = network.body
         self.upsampler = network.upsamplers[f"x{scale}"]
         self.exit = network.exit
+        self.global_residual = network.config.global_residual
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore N × 3 × H × W pictures in [0, 1] at the one scale."""
-        features = self.body(self.entry(image - self.means))
+        entered = self.entry(image - self.means)
+        features = self.body(entered)
+        if self.global_residual:
+            features = features + entered
         restored: Tensor = self.exit(self.upsampler(features)) + self.means
         return restored
