@@ -21,17 +21,15 @@ def shape_of(value: ir.Value | None) -> Extents | None:
 
 def constant_of(value: ir.Value | None) -> Array | None:
     """Return the array of a constant; None if it is no constant, or left out."""
-    if value is None or value.const_value is None:
-        return None
-    array: Array = value.const_value.numpy()
-    return array
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def inserted(
     before: ir.Node,
     op: str,
     inputs: Sequence[ir.Value | None],
-    shape: Extents,
+    shape: Extents | ir.Shape | None,
     attributes: Mapping[str, Any] | None = None,
 ) -> ir.Value:
     """Insert a node of one output before another, whose name it takes, and return its output."""
@@ -41,7 +39,8 @@ def inserted(
     node.metadata_props.update(before.metadata_props)
     graph.insert_before(before, node)
     output = node.outputs[0]
-    output.shape, output.dtype = ir.Shape(shape), ir.DataType.FLOAT
+    output.shape = shape if shape is None or isinstance(shape, ir.Shape) else ir.Shape(shape)
+    output.dtype = ir.DataType.FLOAT
     return output
 
 

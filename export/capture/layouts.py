@@ -150,6 +150,15 @@ def _over_axes(node: ir.Node, axes: Axes) -> bool:
     return _with_constants(node, {1: turned})
 
 
+def _slicing(node: ir.Node, axes: Axes) -> bool:
+    """Turn the constant axes of a slice."""
+    along = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    if along is None:
+        return False
+    turned = np.array([axes[int(axis) % 4] for axis in along.ravel()], np.int64)
+    return _with_constants(node, {3: turned})
+
+
 def _padding(node: ir.Node, axes: Axes) -> bool:
     """Turn the amounts of a padding on all four axes."""
     pads = constant_of(node.inputs[1])
@@ -186,7 +195,8 @@ FOLLOWERS: Mapping[str, _Follower] = {
         ),
         _pointwise,
     ),
-    **dict.fromkeys(("Concat", "Split"), _along_axis),
+    **dict.fromkeys(("Concat", "Split", "Gather"), _along_axis),
+    "Slice": _slicing,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _over_axes),
     "Pad": _padding,
     "Resize": _resizing,

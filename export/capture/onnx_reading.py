@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from export.capture.channels import choose_channels
 from export.errors import CannotLower, UnsupportedOperators
 from export.graph import Array, Graph, Node
 from export.node import Attribute
@@ -30,6 +31,7 @@ def read_model(model: ir.Model) -> Graph:
     Raises:
         CannotLower: If the model uses an operator outside the vocabulary.
     """
+    choose_channels(model.graph)
     _replace_slashes(model.graph)
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
     nodes = tuple(_read_nodes(model.graph, constants))

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxscript import optimizer
 
 from export.capture.layouts import make_planar
+from export.capture.levels import use_unit_range
 from export.capture.movements import recognize_movements
 from export.capture.onnx_reading import INPUT, OUTPUT
 from export.capture.spellings import SPELLINGS
@@ -33,12 +34,14 @@ def prepare(model: ir.Model, shape: tuple[int, int, int, int]) -> None:
         shape: The shape of the picture, N × C × H × W or N × H × W × C as the file takes it.
     """
     graph = model.graph
-    (image,), (restored,) = graph.inputs, graph.outputs
+    (image,) = graph.inputs
     image.shape = ir.Shape(shape)
     for value in _values(graph):
         if value is not image and not value.is_initializer():
             value.shape = None  # It may hold another size.
     compute_in_float32(graph)
+    use_unit_range(graph)
+    (image,), (restored,) = graph.inputs, graph.outputs
     image.name, restored.name = INPUT, OUTPUT
     _simplify(model)
     for node in list(graph):

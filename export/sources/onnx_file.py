@@ -200,10 +200,9 @@ def _ends(path: Path, model: onnx.ModelProto) -> Ends:
             f"{path}: takes {kind} of {channels} channel{'s' * (channels > 1)}; expected RGB, three"
         )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint8)):
         raise UserError(
-            f"{path}: takes {dtype} values; expected float32 or float16 in [0, 1], so export the "
-            "network without the conversion of its input"
+            f"{path}: takes {dtype} values; expected float32 or float16 in [0, 1], or uint8"
         )
     return Ends(image.name, outputs[0].name, dtype, channels_last, (height, width))
 

@@ -111,6 +111,9 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
             {"Add": 2, "Conv": 1, "Mul": 2, "Resize": 1},
         ),
         (lambda x, image: F.interpolate(x, scale_factor=3), {"Conv": 1, "Resize": 1}),
+        (lambda x, image: x[:, :3] * x[:, 3:6], {"Conv": 1, "Mul": 1, "Split": 1}),
+        (lambda x, image: x[:, 1:] * x[:, :-1], {"Conv": 1, "Mul": 1, "Split": 2}),
+        (lambda x, image: image[:, [2, 1, 0]], {"Conv": 1}),
     ],
     ids=[
         "clamp",
@@ -126,6 +129,9 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         "shuffle",
         "constants",
         "resize",
+        "slices",
+        "slices that overlap",
+        "order",
     ],
 )
 def test_the_vocabulary_is_read_exactly(

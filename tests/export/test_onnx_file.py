@@ -187,6 +187,36 @@ def test_a_graph_as_a_module_is_exact_in_double_precision(
     assert next(module.parameters()).dtype == torch.float32  # The copy's are its own.
 
 
+def _of_levels(end: str) -> onnx.ModelProto:
+    """Return a model from levels of 8 bits to such, by way of ``end`` from real numbers."""
+    text = f"""<ir_version: 8, opset_import: ["": 13]>
+    net (uint8[1,H,W,3] x) => (uint8[1,T,B,3] y) {{
+        f = Cast <to=1> (x) t = Transpose <perm=[0,3,1,2]> (f)
+        s = Constant <value = float {{0.00392156862745098}}> () d = Mul(t, s)
+        c = Conv <pads=[1,1,1,1]> (d, w) e = Mul(c, n)
+        low = Constant <value = float {{0.0}}> () high = Constant <value = float {{255.0}}> ()
+        k = Clip(e, low, high) {end} u = Transpose <perm=[0,2,3,1]> (r) y = Cast <to=2> (u)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    weights = np.random.default_rng(3).random((3, 3, 3, 3), np.float32) / 20
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "n"))
+    return model
+
+
+def test_a_file_of_whole_levels_becomes_one_of_real_numbers(
+    tmp_path: Path, picture: Picture
+) -> None:
+    path, image = tmp_path / "net.onnx", picture(9, 6)
+    onnx.save(_of_levels("r = Round(k)"), path)
+    levels = np.rint(image * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": levels})
+    restored = _restored(read_onnx(path), image).numpy() * 255
+    np.testing.assert_allclose(
+        restored, expected.transpose(0, 3, 1, 2).astype(np.float32), atol=0.5001, rtol=0
+    )
+
+
 # Bad files.
 
 
@@ -261,6 +291,10 @@ def test_files_that_are_no_network_of_one_picture_are_refused(tmp_path: Path) ->
     assert "takes grey pictures, which reslite does not restore yet" in _refusal(tmp_path, grey)
     last = _model(_node("Relu", "x"), image=_value("x", [1, "h", "w", 4]))
     assert "takes pictures of 4 channels; expected RGB, three" in _refusal(tmp_path, last)
+    wide = _model(_node("Relu", "x"), image=_value("x", [1, 3, "h", "w"], TensorProto.INT32))
+    assert "takes int32 values; expected float32" in _refusal(tmp_path, wide)
+    cut = _refusal(tmp_path, _of_levels("r = Identity(k)"))
+    assert cut.endswith("at most 0.002 is allowed, what rounding takes away")
     batch = _model(image=_value("x", [8, 3, "h", "w"]))
     assert "takes 8 pictures at once; export it for one" in _refusal(tmp_path, batch)
     flat = _model(_node("Relu", "x"), image=_value("x", [3, "h", "w"]))

@@ -97,6 +97,11 @@ _INDICES = {
     **{"one": _integers(1), "two": _integers(2), "three": _integers(3)},
 }
 
+_CUTS = {
+    **{"zero": _integers(0), "one": _integers(1), "three": _integers(3), "four": _integers(4)},
+    **{"back": _integers(-1), "most": _integers(2**63 - 1), "least": _integers(-(2**63))},
+}
+
 PLANAR: Mapping[str, Written] = {
     "constants in nodes": Written(
         f"""k = Constant <value = float {{2.0}}> () s = Mul(x, k) c = {_SAME}(s, w, b)
@@ -152,6 +157,24 @@ PLANAR: Mapping[str, Written] = {
         f"c = {_SAME}(x, w, b) l, r = Split <axis=1> (c) y = Mul(l, r)",
         {"Conv": 1, "Mul": 1, "Split": 1},
         _convolution(6),
+    ),
+    "halves of the channels by slices": Written(
+        f"""c = {_SAME}(x, w, b) l = Slice(c, one, three, one) r = Slice(c, three, most, one)
+        m = Mul(l, r) k = Concat <axis=1> (m, c) y = Conv(k, w2)""",
+        {"Concat": 1, "Conv": 2, "Mul": 1, "Split": 1},
+        {**_convolution(5), **_CUTS, "w2": _random(3, 7, 1, 1)},
+    ),
+    "slices that overlap": Written(
+        f"""c = {_SAME}(x, w, b) l = Slice(c, zero, three, one) r = Slice(c, one, four, one)
+        y = Mul(l, r)""",
+        {"Conv": 1, "Mul": 1, "Split": 2},
+        {**_convolution(5), **_CUTS},
+    ),
+    "blue, green, red": Written(
+        f"""f = Slice(x, most, least, one, back) c = {_SAME}(f, w, b)
+        y = Gather <axis=1> (c, order)""",
+        {"Conv": 3},
+        {**_convolution(3), **_CUTS, "order": _integers(2, 1, -3)},
     ),
     "gate by a mean with its axes as attributes": Written(
         f"c = {_SAME}(x, w, b) p = ReduceMean <axes=[2,3]> (c) g = Sigmoid(p) y = Mul(c, g)",
@@ -248,6 +271,12 @@ INTERLEAVED: Mapping[str, Written] = {
         y = {_OUT}(d)""",
         {"Conv": 1, "DepthToSpace": 1},
         _convolution(),
+    ),
+    "halves of the channels by slices": Written(
+        f"""t = {_IN}(x) c = {_SAME}(t, w, b) u = {_OUT}(c) l = Slice(u, zero, three, last)
+        r = Slice(u, three, most, last) y = Mul(l, r)""",
+        {"Conv": 1, "Mul": 1, "Split": 1},
+        {**_convolution(6), **_CUTS, "last": _integers(-1)},
     ),
     "halves of the channels": Written(
         f"""t = {_IN}(x) c = {_SAME}(t, w, b) u = {_OUT}(c) l, r = Split <axis=-1> (u)
