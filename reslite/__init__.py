@@ -3,16 +3,25 @@
 import reslite
 restorer = reslite.load("carn-m", scale=4)
 large = restorer.restore(small)          # uint8, H × W × 3
+
+reslite.ship(my_module, out="dist")      # a torch module: files, proof and report
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslite.packages import check_packages
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from reslite.loading import Restorer
+    from reslite.shipping import Shipment
+    from runtime.formats import Format, Precision
+    from runtime.manifest import Manifest
     from training.catalogue import Model
 
 
@@ -40,3 +49,107 @@ def list_models() -> list[Model]:
     from training.catalogue import list_models as shipped
 
     return shipped()
+
+
+def ship(
+    module: nn.Module | str,
+    scale: int | None = None,
+    out: str | Path = "dist",
+    *,
+    name: str | None = None,
+    calibration: str | Path | None = None,
+    data: str | Path | None = None,
+    overwrite: bool = False,
+    rounds: int = 15,
+    threads: int | None = None,
+    size: tuple[int, int] = (128, 128),
+) -> Shipment:
+    """Export, prove, measure and report a network, as the command ``reslite ship`` does.
+
+    Needs the ``demo`` extra.
+
+    Args:
+        module: A torch module from N × 3 × H × W RGB pictures in [0, 1] to restored ones, which
+            stays as it is; or a name or file as on the command line.
+        scale: Upscaling factor; None finds it by a trial picture.
+        out: Folder of the bundle and its report.
+        name: What the files of a module are named after; None for its class.
+        calibration: Folder of pictures to find int8 scales on; None for scikit-image's, or the
+            committed scales of a network of reslite's own.
+        data: Folder of pictures to score on; None for crops of scikit-image's.
+        overwrite: Export again even files that exist and are valid.
+        rounds: Timed inferences of each file.
+        threads: CPU threads of the latency measurement; None for all.
+        size: Height and width of the inputs of the latency measurement.
+
+    Returns:
+        The manifest, the report, and the files beside the bundle.
+
+    Raises:
+        runtime.errors.UserError: If the module does not turn one picture into one, cannot be
+            captured, or restores another scale.
+        export.parity.ParityError: If a file fails its proof.
+    """
+    check_packages()
+    from reslite.modules import found
+    from reslite.shipping import ship_network
+
+    return ship_network(
+        *found(module, name, scale),
+        Path(out),
+        data=None if data is None else Path(data),
+        calibration=None if calibration is None else Path(calibration),
+        overwrite=overwrite,
+        rounds=rounds,
+        threads=threads,
+        size=size,
+    )
+
+
+def export(
+    module: nn.Module | str,
+    scale: int | None = None,
+    out: str | Path = "dist",
+    *,
+    name: str | None = None,
+    formats: Sequence[Format] | None = None,
+    precisions: Sequence[Precision] = ("float32", "float16"),
+    calibration: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write and prove files of a network, as the command ``reslite export`` does.
+
+    Needs the ``export`` extra.
+
+    Args:
+        module: A torch module, name or file, as for ``ship``.
+        scale: Upscaling factor; None finds it by a trial picture.
+        out: Folder of the bundle.
+        name: What the files of a module are named after; None for its class.
+        formats: File formats; None for all.
+        precisions: Number formats. Scales of int8 files are found on ``calibration``.
+        calibration: Folder of pictures to find int8 scales on, as for ``ship``.
+        size: Height and width to fix the input to; None for any size.
+        overwrite: Export again even files that exist and are valid.
+
+    Returns:
+        The manifest of all files in the folder.
+
+    Raises:
+        runtime.errors.UserError: If the module does not turn one picture into one, cannot be
+            captured, or restores another scale.
+        export.parity.ParityError: If a file fails its proof.
+    """
+    check_packages()
+    from reslite.modules import export_network, found
+
+    return export_network(
+        *found(module, name, scale),
+        Path(out),
+        formats=formats,
+        precisions=precisions,
+        calibration=None if calibration is None else Path(calibration),
+        size=size,
+        overwrite=overwrite,
+    )

@@ -26,14 +26,17 @@ from benchmarks.accuracy import (
 from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
 from benchmarks.devices.ethos_u import estimate
 from benchmarks.multadds import layers_of_module, total
-from benchmarks.pairs import Pair, Pairs
+from benchmarks.pairs import Pair, Pairs, pairs_in
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
+from benchmarks.snapshots import GATE_PICTURES, gate_pictures
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
+from export.memory import check_size
 from export.scales import ScaleTable
-from export.sources.source import Source
+from export.sources.source import Source, Trained
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize import load_scales
+from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from reslite.loading import cached_bundle
 from runtime.atomic import replacing
@@ -67,6 +70,58 @@ class Shipment:
     manifest: Manifest
     report: Report
     files: tuple[Path, ...]
+
+
+def ship_network(
+    network: Trained,
+    scale: int,
+    out: Path,
+    *,
+    data: Path | None = None,
+    calibration: Path | None = None,
+    overwrite: bool = False,
+    rounds: int = 15,
+    threads: int | None = None,
+    size: tuple[int, int] = (128, 128),
+    announce: Announce = lambda line: None,
+) -> Shipment:
+    """Find what ``ship`` needs, int8 scales and pictures, and ship a network at one scale.
+
+    Args:
+        network: The network.
+        scale: One of its upscaling factors.
+        out: Folder of the bundle and its report.
+        data: Folder of pictures to score on; None for crops of scikit-image's pictures.
+        calibration: Folder of pictures to find int8 scales on; None for the committed scales of a
+            network of reslite's own, and scikit-image's pictures for any other.
+        overwrite: As in ``ship``, and so are the others.
+        rounds: Rounds of the latency measurement.
+        threads: CPU threads of the latency measurement.
+        size: Height and width of the inputs of the latency measurement.
+        announce: Called with a line of text at each step.
+
+    Raises:
+        UserError: If there are no scales, no pictures, or a file cannot be made.
+    """
+    # A network without a table of scales is refused before it is captured.
+    foreign = not isinstance(network, Model)
+    table = None if calibration or foreign else load_scales(network.name, scale)
+    source = Source.of(network, scale)
+    check_size(source.graph, size)
+    if foreign:
+        announce(f"{network.path.name}: its licence goes with all files made of it")
+    return ship(
+        source,
+        out,
+        table=table or find_scales(source, calibration),
+        pairs=pairs_in(data, network.task, scale) if data else gate_pictures(network.task, scale),
+        pictures=data.name if data else GATE_PICTURES,
+        overwrite=overwrite,
+        rounds=rounds,
+        threads=threads,
+        size=size,
+        announce=announce,
+    )
 
 
 def ship(

@@ -411,6 +411,7 @@ def test_commands_of_the_guides_run(
 ) -> None:
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     threads = torch.get_num_threads()
     for block in (block for page in pages for block in blocks_of(ROOT / page)):
         if block.not_run is not None:

@@ -70,29 +70,13 @@ def command(
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Valid existing files are kept.
     """
-    from benchmarks.pairs import pairs_in
-    from benchmarks.snapshots import GATE_PICTURES, gate_pictures
-    from export.memory import check_size
-    from export.sources.source import Source
-    from quantize import load_scales
-    from quantize.ptq import find_scales
-    from reslite.shipping import ship
-    from training.catalogue import Model
+    from reslite.shipping import ship_network
 
-    found, scale = network.find()
-    # A network without a table of scales is refused before it is captured.
-    foreign = not isinstance(found, Model)
-    table = None if calibration or foreign else load_scales(found.name, scale)
-    source = Source.of(found, scale)
-    check_size(source.graph, size)
-    if foreign:
-        click.echo(f"{found.path.name}: its licence goes with all files made of it", err=True)
-    shipment = ship(
-        source,
+    shipment = ship_network(
+        *network.find(),
         out,
-        table=table or find_scales(source, calibration),
-        pairs=pairs_in(data, found.task, scale) if data else gate_pictures(found.task, scale),
-        pictures=data.name if data else GATE_PICTURES,
+        data=data,
+        calibration=calibration,
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
