@@ -2,8 +2,8 @@
 
 Exporters write a shuffle of pixels as Reshape, Transpose, Reshape in many spellings: PyTorch's
 order of channels or TensorFlow's, N × C × H × W or N × H × W × C, in one step or in several. All of
-them only move values, so a chain is run on the numbers 0, 1, 2, … and compared with what the
-operators that networks mean do to these. That depends on no spelling.
+them only move values, so where a chain takes each value from is compared with where the operators
+that networks mean take it from. That depends on no spelling.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +33,13 @@ _RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 _MOVING = _RESHAPING | {"Transpose"}
 
 
+Step = tuple[str, Extents]
+"""``("Reshape", shape)`` or ``("Transpose", axes)``."""
+
+_MOST = 2**20
+"""Values that are followed through a chain; of larger arrays so many, chosen at random."""
+
+
 @dataclass(frozen=True)
 class Movement:
     """A movement of values that networks mean.
@@ -52,17 +58,60 @@ class Movement:
     mode: str = "DCR"
     after: Axes = PLANAR
 
-    def shuffled(self, planar: NDArray[Any]) -> NDArray[Any]:
-        """Return N × C × H × W values as the operator moves them, between the two transposes."""
+    def shuffle(self, planar: Extents) -> list[Step]:
+        """Return the steps of the operator, on N × C × H × W, between the two transposes."""
+        count, channels, height, width = planar
+        block = self.block
         if self.op == "DepthToSpace":
-            return _depth_to_space(planar, self.block, self.mode)
+            depth, made = channels // block**2, (block * height, block * width)
+            parts = (depth, block, block) if self.mode == "CRD" else (block, block, depth)
+            order = (0, 1, 4, 2, 5, 3) if self.mode == "CRD" else (0, 3, 4, 1, 5, 2)
+            whole = (count, *parts, height, width)
+            return [("Reshape", whole), ("Transpose", order), ("Reshape", (count, depth, *made))]
         if self.op == "SpaceToDepth":
-            return _space_to_depth(planar, self.block, self.mode)
-        return planar
+            tall, wide, depth = height // block, width // block, channels * block**2
+            order = (0, 1, 3, 5, 2, 4) if self.mode == "CRD" else (0, 3, 5, 1, 2, 4)
+            whole = (count, channels, tall, block, wide, block)
+            return [
+                ("Reshape", whole),
+                ("Transpose", order),
+                ("Reshape", (count, depth, tall, wide)),
+            ]
+        return []
 
-    def moved(self, value: NDArray[Any]) -> NDArray[Any]:
-        """Return values of four axes, moved."""
-        return self.shuffled(value.transpose(self.before)).transpose(self.after)
+    def steps(self, shape: Extents) -> list[Step]:
+        """Return all steps, from an operand of four axes."""
+        planar = tuple(shape[axis] for axis in self.before)
+        ends: list[Step] = [("Transpose", self.before), ("Transpose", self.after)]
+        return [ends[0], *self.shuffle(planar), ends[1]]
+
+
+def result_shape(shape: Extents, steps: Sequence[Step]) -> Extents:
+    """Return the shape after some steps."""
+    for kind, numbers in steps:
+        shape = numbers if kind == "Reshape" else tuple(shape[axis] for axis in numbers)
+    return shape
+
+
+def origins(shape: Extents, steps: Sequence[Step], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where the values at some places of the result come from.
+
+    Args:
+        shape: The operand's shape.
+        steps: What is done to it.
+        places: Places in the flat result.
+
+    Returns:
+        As many places in the flat operand.
+    """
+    shapes = [result_shape(shape, steps[:count]) for count in range(len(steps))]
+    for before, (kind, numbers) in reversed([*zip(shapes, steps, strict=True)]):
+        if kind == "Transpose":
+            found = np.unravel_index(places, [before[axis] for axis in numbers])
+            places = np.ravel_multi_index(
+                [found[numbers.index(a)] for a in range(len(before))], before
+            )
+    return places
 
 
 def recognize_movements(graph: ir.Graph) -> None:
@@ -83,22 +132,29 @@ def recognize_movements(graph: ir.Graph) -> None:
 
 def movement_of(source: ir.Value, chain: Sequence[ir.Node]) -> Movement | None:
     """Return what a chain of nodes does to a value of four axes; None if nothing known."""
-    start, *others = (shape_of(value) for value in (source, *(one.outputs[0] for one in chain)))
+    start, *shapes = (shape_of(value) for value in (source, *(one.outputs[0] for one in chain)))
     if start is None:
         return None
-    value = np.arange(math.prod(start)).reshape(start)
-    target: NDArray[Any] = value
-    for node, shape in zip(chain, others, strict=True):
+    steps: list[Step] = []
+    for node, shape in zip(chain, shapes, strict=True):
         if shape is None:
             return None
-        if node.op_type == "Transpose":
-            reverse = tuple(reversed(range(target.ndim)))
-            target = target.transpose(node.attributes.get_ints("perm", reverse))
-        target = target.reshape(shape)
-    if target.ndim != 4:
+        reverse = tuple(reversed(range(len(shape))))
+        turned = node.op_type == "Transpose"
+        axes = tuple(node.attributes.get_ints("perm", reverse)) if turned else ()
+        steps.append(("Transpose", axes) if turned else ("Reshape", shape))
+    target = result_shape(start, steps)
+    if len(target) != 4:
         return None
-    for movement in _candidates(value.shape, target.shape):
-        if np.array_equal(movement.moved(value), target):
+    size = math.prod(start)
+    places = (
+        np.arange(size) if size <= _MOST else np.random.default_rng(0).integers(size, size=_MOST)
+    )
+    wanted = origins(start, steps, places)
+    for movement in _candidates(start, target):
+        known = movement.steps(start)
+        fits = result_shape(start, known) == target
+        if fits and np.array_equal(origins(start, known, places), wanted):
             return movement
     return None
 
@@ -125,8 +181,9 @@ def _candidates(source: Extents, target: Extents) -> Iterator[Movement]:
             height, width = (source[axis] for axis in before[2:])
             tall, wide = (target[after.index(axis)] for axis in (2, 3))
             if tall > height and tall % height == 0 and tall // height == wide / width:
-                for mode in ("CRD", "DCR"):
-                    yield Movement(before, "DepthToSpace", tall // height, mode, after)
+                if source[before[1]] % (tall // height) ** 2 == 0:
+                    for mode in ("CRD", "DCR"):
+                        yield Movement(before, "DepthToSpace", tall // height, mode, after)
             elif height > tall and height % tall == 0 and height // tall == width / wide:
                 for mode in ("CRD", "DCR"):
                     yield Movement(before, "SpaceToDepth", height // tall, mode, after)
@@ -136,35 +193,15 @@ def _put(movement: Movement, source: ir.Value, node: ir.Node) -> None:
     """Put the operators of a movement of ``source`` in the place of ``node``."""
     shape = shape_of(source)
     assert shape is not None
-    value, planar = source, np.empty(shape, np.bool_).transpose(movement.before)
+    value = source
     if movement.before != PLANAR:
-        value = inserted(node, "Transpose", [value], planar.shape, {"perm": movement.before})
+        shape = tuple(shape[axis] for axis in movement.before)
+        value = inserted(node, "Transpose", [value], shape, {"perm": movement.before})
     if movement.op:
-        planar = movement.shuffled(planar)
+        shape = result_shape(shape, movement.shuffle(shape))
         attributes = {"blocksize": movement.block, "mode": movement.mode}
-        value = inserted(node, movement.op, [value], planar.shape, attributes)
+        value = inserted(node, movement.op, [value], shape, attributes)
     if movement.after != PLANAR:
-        shape = planar.transpose(movement.after).shape
+        shape = tuple(shape[axis] for axis in movement.after)
         value = inserted(node, "Transpose", [value], shape, {"perm": movement.after})
     replace(node, value)
-
-
-def _depth_to_space(value: NDArray[Any], block: int, mode: str) -> NDArray[Any]:
-    count, channels, height, width = value.shape
-    depth = channels // block**2
-    if channels % block**2:
-        return value
-    if mode == "CRD":
-        parts = value.reshape(count, depth, block, block, height, width)
-        moved = parts.transpose(0, 1, 4, 2, 5, 3)
-    else:
-        parts = value.reshape(count, block, block, depth, height, width)
-        moved = parts.transpose(0, 3, 4, 1, 5, 2)
-    return moved.reshape(count, depth, block * height, block * width)
-
-
-def _space_to_depth(value: NDArray[Any], block: int, mode: str) -> NDArray[Any]:
-    count, depth, height, width = value.shape
-    parts = value.reshape(count, depth, height // block, block, width // block, block)
-    moved = parts.transpose((0, 1, 3, 5, 2, 4) if mode == "CRD" else (0, 3, 5, 1, 2, 4))
-    return moved.reshape(count, depth * block**2, height // block, width // block)

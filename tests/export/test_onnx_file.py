@@ -217,6 +217,37 @@ def test_a_file_of_whole_levels_becomes_one_of_real_numbers(
     )
 
 
+@pytest.mark.parametrize("baked", [False, True], ids=["declared", "written in it"])
+def test_a_file_of_a_large_fixed_size_is_tried_at_a_small_one_where_it_can(
+    baked: bool, tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffle = 'y = DepthToSpace <blocksize=2, mode="CRD"> (c)'
+    if baked:
+        shuffle = "r = Reshape(c, six) t = Transpose <perm=[0,1,4,2,5,3]> (r) y = Reshape(t, four)"
+    text = f"""<ir_version: 8, opset_import: ["": 13]>
+    net (float[1,3,160,128] x) => (float[1,3,320,256] y)
+    {{ c = Conv <pads=[1,1,1,1]> (x, w) {shuffle} }}"""
+    model = onnx.parser.parse_model(text)
+    arrays = {
+        "w": np.random.default_rng(3).random((12, 3, 3, 3), np.float32) / 20,
+        "six": np.array([1, 3, 2, 2, 160, 128], np.int64),
+        "four": np.array([1, 3, 320, 256], np.int64),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    path, sizes = tmp_path / "net.onnx", []
+    onnx.save(model, path)
+
+    def counted(graph: Any, image: Tensor) -> Tensor:
+        sizes.append(tuple(image.shape[2:]))
+        return execute(graph, image)
+
+    monkeypatch.setattr("export.sources.onnx_trial.execute", counted)
+    found = read_onnx(path)
+    assert sizes == ([(160, 128)] if baked else [(17, 22), (24, 40)])
+    expected = F.conv2d(torch.from_numpy(picture(6, 7)), torch.from_numpy(arrays["w"]), padding=1)
+    torch.testing.assert_close(_restored(found, picture(6, 7)), F.pixel_shuffle(expected, 2))
+
+
 # Bad files.
 
 
