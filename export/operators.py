@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from export.formulas import FORMULAS
 from export.sampling import (
     AVERAGED,
     KEPT,
@@ -221,6 +222,8 @@ OPERATORS: Mapping[str, Operator] = by_name(
     ),
     Operator("Clip", {"minimum": float, "maximum": float}, traits=_ACTIVATION),
     Operator("Sigmoid", traits=_ACTIVATION),
+    # Silu, Gelu, Tanh and their like: functions that int8 files hold as tables.
+    *(Operator(name, traits=_ACTIVATION) for name in FORMULAS),
     Operator(
         "Add",
         operands=2,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import Interpreter
+from export.formulas import FORMULAS
 from export.graph import Graph, Node
 from export.integers import (
     output_axis,
@@ -32,6 +33,7 @@ from export.integers import (
 from export.parity import Restore
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
+from export.tables import table_of
 from export.writers.writing import REFUSED_INT8, Scales, activation_scales, check_int8
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic, Slopes
 from runtime.formats import Format
@@ -105,6 +107,13 @@ class Simulator(Interpreter):
         source, target = (self.scales[name] for name in (node.inputs[0], node.output))
         return (self.arithmetic.prelu(operands[0], Slopes(integers, scale), source, target),)
 
+    def look_up(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the results that the table of a function holds."""
+        source, target = self.scales[node.inputs[0]], self.scales[node.output]
+        results = torch.from_numpy(table_of(node, source, target)).to(operands[0].dtype)
+        places = operands[0].div(source.scale).round().long() + source.zero_point + 128
+        return ((results - target.zero_point)[places] * target.scale,)
+
     def requantize(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Change the scale of a value as the runtime does."""
         source, target = self.scales[node.inputs[0]], self.scales[node.output]
@@ -121,6 +130,7 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
         ("Relu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
         Simulator.as_real,
     ),
+    **dict.fromkeys(FORMULAS, Simulator.look_up),
     "LeakyRelu": Simulator.leaky_relu,
     "PRelu": Simulator.prelu,
     "Add": Simulator.add,

@@ -20,11 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from export.formulas import FORMULAS
 from export.graph import Graph, Node
 from export.integers import (
     rounded_slopes,
 )
 from export.scales import ScaleTable
+from export.writers.coreml_functions import function
 from export.writers.coreml_program import Builder, ct, quiet
 from export.writers.coreml_windows import Windows
 from export.writers.writing import Written, planar_file, scales_for
@@ -194,6 +196,9 @@ class _ProgramWriter(Windows):
         low, high = self._number(node, "minimum"), self._number(node, "maximum")
         return Builder.clip(x=self.operand(node), alpha=low, beta=high, name=name)
 
+    def function(self, node: Node, name: str) -> Any:
+        return function(node.op, self.operand(node), name, self._dtype)
+
     def concat(self, node: Node, name: str) -> Any:
         return Builder.concat(values=[*map(self._variable, node.inputs)], axis=1, name=name)
 
@@ -233,6 +238,7 @@ HANDLERS: Mapping[str, _Handler] = {
     "PRelu": _ProgramWriter.prelu,
     "Clip": _ProgramWriter.clip,
     "Sigmoid": lambda program, node, name: Builder.sigmoid(x=program.operand(node), name=name),
+    **dict.fromkeys(FORMULAS, _ProgramWriter.function),
     "Add": _binary(Builder.add),
     "Sub": _binary(Builder.sub),
     "Mul": _binary(Builder.mul),

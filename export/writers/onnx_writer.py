@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from export.formulas import FORMULAS, Formula
 from export.graph import Graph, Node
 from export.integers import (
     bias_scales,
@@ -30,6 +32,7 @@ from export.integers import (
 )
 from export.sampling import POOLED, Extent
 from export.scales import ScaleTable
+from export.writers.onnx_functions import NATIVE
 from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.formats import Precision
@@ -202,6 +205,29 @@ class _Builder:
         ]
         self.emit(node, operands=[*self.operands(node), *bounds])
 
+    def function(self, node: Node) -> None:
+        """Add a function of one activation: ONNX's own operator, or its formula."""
+        (source,) = self.operands(node)
+        if (native := NATIVE.get(node.op)) is not None:
+            self.emit(node, native.operator, [source], **native.attributes)
+        else:
+            self._formula(node, FORMULAS[node.op], {"x": source})
+
+    def _formula(self, node: Node, formula: Formula, values: Mapping[str, str]) -> None:
+        shape, numbers = self._shape(node.output), count()
+
+        def apply(op: str, operands: list[str]) -> str:
+            made = f"{node.output}/{op.lower()}.{next(numbers)}"
+            self._add(op, operands, {made: shape}, self._dtype)
+            return made
+
+        def number(value: float) -> str:
+            return self._constant(
+                f"{node.output}/number.{next(numbers)}", np.array(value, self._dtype)
+            )
+
+        self.emit(node, formula.operator, formula.operands(values, apply, number))
+
     def split(self, node: Node) -> None:
         sizes = self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes()))
         self.emit(node, operands=[*self.operands(node), sizes], axis=1)
@@ -350,6 +376,7 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "PRelu": _Builder.prelu,
     "Clip": _Builder.clip,
     "Sigmoid": _Builder.emit,
+    **dict.fromkeys(FORMULAS, _Builder.function),
     "Add": _Builder.emit,
     "Sub": _Builder.emit,
     "Mul": _Builder.emit,

@@ -24,12 +24,20 @@ Version = tuple[int, str]
 # Versions of each operator on float and on int8 tensors, from TensorFlow's versioning/op_version.cc
 # and versioning/runtime_version.cc. DEQUANTIZE reads float16 and int8, TRANSPOSE_CONV has a bias.
 _VERSIONS: Mapping[str, tuple[Version, Version]] = {
+    "ABS": ((1, "1.13.0"), (2, "2.4.0")),
     "ADD": ((1, "1.5.0"), (2, "1.14.0")),
+    "CAST": ((1, "1.5.0"), (3, "2.8.0")),
     "CONCATENATION": ((1, "1.5.0"), (2, "1.14.0")),
     "CONV_2D": ((1, "1.5.0"), (3, "1.14.0")),
     "DEPTH_TO_SPACE": ((1, "2.1.0"), (2, "2.5.0")),
     "DEQUANTIZE": ((3, "1.15.0"), (2, "1.14.0")),
+    "DIV": ((1, "1.6.0"), (1, "1.6.0")),
+    "EXP": ((1, "1.7.0"), (2, "2.12.0")),
+    "GATHER": ((1, "1.6.0"), (2, "1.14.0")),
+    "GELU": ((1, "2.9.0"), (2, "2.9.0")),
+    "HARD_SWISH": ((1, "1.15.0"), (1, "1.15.0")),
     "LEAKY_RELU": ((1, "1.13.1"), (1, "1.13.1")),
+    "LOG": ((1, "1.14.0"), (2, "2.12.0")),
     "LOGISTIC": ((1, "1.14.0"), (2, "1.14.0")),
     "MAXIMUM": ((1, "1.14.0"), (2, "1.14.0")),
     "MEAN": ((1, "1.6.0"), (2, "1.14.0")),
@@ -39,7 +47,9 @@ _VERSIONS: Mapping[str, tuple[Version, Version]] = {
     "QUANTIZE": ((1, "1.14.0"), (1, "1.14.0")),
     "RELU": ((1, "1.5.0"), (2, "2.1.0")),
     "SPLIT": ((1, "1.5.0"), (2, "1.14.0")),
+    "SQRT": ((1, "1.10.0"), (1, "1.10.0")),
     "SUB": ((1, "1.6.0"), (2, "1.14.0")),
+    "TANH": ((1, "1.14.0"), (2, "1.14.0")),
     "TRANSPOSE_CONV": ((3, "2.3.0"), (3, "2.3.0")),
 }
 GROUPED_CONV_2D: Version = (6, "2.9.0")
@@ -138,6 +148,7 @@ class TFLiteFile:
         outputs: Sequence[int],
         options: Any = None,
         version: Version | None = None,
+        integer: bool | None = None,
     ) -> None:
         """Add an operator.
 
@@ -147,8 +158,10 @@ class TFLiteFile:
             outputs: Tensors it makes.
             options: The schema's options object, if the operator has one.
             version: The version it needs, if that is not the usual version for float or int8.
+            integer: Whether it works on int8; None if it does what most of the file does.
         """
-        key = (name, version or _VERSIONS[name][self._integer])
+        works_on_int8 = self._integer if integer is None else integer
+        key = (name, version or _VERSIONS[name][works_on_int8])
         if key not in self._versions:
             self._versions.append(key)
         operator = schema.OperatorT(

@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export.errors import CannotLower
+from export.formulas import FORMULAS
 from export.graph import Graph, Node
 from export.integers import (
     is_maximum,
@@ -23,6 +24,7 @@ from export.integers import (
 )
 from export.operators import Trait
 from export.scales import SIGMOID, ScaleTable
+from export.writers.tflite_functions import Functions
 from export.writers.tflite_schema import GROWING_MUL
 from export.writers.tflite_windows import Windows
 from export.writers.writing import Scales, Written, scales_for
@@ -72,7 +74,7 @@ def write_tflite(
     )
 
 
-class _Translator(Windows):
+class _Translator(Windows, Functions):
     """Turns the nodes of one graph into the operators of one file."""
 
     def translate(self, node: Node) -> None:
@@ -184,6 +186,7 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "PRelu": _Translator.prelu,
     "Clip": _Translator.clip,
     "Sigmoid": _Translator.sigmoid,
+    **dict.fromkeys(FORMULAS, _Translator.function),
     "Add": lambda file, node: file.emit(
         "ADD", node, schema.AddOptionsT(file.activation_function(node))
     ),

@@ -10,9 +10,11 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from export.errors import CannotLower
+from export.formulas import FORMULAS
 from export.graph import Graph
 from export.integers import constant_quantization
 from export.scales import Quantization, ScaleTable
+from export.tables import table_of
 from runtime.errors import UserError
 from runtime.formats import Precision
 from runtime.manifest import PoolingTensors, TensorInfo
@@ -91,6 +93,7 @@ def activation_scales(graph: Graph, table: ScaleTable) -> Scales:
     """Return the quantization of all that an int8 file of ``graph`` holds (see ``Scales``).
 
     Raises:
+        CannotLower: If 8 bits hold numbers of which a function has no finite result.
         UserError: If the table does not cover the graph.
     """
     made = (node.outputs for node in graph.nodes if graph.fused_relu(node) is None)
@@ -101,7 +104,11 @@ def activation_scales(graph: Graph, table: ScaleTable) -> Scales:
         for name in node.operands
         if graph.is_constant(name)
     }
-    return constants | {value: table.of(graph.origin(value)) for value in held}
+    scales = constants | {value: table.of(graph.origin(value)) for value in held}
+    for node in graph.nodes:
+        if node.op in FORMULAS:
+            table_of(node, scales[node.inputs[0]], scales[node.output])
+    return scales
 
 
 Stored = TypeVar("Stored")

@@ -324,6 +324,33 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         compute=lambda image, a, b: a.clamp(-0.5, 0.75),
     ),
     "Sigmoid": _case(_last("Sigmoid", "a"), compute=lambda image, a, b: a.sigmoid()),
+    "Silu": _case(_last("Silu", "a"), compute=lambda image, a, b: a * a.sigmoid()),
+    "Gelu": _case(_last("Gelu", "a"), compute=lambda image, a, b: a / 2 * (1 + (a / 2**0.5).erf())),
+    "GeluTanh": _case(
+        _last("GeluTanh", "a"),
+        compute=lambda image, a, b: F.gelu(a, approximate="tanh"),
+    ),
+    "Mish": _case(_last("Mish", "a"), compute=lambda image, a, b: a * a.exp().add(1).log().tanh()),
+    "HardSwish": _case(
+        _last("HardSwish", "a"), compute=lambda image, a, b: a * (a + 3).clamp(0, 6) / 6
+    ),
+    "HardSigmoid": _case(
+        Node("Mul", "mul", ("a", "four"), ("wide",)),
+        _last("HardSigmoid", "wide"),
+        compute=lambda image, a, b: (4 * a / 6 + 0.5).clamp(0, 1),
+        four=np.float32([[[[4]]]]),
+    ),
+    "Softplus": _case(_last("Softplus", "a"), compute=lambda image, a, b: a.exp().add(1).log()),
+    "Tanh": _case(_last("Tanh", "a"), compute=lambda image, a, b: 2 * (2 * a).sigmoid() - 1),
+    "Sqrt": _case(
+        Node("Relu", "relu", ("a",), ("r",)),
+        Node("Add", "add", ("r", "tenth"), ("s",)),
+        _last("Sqrt", "s"),
+        compute=lambda image, a, b: (a.relu() + 0.1) ** 0.5,
+        tenth=_TENTH,
+    ),
+    "Exp": _case(_last("Exp", "a"), compute=lambda image, a, b: np.e**a),
+    "Abs": _case(_last("Abs", "a"), compute=lambda image, a, b: a.relu() + (-a).relu()),
     "Add": _case(_last("Add", "a", "b"), compute=lambda image, a, b: a + b),
     "Add and Relu": _case(
         Node("Add", "add", ("a", "b"), ("s",)),
@@ -561,6 +588,11 @@ def _depth_to_space(x: Tensor, block_size: int) -> Tensor:
     return blocks.permute(0, 3, 4, 1, 5, 2).reshape(count, -1, height * r, width * r)
 
 
+def _gelu(x: Tensor, mode: str) -> Tensor:
+    names = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
+    return F.gelu(x, approximate=names[mode])
+
+
 def _average(x: Tensor, axes: NDArray[np.int32], keep_dims: bool) -> Tensor:
     return x.mean(axes.tolist(), keepdim=bool(keep_dims))
 
@@ -597,6 +629,17 @@ _MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
     "mul": lambda x, y: x * y,
+    "real_div": lambda x, y: x / y,
+    "maximum": lambda x, y: torch.maximum(x, torch.as_tensor(y)),
+    "minimum": lambda x, y: torch.minimum(x, torch.as_tensor(y)),
+    "silu": lambda x: F.silu(x),
+    "gelu": _gelu,
+    "sigmoid_hard": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "softplus": lambda x: F.softplus(x),
+    "tanh": lambda x: torch.tanh(x),
+    "sqrt": lambda x: torch.sqrt(x),
+    "exp": lambda x: torch.exp(x),
+    "abs": lambda x: torch.abs(x),
     "concat": _concatenate,
     "split": _split,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,9 @@ from onnxruntime import InferenceSession
 
 import runtime
 from export.bundle import bundle_of
+from export.errors import CannotLower
 from export.execution import execute
+from export.formulas import FORMULAS
 from export.graph import Graph, Node
 from export.integers import quantized_bias, quantized_weight, weight_scales
 from export.lowering import int8_form, lower
@@ -488,6 +491,78 @@ def test_activations_bend_as_in_tflite_files_in_every_value(
     found = simulator(image.permute(0, 3, 1, 2))[0].permute(1, 2, 0) / target.scale
 
     np.testing.assert_array_equal(found.round().numpy() + zeros[1], expected)
+
+
+@pytest.mark.parametrize("op", FORMULAS)
+@settings(deadline=None, max_examples=4)
+@given(
+    scale=st.floats(0.01, 0.08),
+    ratio=st.floats(0.3, 4),
+    zeros=st.tuples(st.integers(-128, 127), st.integers(-128, 127)),
+)
+def test_functions_have_the_results_of_tflite_files_in_every_value(
+    tmp_path_factory: pytest.TempPathFactory,
+    op: str,
+    scale: float,
+    ratio: float,
+    zeros: tuple[int, int],
+) -> None:
+    zeros = (-128, zeros[1]) if op == "Sqrt" else zeros  # of no negative number
+    source = Quantization(float(np.float32(scale)), zeros[0])
+    target = Quantization(float(np.float32(scale * ratio)), zeros[1])
+    # All integers of the picture become those of 'wide', whose scale is another.
+    kernel = np.eye(3, dtype=np.float32)[..., None, None] * np.float32(255 * scale)
+    shift = np.full(3, (-128 - zeros[0]) * scale, np.float32)
+    nodes = (
+        Node("Conv", "wide", ("image", "w", "b"), ("wide",), {"groups": 1}),
+        Node(op, "function", ("wide",), ("restored_image",)),
+    )
+    graph = Graph(nodes, {"w": kernel, "b": shift})
+    scales = {"image": PIXELS, "wide": source, "restored_image": target}
+    table = ScaleTable("t", 1, "", "", scales, (), _NOTHING)
+    path = tmp_path_factory.mktemp("function") / "file.tflite"
+    write_tflite(graph, path, "int8", table)
+    held, made = _every_value(path)
+
+    image = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
+    simulator = Simulator(graph, table, torch.float64, ARITHMETIC["tflite"])
+    found = simulator(image.permute(0, 3, 1, 2))[0].permute(1, 2, 0) / target.scale
+
+    integers = found.round().numpy() + zeros[1]
+    np.testing.assert_array_equal(integers, made[0])
+    # An independent reference: the formula in float64, which rounds the same but for near ties.
+    real = _by_formula(op, (held[0].astype(np.float64) - zeros[0]) * source.scale)
+    expected = np.clip(real / target.scale + zeros[1], -128, 127)
+    assert np.abs(integers - expected).max() <= 0.501
+
+
+def _by_formula(op: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    numpy_names: Mapping[str, Callable[..., NDArray[np.float64]]] = {
+        "Add": np.add,
+        "Mul": np.multiply,
+        "Max": np.maximum,
+        "Min": np.minimum,
+        "Abs": np.abs,
+        "Exp": np.exp,
+        "Log": np.log,
+        "Sqrt": np.sqrt,
+        "Tanh": np.tanh,
+        "Erf": np.vectorize(math.erf),
+        "Sigmoid": lambda value: 1 / (1 + np.exp(-value)),
+    }
+
+    def apply(operator: str, operands: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return numpy_names[operator](*operands)
+
+    formula = FORMULAS[op]
+    return apply(formula.operator, formula.operands({"x": x}, apply, np.float64))
+
+
+def test_what_8_bits_hold_must_have_a_result() -> None:
+    graph = Graph((Node("Sqrt", "net.root", ("image",), ("restored_image",)),), {})
+    scales = {"image": Quantization(0.01, 0), "restored_image": PIXELS}
+    with pytest.raises(CannotLower, match=r"net.root: Sqrt has no finite results .*float16"):
+        Simulator(graph, ScaleTable("t", 1, "", "", scales, (), _NOTHING))
 
 
 def test_a_table_of_another_network_is_refused(
