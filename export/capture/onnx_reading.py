@@ -12,7 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from export.capture.channels import choose_channels
+from export.capture.idioms import recognize
 from export.errors import CannotLower, UnsupportedOperators
+from export.formulas import FORMULAS
 from export.graph import Array, Graph, Node
 from export.node import Attribute
 from export.operators import channels_of
@@ -32,6 +34,7 @@ def read_model(model: ir.Model) -> Graph:
         CannotLower: If the model uses an operator outside the vocabulary.
     """
     choose_channels(model.graph)
+    recognize(model.graph)
     _replace_slashes(model.graph)
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
     nodes = tuple(_read_nodes(model.graph, constants))
@@ -213,6 +216,21 @@ def _clip(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     return "Clip", {"minimum": inputs[1].item(), "maximum": inputs[2].item()}, 1
 
 
+def _gelu(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    by_tanh = node.attributes.get_string("approximate", "none") == "tanh"
+    return "GeluTanh" if by_tanh else "Gelu", {}, None
+
+
+def _hard_sigmoid(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    slope, middle = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    if abs(slope - 1 / 6) > 1e-6 or middle != 0.5:
+        raise CannotLower(
+            f"{place}: a HardSigmoid must be min(max(x / 6 + 0.5, 0), 1); found x * {slope:g} + "
+            f"{middle:g}: write it as a product, a sum and a Clip"
+        )
+    return "HardSigmoid", {}, None
+
+
 def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     axes = inputs[1] if len(inputs) == 2 else None
     over = None if axes is None else sorted(int(axis) % 4 for axis in axes)
@@ -253,6 +271,9 @@ _READERS: Mapping[str, _Reader] = {
     "PRelu": _prelu,
     "Clip": _clip,
     "Sigmoid": _plain,
+    **dict.fromkeys(FORMULAS, _plain),
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
     "Add": _plain,
     "Sub": _plain,
     "Mul": _plain,
