@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from export.capture.editing import constant_of
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,3 @@ def _computed(value: ir.Value, root: ir.Value, depth: int = _DEEPEST) -> Tensor 
     operands = [None if one is None else _computed(one, root, depth - 1) for one in node.inputs]
     missing = (one is None for one, given in zip(operands, node.inputs, strict=True) if given)
     return None if any(missing) else _ELEMENTWISE[node.op_type](node, operands)
-
-
-def constant_of(value: ir.Value) -> NDArray[np.generic] | None:
-    """Return the array of a constant; None for an activation."""
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
