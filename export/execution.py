@@ -111,6 +111,19 @@ def _depth_to_space(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (F.pixel_shuffle(value, block),)
 
 
+def _channel_norm(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    planes = x[0].permute(0, 2, 3, 1)
+    normal = F.layer_norm(planes, planes.shape[3:], x[1], x[2], node.number("epsilon"))
+    return (normal.permute(0, 3, 1, 2),)
+
+
+def _group_norm(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    groups, epsilon = node.integer("groups"), node.number("epsilon")
+    if x[0].numel() == groups:  # torch refuses groups of one value, which are their own mean.
+        return ((0 * x[0] + x[2].reshape(-1, 1, 1)),)
+    return (F.group_norm(x[0], groups, x[1], x[2], epsilon),)
+
+
 HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
@@ -133,6 +146,11 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "Add": lambda node, x: (x[0] + x[1],),
     "Sub": lambda node, x: (x[0] - x[1],),
     "Mul": lambda node, x: (x[0] * x[1],),
+    "Div": lambda node, x: (x[0] / x[1],),
+    "Max": lambda node, x: (torch.maximum(x[0], x[1]),),
+    "Min": lambda node, x: (torch.minimum(x[0], x[1]),),
+    "ChannelNorm": _channel_norm,
+    "GroupNorm": _group_norm,
     "Concat": lambda node, x: (torch.cat(list(x), dim=1),),
     "Split": lambda node, x: torch.split(x[0], list(node.sizes()), dim=1),
     "DepthToSpace": _depth_to_space,

@@ -1,4 +1,4 @@
-"""Functions of one activation, written in the operators that every file format has.
+"""Functions and normalizations, written in the operators that every file format has.
 
 A writer uses its format's own operator for a function where there is one, and this spelling where
 there is none. ``export.execution`` computes the functions themselves.
@@ -20,7 +20,8 @@ class Formula:
 
     Attributes:
         operator: Add, Sub, Mul, Div, Max, Min, Abs, Exp, Log, Sqrt, Erf, Tanh or Sigmoid, as ONNX
-            defines them.
+            defines them; MeanOfChannels or MeanOfPixels, which keep their axes as one; Mix, a 1×1
+            convolution of a value and a kernel.
         terms: What it is applied to: formulas, numbers, and values by their names.
     """
 
@@ -96,3 +97,34 @@ FORMULAS: Mapping[str, Formula] = {
 
 In int8 each is a table of 256 results (``export.tables``).
 """
+
+
+def _normalized(mean: Callable[[Formula | str], Formula]) -> Formula:
+    centred = _applied("Sub", "x", mean("x"))
+    variance = mean(_product(centred, centred))
+    normal = _applied("Div", centred, _applied("Sqrt", _sum(variance, "epsilon")))
+    return _sum(_product(normal, "scale"), "bias")
+
+
+def _mean_of_pixels(value: Formula | str) -> Formula:
+    return _applied("MeanOfPixels", value)
+
+
+NORMALIZATIONS: Mapping[str, Formula] = {
+    # Of each pixel over its channels.
+    "ChannelNorm": _normalized(lambda value: _applied("MeanOfChannels", value)),
+    # Of each group of channels over the whole picture; ``averaging`` is the kernel that replaces
+    # every channel by the mean of its group.
+    "GroupNorm": _normalized(lambda value: _applied("Mix", _mean_of_pixels(value), "averaging")),
+}
+"""Normalizations of ``x`` to mean 0 and variance 1, then a factor and a shift per channel.
+
+They are computed in float32 in files of every precision: squares overflow half precision from 256
+on, and 8 bits cannot hold them.
+"""
+
+INSTANCE_NORM = _normalized(_mean_of_pixels)
+"""A ``GroupNorm`` of as many groups as channels."""
+
+QUOTIENT = _applied("Div", "x", "y")
+"""A quotient of two activations, which int8 files compute in float32."""

@@ -119,7 +119,10 @@ class Graph:
     @property
     def pools_globally(self) -> bool:
         """Whether a pixel depends on the whole picture."""
-        return any(sampling.up == 0 for _, one in self._samplings() for sampling in one)
+        return any(
+            Trait.GLOBAL in node.operator.traits or any(sampling.up == 0 for sampling in one)
+            for node, one in self._samplings()
+        )
 
     def kernel_shape(self, node: Node) -> tuple[int, ...]:
         """Return the shape of the kernel that a convolution reads, mixed from templates or not."""

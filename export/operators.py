@@ -55,6 +55,8 @@ class Trait(Enum):
     """Can apply a Relu that directly follows, in every format."""
     KERNEL = 7
     """Makes a kernel from constants and no activation."""
+    GLOBAL = 8
+    """Depends on the whole picture in every pixel, beside the pixels that it reads."""
 
 
 def like_operands(attributes: Attributes, shapes: Shapes) -> tuple[int, ...]:
@@ -186,6 +188,16 @@ def _mixture_misfit(attributes: Attributes, shapes: Shapes) -> str:
     return f"coefficients {coefficients} and templates {templates} for {attributes['shape']}"
 
 
+def _norm_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    channels = shapes[0][1]
+    if any(shape != (channels,) for shape in shapes[1:]):
+        return f"factors {shapes[1]} and shifts {shapes[2]} for {channels} channels"
+    if attributes["epsilon"] <= 0:
+        return f"an epsilon of {attributes['epsilon']}; expected a positive number"
+    groups = attributes.get("groups", 1)
+    return f"{groups} groups of {channels} channels" if groups < 1 or channels % groups else ""
+
+
 _ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
 _BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
 
@@ -237,6 +249,26 @@ OPERATORS: Mapping[str, Operator] = by_name(
         misfit=_broadcast_misfit,
     ),
     Operator("Mul", operands=2, traits=_BINARY, misfit=_broadcast_misfit),
+    Operator("Div", operands=2, traits=_BINARY, misfit=_broadcast_misfit),
+    Operator("Max", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=_broadcast_misfit),
+    Operator("Min", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=_broadcast_misfit),
+    # Each pixel's channels, brought to mean 0 and variance 1, times a factor plus a shift.
+    Operator(
+        "ChannelNorm",
+        {"epsilon": float},
+        constants=("scale", "bias"),
+        traits=frozenset({Trait.POINTWISE}),
+        misfit=_norm_misfit,
+    ),
+    # The same for each group of channels over the whole picture.
+    Operator(
+        "GroupNorm",
+        {"groups": int, "epsilon": float},
+        constants=("scale", "bias"),
+        traits=frozenset({Trait.GLOBAL}),
+        sampling=lambda attributes, shapes: KEPT,
+        misfit=_norm_misfit,
+    ),
     # Concat and Split work on channels.
     Operator(
         "Concat",

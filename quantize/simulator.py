@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.execution import Interpreter
-from export.formulas import FORMULAS
+from export.formulas import FORMULAS, NORMALIZATIONS
 from export.graph import Graph, Node
 from export.integers import (
     output_axis,
@@ -39,6 +39,8 @@ from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic, Slopes
 from runtime.formats import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+REAL = frozenset({"Div", *NORMALIZATIONS})
+"""Operators that int8 files compute in real numbers, with constants that are no integers."""
 
 
 class Simulator(Interpreter):
@@ -114,6 +116,17 @@ class Simulator(Interpreter):
         places = operands[0].div(source.scale).round().long() + source.zero_point + 128
         return ((results - target.zero_point)[places] * target.scale,)
 
+    def extreme(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Bring two values to the scale of the result, then take the larger or the smaller."""
+        target = self.scales[node.output]
+        changed = [
+            operand
+            if self.graph.is_constant(name)
+            else self.arithmetic.requantize(operand, self.scales[name], target)
+            for name, operand in zip(node.inputs, operands, strict=True)
+        ]
+        return super().apply(node, [rounded(one, target) for one in changed])
+
     def requantize(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Change the scale of a value as the runtime does."""
         source, target = self.scales[node.inputs[0]], self.scales[node.output]
@@ -134,6 +147,9 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     "LeakyRelu": Simulator.leaky_relu,
     "PRelu": Simulator.prelu,
     "Add": Simulator.add,
+    **dict.fromkeys(("Max", "Min"), Simulator.extreme),
+    # Computed in real numbers by every file, and rounded.
+    **dict.fromkeys(REAL, Simulator.as_real),
     "Requantize": Simulator.requantize,
 }
 """The outputs of each operator before rounding."""
@@ -200,6 +216,8 @@ def _dequantized(
     """
     if node.op == "PRelu":
         return {node.inputs[1]: rounded_slopes(graph.constants[node.inputs[1]])}
+    if node.op in REAL:
+        return {name: graph.constants[name] for name in filter(graph.is_constant, node.inputs)}
     if node.op not in CONVOLUTIONS:
         constants = filter(graph.is_constant, node.inputs)
         return {name: rounded_constant(graph.constants[name]) for name in constants}

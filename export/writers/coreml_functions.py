@@ -1,4 +1,4 @@
-"""Functions of one activation in Core ML programs: its own operations, or formulas of them."""
+"""Functions and normalizations in Core ML programs: its own operations, or formulas of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from export.formulas import FORMULAS
+from export.graph import Graph, Node
 from export.writers.coreml_program import Builder
+from export.writers.normalizations import MEANS, normalization
 
 
 def function(op: str, x: Any, name: str, dtype: np.dtype[Any]) -> Any:
@@ -29,6 +31,34 @@ def function(op: str, x: Any, name: str, dtype: np.dtype[Any]) -> Any:
 
     last = formula.operands({"x": x}, apply, dtype.type)
     return _OPERATORS[formula.operator](*last, name=name)
+
+
+def normalized(graph: Graph, node: Node, x: Any, name: str, dtype: np.dtype[Any]) -> Any:
+    """Build a normalization, which is computed in float32; return its variable.
+
+    Args:
+        graph: The graph, which holds the constants.
+        node: The normalization.
+        x: The activation.
+        name: The name of the result.
+        dtype: The type of ``x`` and of the result.
+    """
+    halves = dtype == np.float16
+    formula, constants = normalization(graph, node)
+    values = {"x": Builder.cast(x=x, dtype="fp32") if halves else x}
+    values |= {one: Builder.const(val=array) for one, array in constants.items()}
+
+    def apply(operator: str, operands: list[Any]) -> Any:
+        return _OPERATORS[operator](*operands)
+
+    last = formula.operands(values, apply, np.float32)
+    if not halves:
+        return _OPERATORS[formula.operator](*last, name=name)
+    return Builder.cast(x=apply(formula.operator, last), dtype="fp16", name=name)
+
+
+def _mean(axes: tuple[int, ...]) -> Callable[..., Any]:
+    return lambda x: Builder.reduce_mean(x=x, axes=list(axes), keep_dims=True)
 
 
 def _binary(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,4 +108,6 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Sqrt": _unary(Builder.sqrt),
     "Tanh": _unary(Builder.tanh),
     "Sigmoid": _unary(Builder.sigmoid),
+    **{name: _mean(axes) for name, axes in MEANS.items()},
+    "Mix": lambda x, kernel: Builder.conv(x=x, weight=kernel),
 }

@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.formulas import FORMULAS
+from export.formulas import FORMULAS, NORMALIZATIONS
 from export.graph import Graph, Node
 from export.integers import (
     rounded_slopes,
 )
 from export.scales import ScaleTable
-from export.writers.coreml_functions import function
+from export.writers.coreml_functions import function, normalized
 from export.writers.coreml_program import Builder, ct, quiet
 from export.writers.coreml_windows import Windows
 from export.writers.writing import Written, planar_file, scales_for
@@ -199,6 +199,9 @@ class _ProgramWriter(Windows):
     def function(self, node: Node, name: str) -> Any:
         return function(node.op, self.operand(node), name, self._dtype)
 
+    def normalization(self, node: Node, name: str) -> Any:
+        return normalized(self._graph, node, self.operand(node), name, self._dtype)
+
     def concat(self, node: Node, name: str) -> Any:
         return Builder.concat(values=[*map(self._variable, node.inputs)], axis=1, name=name)
 
@@ -239,9 +242,13 @@ HANDLERS: Mapping[str, _Handler] = {
     "Clip": _ProgramWriter.clip,
     "Sigmoid": lambda program, node, name: Builder.sigmoid(x=program.operand(node), name=name),
     **dict.fromkeys(FORMULAS, _ProgramWriter.function),
+    **dict.fromkeys(NORMALIZATIONS, _ProgramWriter.normalization),
     "Add": _binary(Builder.add),
     "Sub": _binary(Builder.sub),
     "Mul": _binary(Builder.mul),
+    "Div": _binary(Builder.real_div),
+    "Max": _binary(Builder.maximum),
+    "Min": _binary(Builder.minimum),
     "Concat": _ProgramWriter.concat,
     "Split": _ProgramWriter.split,
     "DepthToSpace": _ProgramWriter.depth_to_space,

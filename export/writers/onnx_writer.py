@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.formulas import FORMULAS, Formula
+from export.formulas import FORMULAS, NORMALIZATIONS, Formula
 from export.graph import Graph, Node
 from export.integers import (
     bias_scales,
@@ -32,7 +31,8 @@ from export.integers import (
 )
 from export.sampling import POOLED, Extent
 from export.scales import ScaleTable
-from export.writers.onnx_functions import NATIVE
+from export.writers.normalizations import normalization
+from export.writers.onnx_functions import NATIVE, Tensor, formula_operands
 from export.writers.writing import Constants, Scales, Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.formats import Precision
@@ -210,23 +210,39 @@ class _Builder:
         (source,) = self.operands(node)
         if (native := NATIVE.get(node.op)) is not None:
             self.emit(node, native.operator, [source], **native.attributes)
+            return
+        formula, shape = FORMULAS[node.op], self._shape(node.output)
+        operands = self._operands_of(node.output, formula, {"x": (source, shape)}, self._dtype)
+        self.emit(node, formula.operator, operands)
+
+    def normalization(self, node: Node) -> None:
+        """Add a normalization, which is computed in float32."""
+        value, result = node.inputs[0], node.output
+        source, shape = self._read[value], self._shape(value)
+        if self._dtype == _FLOAT16:
+            source = f"{result}/float32.in"
+            self._cast(self._read[value], source, _FLOAT32, shape)
+        formula, constants = normalization(self._graph, node)
+        values = {
+            name: (self._constant(f"{result}/{name}", array), array.shape)
+            for name, array in constants.items()
+        }
+        operands = self._operands_of(result, formula, {"x": (source, shape), **values}, _FLOAT32)
+        if self._dtype == _FLOAT16:
+            whole = f"{result}/float32.out"
+            self._add(formula.operator, operands, {whole: shape}, _FLOAT32)
+            self.emit(node, "Cast", [whole], to=_onnx_type(_FLOAT16))
         else:
-            self._formula(node, FORMULAS[node.op], {"x": source})
+            self.emit(node, formula.operator, operands)
 
-    def _formula(self, node: Node, formula: Formula, values: Mapping[str, str]) -> None:
-        shape, numbers = self._shape(node.output), count()
-
-        def apply(op: str, operands: list[str]) -> str:
-            made = f"{node.output}/{op.lower()}.{next(numbers)}"
-            self._add(op, operands, {made: shape}, self._dtype)
-            return made
-
-        def number(value: float) -> str:
-            return self._constant(
-                f"{node.output}/number.{next(numbers)}", np.array(value, self._dtype)
-            )
-
-        self.emit(node, formula.operator, formula.operands(values, apply, number))
+    def _operands_of(
+        self,
+        name: str,
+        formula: Formula,
+        values: Mapping[str, Tensor],
+        dtype: np.dtype[Any],
+    ) -> list[str]:
+        return formula_operands(formula, values, name, dtype, self._add, self._constant)
 
     def split(self, node: Node) -> None:
         sizes = self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes()))
@@ -377,9 +393,13 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "Clip": _Builder.clip,
     "Sigmoid": _Builder.emit,
     **dict.fromkeys(FORMULAS, _Builder.function),
+    **dict.fromkeys(NORMALIZATIONS, _Builder.normalization),
     "Add": _Builder.emit,
     "Sub": _Builder.emit,
     "Mul": _Builder.emit,
+    "Div": _Builder.emit,
+    "Max": _Builder.emit,
+    "Min": _Builder.emit,
     "Concat": lambda file, node: file.emit(node, axis=1),
     "Split": _Builder.split,
     "DepthToSpace": lambda file, node: file.emit(

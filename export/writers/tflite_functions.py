@@ -1,8 +1,11 @@
-"""Functions of one activation in TFLite files.
+"""Functions of one activation, quotients and normalizations in TFLite files.
 
 In float a function is TFLite's own operator, or its formula. In int8 it is an operator that LiteRT
 computes from a table of 256 rounded results, or such a table in the file: a GATHER from it, by the
 integers as int32, which is exact on every runtime, but slower than an operator of its own.
+
+Quotients and normalizations are computed in float32 in int8 files, too, between a DEQUANTIZE and a
+QUANTIZE.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from export.formulas import FORMULAS, Formula
+from export.formulas import FORMULAS, QUOTIENT, Formula
 from export.graph import Node
 from export.tables import table_of
+from export.writers.normalizations import normalization, shape_of
 from export.writers.tflite_schema import Shape, TFLiteFile
 from export.writers.tflite_translator import Translator
 
@@ -63,12 +67,22 @@ OPERATORS: Mapping[str, Native] = {
     "Sqrt": Native("SQRT"),
     "Tanh": Native("TANH"),
     "Sigmoid": Native("LOGISTIC"),
+    "MeanOfChannels": Native("MEAN", lambda: schema.ReducerOptionsT(keepDims=True)),
+    "MeanOfPixels": Native("MEAN", lambda: schema.ReducerOptionsT(keepDims=True)),
+    "Mix": Native("CONV_2D", lambda: schema.Conv2DOptionsT(strideW=1, strideH=1)),
 }
 """The operators of formulas; TFLite has no Erf, but a GELU."""
 
 
+MEANS: Mapping[str, tuple[int, ...]] = {"MeanOfChannels": (3,), "MeanOfPixels": (1, 2)}
+"""The axes of N × H × W × C that the means of formulas are over."""
+
+Tensor = tuple[int, Shape]
+"""A tensor of a file, and its shape."""
+
+
 class Functions(Translator):
-    """Translates functions of one activation."""
+    """Translates functions, normalizations and quotients."""
 
     def function(self, node: Node) -> None:
         """Add a function of one activation: TFLite's own operator, its formula or its table."""
@@ -77,39 +91,83 @@ class Functions(Translator):
         if native is not None and (native.rounds or self._scales is None):
             self.emit(native.operator, node, native.options())
         elif self._scales is None:
-            formula = FORMULAS[node.op]
-            operands = formula_operands(self.file, formula, {"x": source}, shape, result)
-            last = OPERATORS[formula.operator]
-            self.emit(last.operator, node, last.options(), operands)
+            self._real(node, FORMULAS[node.op], {"x": (source, shape)})
         else:
             table = table_of(node, self._scales[value], self._scales[result])
             look_up(self.file, table, source, self._activation(result), shape, result)
 
+    def normalization(self, node: Node) -> None:
+        """Add a normalization, in real numbers."""
+        formula, constants = normalization(self._graph, node)
+        values: dict[str, Tensor] = {"x": self._as_real(node, node.inputs[0])}
+        for name, array in constants.items():
+            spread = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+            values[name] = (self._constant(f"{node.output}/{name}", spread), spread.shape)
+        self._real(node, formula, values)
+
+    def quotient(self, node: Node) -> None:
+        """Add a quotient, in real numbers."""
+        first, second = (self._as_real(node, name) for name in node.inputs)
+        self._real(node, QUOTIENT, {"x": first, "y": second})
+
+    def _as_real(self, node: Node, name: str) -> Tensor:
+        """Return the float32 tensor of an activation or a constant."""
+        if self._graph.is_constant(name):
+            array = self._graph.constants[name]
+            spread = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
+            return self._constant(f"{name}/real", spread), spread.shape
+        source, shape = self._tensors[name], self._shape(name)
+        if self._scales is None:
+            return source, shape
+        made = self.file.add_tensor(f"{node.output}/{name}.real", np.float32, shape)
+        self.file.add_operator("DEQUANTIZE", [source], [made], schema.DequantizeOptionsT())
+        return made, shape
+
+    def _real(self, node: Node, formula: Formula, values: Mapping[str, Tensor]) -> None:
+        """Add a formula of real numbers; in an int8 file, round its result."""
+        operands = formula_operands(self.file, formula, values, node.output)
+        last = OPERATORS[formula.operator]
+        if self._scales is None:
+            self.emit(last.operator, node, last.options(), operands)
+            return
+        shape = self._shape(node.output)
+        made = self.file.add_tensor(f"{node.output}/real", np.float32, shape)
+        self.file.add_operator(last.operator, operands, [made], last.options(), integer=False)
+        self._requantized(made, self._activation(node.output))
+
 
 def formula_operands(
-    file: TFLiteFile, formula: Formula, values: Mapping[str, int], shape: Shape, name: str
+    file: TFLiteFile, formula: Formula, values: Mapping[str, Tensor], name: str
 ) -> list[int]:
     """Add all of a formula but its last operator, in float32; return the operands of the last.
 
     Args:
         file: The file.
         formula: The formula.
-        values: The tensors of its values.
-        shape: The shape of all that it makes.
+        values: Its values.
         name: The name of its result, with which the names of all tensors begin.
     """
     numbers = count()
 
-    def apply(operator: str, operands: list[int]) -> int:
+    def apply(operator: str, operands: list[Tensor]) -> Tensor:
+        shape = shape_of(operator, operands, MEANS)
         made = file.add_tensor(f"{name}/{operator.lower()}.{next(numbers)}", np.float32, shape)
+        tensors = [tensor for tensor, _ in operands]
         native = OPERATORS[operator]
-        file.add_operator(native.operator, operands, [made], native.options(), integer=False)
-        return made
+        if operator in MEANS:
+            axes = np.array(MEANS[operator], np.int32)
+            tensors.append(file.add_constant(f"{name}/axes.{next(numbers)}", axes))
+        elif operator == "Mix":
+            zeros = np.zeros(shape[-1] or 0, np.float32)
+            tensors.append(file.add_constant(f"{name}/zeros.{next(numbers)}", zeros))
+        file.add_operator(native.operator, tensors, [made], native.options(), integer=False)
+        return made, shape
 
-    def number(value: float) -> int:
-        return file.add_constant(f"{name}/number.{next(numbers)}", np.array(value, np.float32))
+    def number(value: float) -> Tensor:
+        constant = np.array(value, np.float32)
+        return file.add_constant(f"{name}/number.{next(numbers)}", constant), ()
 
-    return formula.operands(values, apply, number)
+    return [tensor for tensor, _ in formula.operands(values, apply, number)]
 
 
 def look_up(

@@ -15,11 +15,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export.errors import CannotLower
-from export.formulas import FORMULAS
+from export.formulas import FORMULAS, NORMALIZATIONS
 from export.graph import Graph, Node
 from export.integers import (
     is_maximum,
     quantized_slopes,
+    rounded_constant,
     slope_scale,
 )
 from export.operators import Trait
@@ -123,6 +124,30 @@ class _Translator(Windows, Functions):
             f"{value}/{name}", integer.astype(np.int8), np.array([found.scale]), found.zero_point
         )
 
+    def extreme(self, node: Node, operator: str) -> None:
+        """Add a MAXIMUM or MINIMUM, whose operands must have the scale of its result."""
+        operands = [self._at_scale_of(node.output, name) for name in node.inputs]
+        self.emit(operator, node, schema.MaximumMinimumOptionsT(), operands)
+
+    def _at_scale_of(self, result: str, name: str) -> int:
+        if self._scales is None or self._scales[name] == self._scales[result]:
+            return self._operand(name)
+        target = self._scales[result]
+        if not self._graph.is_constant(name):
+            like = self.file.add_tensor(
+                f"{result}/{name}", np.int8, self._shape(name), [target.scale], target.zero_point
+            )
+            return self._requantized(self._tensors[name], like)
+        array = rounded_constant(self._graph.constants[name])
+        spread = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
+        integers = np.rint(spread / np.float32(target.scale)) + target.zero_point
+        return self.file.add_constant(
+            f"{result}/{name}",
+            integers.clip(-128, 127).astype(np.int8),
+            np.array([target.scale]),
+            target.zero_point,
+        )
+
     def sigmoid(self, node: Node) -> None:
         if self._scales is None or self._scales[node.output] == SIGMOID:
             self.emit("LOGISTIC", node)
@@ -187,6 +212,7 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "Clip": _Translator.clip,
     "Sigmoid": _Translator.sigmoid,
     **dict.fromkeys(FORMULAS, _Translator.function),
+    **dict.fromkeys(NORMALIZATIONS, _Translator.normalization),
     "Add": lambda file, node: file.emit(
         "ADD", node, schema.AddOptionsT(file.activation_function(node))
     ),
@@ -194,6 +220,9 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
         "SUB", node, schema.SubOptionsT(file.activation_function(node))
     ),
     "Mul": _Translator.mul,
+    "Div": _Translator.quotient,
+    "Max": lambda file, node: file.extreme(node, "MAXIMUM"),
+    "Min": lambda file, node: file.extreme(node, "MINIMUM"),
     "Concat": lambda file, node: file.emit(
         "CONCATENATION", node, schema.ConcatenationOptionsT(_CHANNEL_AXIS)
     ),

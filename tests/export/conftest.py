@@ -141,7 +141,7 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
             slopes = graph.constants[node.inputs[1]]
             scale = np.abs(slopes).max() / 127
             constants[node.inputs[1]] = torch.from_numpy(np.rint(slopes / scale) * scale)
-        if node.op not in {"Conv", "ConvTranspose", "PRelu"}:
+        if node.op not in {"Conv", "ConvTranspose", "PRelu", "Div", "ChannelNorm", "GroupNorm"}:
             for name in filter(graph.is_constant, node.inputs):
                 scale = np.abs(graph.constants[name]).max() / 127
                 constants[name] = torch.from_numpy(np.rint(graph.constants[name] / scale) * scale)
@@ -291,6 +291,19 @@ _SLOPES = np.float32([0.25, 0.8, -0.3])
 _MIXED, _BANK = np.float32([0.5, -2]), _random(2, 5 * 3 * 3 * 3)
 _TENTH = np.float32([[[[0.1]]]])
 
+_NORM_SCALE = np.linspace(0.5, 1.5, 6, dtype=np.float32)
+_NORM_SHIFT = np.linspace(-0.2, 0.1, 6, dtype=np.float32)
+
+
+def _by_hand(grouped: Tensor, epsilon: float, axes: tuple[int, ...] = (2,)) -> Tensor:
+    """Normalize 1 × groups × channels × H × W over ``axes``; six channels leave."""
+    mean = grouped.mean(axes, keepdim=True)
+    variance = (grouped**2).mean(axes, keepdim=True) - mean**2
+    normal = ((grouped - mean) / (variance + epsilon).sqrt()).reshape(1, 6, *grouped.shape[3:])
+    scale, shift = torch.from_numpy(_NORM_SCALE), torch.from_numpy(_NORM_SHIFT)
+    return normal * scale.view(6, 1, 1) + shift.view(6, 1, 1)
+
+
 OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "Conv 1×1": _convolution(5, 1),
     "Conv 3×3": _convolution(5, 3),
@@ -374,6 +387,50 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         means=_MEANS,
     ),
     "Mul": _case(_last("Mul", "a", "b"), compute=lambda image, a, b: a * b),
+    "Div": _case(
+        Node("Exp", "exp", ("b",), ("e",)),
+        _last("Div", "a", "e"),
+        compute=lambda image, a, b: a * (-b).exp(),
+    ),
+    "Div of a number": _case(
+        Node("Exp", "exp", ("a",), ("e",)),
+        _last("Div", "tenth", "e"),
+        compute=lambda image, a, b: 0.1 * (-a).exp(),
+        tenth=_TENTH,
+    ),
+    "Max": _case(_last("Max", "a", "b"), compute=lambda image, a, b: (a - b).relu() + b),
+    "Max of constants": _case(
+        _last("Max", "image", "means"),
+        compute=lambda image, a, b: image.maximum(torch.from_numpy(_MEANS)),
+        means=_MEANS,
+    ),
+    "Min": _case(_last("Min", "a", "b"), compute=lambda image, a, b: a - (a - b).relu()),
+    "Min with a number": _case(
+        _last("Min", "a", "tenth"),
+        compute=lambda image, a, b: a.clamp(max=0.1),
+        tenth=_TENTH,
+    ),
+    "ChannelNorm": _case(
+        _last("ChannelNorm", "a", "scale", "shift", epsilon=1e-3),
+        compute=lambda image, a, b: _by_hand(a.unsqueeze(1), 1e-3),
+        channels=6,
+        scale=_NORM_SCALE,
+        shift=_NORM_SHIFT,
+    ),
+    "GroupNorm": _case(
+        _last("GroupNorm", "a", "scale", "shift", groups=2, epsilon=1e-2),
+        compute=lambda image, a, b: _by_hand(a.reshape(1, 2, 3, *a.shape[2:]), 1e-2, (2, 3, 4)),
+        channels=6,
+        scale=_NORM_SCALE,
+        shift=_NORM_SHIFT,
+    ),
+    "GroupNorm of single channels": _case(
+        _last("GroupNorm", "a", "scale", "shift", groups=6, epsilon=1e-2),
+        compute=lambda image, a, b: _by_hand(a.reshape(1, 6, 1, *a.shape[2:]), 1e-2, (2, 3, 4)),
+        channels=6,
+        scale=_NORM_SCALE,
+        shift=_NORM_SHIFT,
+    ),
     "Mul by a constant": _case(
         _last("Mul", "a", "means"),
         compute=lambda image, a, b: a * torch.from_numpy(_MEANS),
