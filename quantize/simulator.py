@@ -39,8 +39,6 @@ from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic, Slopes
 from runtime.formats import Format
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-REAL = frozenset({"Div", *NORMALIZATIONS})
-"""Operators that int8 files compute in real numbers, with constants that are no integers."""
 
 
 class Simulator(Interpreter):
@@ -149,7 +147,7 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     "Add": Simulator.add,
     **dict.fromkeys(("Max", "Min"), Simulator.extreme),
     # Computed in real numbers by every file, and rounded.
-    **dict.fromkeys(REAL, Simulator.as_real),
+    **dict.fromkeys(("Div", *NORMALIZATIONS), Simulator.as_real),
     "Requantize": Simulator.requantize,
 }
 """The outputs of each operator before rounding."""
@@ -216,7 +214,7 @@ def _dequantized(
     """
     if node.op == "PRelu":
         return {node.inputs[1]: rounded_slopes(graph.constants[node.inputs[1]])}
-    if node.op in REAL:
+    if node.op in NORMALIZATIONS:
         return {name: graph.constants[name] for name in filter(graph.is_constant, node.inputs)}
     if node.op not in CONVOLUTIONS:
         constants = filter(graph.is_constant, node.inputs)

@@ -61,6 +61,11 @@ def _mean(axes: tuple[int, ...]) -> Callable[..., Any]:
     return lambda x: Builder.reduce_mean(x=x, axes=list(axes), keep_dims=True)
 
 
+def _mixed(x: Any, kernel: Any) -> Any:
+    shifts = np.zeros(len(kernel.val), np.float32)
+    return Builder.conv(x=x, weight=kernel, bias=shifts, pad_type="custom", pad=[0] * 4)
+
+
 def _binary(build: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, y, **named: build(x=x, y=y, **named)
 
@@ -109,5 +114,5 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Tanh": _unary(Builder.tanh),
     "Sigmoid": _unary(Builder.sigmoid),
     **{name: _mean(axes) for name, axes in MEANS.items()},
-    "Mix": lambda x, kernel: Builder.conv(x=x, weight=kernel),
+    "Mix": _mixed,
 }

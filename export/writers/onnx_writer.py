@@ -224,7 +224,7 @@ class _Builder:
             self._cast(self._read[value], source, _FLOAT32, shape)
         formula, constants = normalization(self._graph, node)
         values = {
-            name: (self._constant(f"{result}/{name}", array), array.shape)
+            name: (self._constant(f"{result}/norm.{name}", array), array.shape)
             for name, array in constants.items()
         }
         operands = self._operands_of(result, formula, {"x": (source, shape), **values}, _FLOAT32)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from export.formulas import FORMULAS, QUOTIENT, Formula
 from export.graph import Node
+from export.integers import rounded_constant
 from export.tables import table_of
 from export.writers.normalizations import normalization, shape_of
 from export.writers.tflite_schema import Shape, TFLiteFile
@@ -102,7 +103,7 @@ class Functions(Translator):
         values: dict[str, Tensor] = {"x": self._as_real(node, node.inputs[0])}
         for name, array in constants.items():
             spread = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
-            values[name] = (self._constant(f"{node.output}/{name}", spread), spread.shape)
+            values[name] = (self._constant(f"{node.output}/norm.{name}", spread), spread.shape)
         self._real(node, formula, values)
 
     def quotient(self, node: Node) -> None:
@@ -114,6 +115,7 @@ class Functions(Translator):
         """Return the float32 tensor of an activation or a constant."""
         if self._graph.is_constant(name):
             array = self._graph.constants[name]
+            array = array if self._scales is None else rounded_constant(array)
             spread = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
             return self._constant(f"{name}/real", spread), spread.shape
         source, shape = self._tensors[name], self._shape(name)

@@ -141,7 +141,7 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
             slopes = graph.constants[node.inputs[1]]
             scale = np.abs(slopes).max() / 127
             constants[node.inputs[1]] = torch.from_numpy(np.rint(slopes / scale) * scale)
-        if node.op not in {"Conv", "ConvTranspose", "PRelu", "Div", "ChannelNorm", "GroupNorm"}:
+        if node.op not in {"Conv", "ConvTranspose", "PRelu", "ChannelNorm", "GroupNorm"}:
             for name in filter(graph.is_constant, node.inputs):
                 scale = np.abs(graph.constants[name]).max() / 127
                 constants[name] = torch.from_numpy(np.rint(graph.constants[name] / scale) * scale)
@@ -393,9 +393,9 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         compute=lambda image, a, b: a * (-b).exp(),
     ),
     "Div of a number": _case(
-        Node("Exp", "exp", ("a",), ("e",)),
-        _last("Div", "tenth", "e"),
-        compute=lambda image, a, b: 0.1 * (-a).exp(),
+        Node("Sigmoid", "sigmoid", ("a",), ("s",)),
+        _last("Div", "tenth", "s"),
+        compute=lambda image, a, b: 0.1 * (1 + (-a).exp()),
         tenth=_TENTH,
     ),
     "Max": _case(_last("Max", "a", "b"), compute=lambda image, a, b: (a - b).relu() + b),
