@@ -33,8 +33,8 @@ def read_model(model: ir.Model) -> Graph:
     Raises:
         CannotLower: If the model uses an operator outside the vocabulary.
     """
-    choose_channels(model.graph)
     recognize(model.graph)
+    choose_channels(model.graph)
     _replace_slashes(model.graph)
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}
     nodes = tuple(_read_nodes(model.graph, constants))
