@@ -394,9 +394,11 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     ),
     "Div of a number": _case(
         Node("Sigmoid", "sigmoid", ("a",), ("s",)),
-        _last("Div", "tenth", "s"),
-        compute=lambda image, a, b: 0.1 * (1 + (-a).exp()),
+        Node("Add", "add", ("s", "means"), ("d",)),
+        _last("Div", "tenth", "d"),
+        compute=lambda image, a, b: 0.1 / (a.sigmoid() + torch.from_numpy(_MEANS)),
         tenth=_TENTH,
+        means=_MEANS,
     ),
     "Max": _case(_last("Max", "a", "b"), compute=lambda image, a, b: (a - b).relu() + b),
     "Max of constants": _case(
