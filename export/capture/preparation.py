@@ -2,8 +2,8 @@
 
 The model is fixed to one size of pictures, on which all arithmetic on shapes becomes constants, and
 computes in float32. onnxscript's optimizer folds constants, normalizations and paddings and infers
-shapes; what it leaves is the work of ``spellings``, ``movements`` and ``layouts``. The graph that
-is read from the result has no size any more, which whoever calls this proves by running both.
+shapes; what it leaves is the work of the modules beside this one. The graph that is read from
+the result has no size any more, which whoever calls this proves by running both.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from export.capture.levels import use_unit_range
 from export.capture.movements import recognize_movements
 from export.capture.onnx_reading import INPUT, OUTPUT
 from export.capture.spellings import SPELLINGS
+from export.capture.vectors import keep_pixel_axes
 
 _EVERYTHING = 2**31
 """Bytes of constants that may be folded."""
@@ -48,6 +49,7 @@ def prepare(model: ir.Model, shape: tuple[int, int, int, int]) -> None:
         for respell in SPELLINGS:
             if node.graph is not None:
                 respell(node)
+    keep_pixel_axes(graph)
     recognize_movements(graph)
     make_planar(graph)
     _simplify(model)

@@ -187,6 +187,16 @@ PLANAR: Mapping[str, Written] = {
         {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1, "Sigmoid": 1},
         {**_convolution(3), "shape": _integers(-1, 3, 1, 1)},
     ),
+    "gate of fully connected layers": Written(
+        f"""c = {_SAME}(x, w, b) p = GlobalAveragePool(c) f = Flatten(p)
+        h = Gemm <transB=1, alpha=2.0> (f, down, shift) r = Relu(h) m = MatMul(r, up)
+        a = Add(lift, m) g = Sigmoid(a) u = Unsqueeze(g, axes) y = Mul(c, u)""",
+        {"Add": 1, "Conv": 3, "GlobalAveragePool": 1, "Mul": 1, "Relu": 1, "Sigmoid": 1},
+        {
+            **{**_convolution(3), "down": _random(2, 3), "shift": _random(2), "up": _random(2, 3)},
+            **{"lift": _random(3), "axes": _integers(2, 3)},
+        },
+    ),
     "shuffle of pixels": Written(
         _PIXEL_SHUFFLE, {"Conv": 1, "DepthToSpace": 1}, {**_convolution(), **_INDICES}
     ),
@@ -265,6 +275,16 @@ INTERLEAVED: Mapping[str, Written] = {
         y = Mul(u, g)""",
         {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1, "Sigmoid": 1},
         {**_convolution(3), "shape": _integers(-1, 1, 1, 3)},
+    ),
+    "gate of fully connected layers": Written(
+        f"""t = {_IN}(x) c = {_SAME}(t, w, b) u = {_OUT}(c)
+        m = ReduceMean <axes=[1,2], keepdims=0> (u) r = Reshape(m, shape) d = MatMul(r, dense)
+        a = Add(d, lift) g = Sigmoid(a) k = Reshape(g, whole) y = Mul(u, k)""",
+        {"Add": 1, "Conv": 2, "GlobalAveragePool": 1, "Mul": 1, "Sigmoid": 1},
+        {
+            **{**_convolution(3), "dense": _random(3, 3), "lift": _random(3)},
+            **{"shape": _integers(-1, 3), "whole": _integers(1, 1, 1, 3)},
+        },
     ),
     "shuffle of pixels as an operator": Written(
         f"""t = {_IN}(x) c = {_SAME}(t, w, b) d = DepthToSpace <blocksize=2, mode="DCR"> (c)
