@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from export.capture.channels import choose_channels
 from export.capture.idioms import recognize
+from export.capture.orders import fold_orders
 from export.errors import CannotLower, UnsupportedOperators
 from export.formulas import FORMULAS
 from export.graph import Array, Graph, Node
@@ -40,7 +41,7 @@ def read_model(model: ir.Model) -> Graph:
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     kept = {name: array for name, array in constants.items() if name in used}
-    return Graph(nodes, kept, INPUT, OUTPUT).check()
+    return fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
 
 
 def _replace_slashes(graph: ir.Graph) -> None:

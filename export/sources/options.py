@@ -14,6 +14,9 @@ Architecture = Literal["carn", "carn-m", "pcarn", "pcarn-m"]
 """Networks whose checkpoints have equal shapes, two and two, and compute different things."""
 
 
+Colour = Literal["rgb", "bgr"]
+
+
 @dataclass(frozen=True)
 class Options:
     """How a network is made, beyond its name or file; all are optional.
@@ -22,21 +25,31 @@ class Options:
         weights: File of the weights that a network from Python is given (``--weights``).
         arguments: What its class or function is called with, by keyword (``--with``).
         architecture: The network that a checkpoint is of, where its names do not tell (``--as``).
+        peak: White in the pictures that a network takes and returns (``--range``); None for 1.
+        colour: The order of its colours (``--colour``); None for RGB.
     """
 
     weights: Path | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     architecture: Architecture | None = None
+    peak: int | None = None
+    colour: Colour | None = None
 
     @property
     def given(self) -> tuple[str, ...]:
         """The options that say something, as they are spelled on the command line."""
-        spelled = {
-            "--weights": self.weights,
-            "--with": self.arguments or None,
-            "--as": self.architecture,
-        }
+        spelled = {**self._plain, "--with": self.arguments or None}
         return tuple(option for option, value in spelled.items() if value is not None)
+
+    @property
+    def _plain(self) -> Mapping[str, object]:
+        """The options that are one word each."""
+        return {
+            "--weights": self.weights,
+            "--as": self.architecture,
+            "--range": self.peak,
+            "--colour": self.colour,
+        }
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -44,8 +57,7 @@ class Options:
         arguments = [
             ("--with", f"{key}={json.dumps(value)}") for key, value in self.arguments.items()
         ]
-        others = [("--weights", self.weights), ("--as", self.architecture)]
-        said = [(option, str(value)) for option, value in others if value is not None]
+        said = [(option, str(value)) for option, value in self._plain.items() if value is not None]
         return tuple(word for pair in (*said, *arguments) for word in pair)
 
     def check(self, name: str, kind: str, allowed: Container[str] = ()) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from export.sources.options import Architecture, Options
+from export.sources.options import Architecture, Colour, Options
 
 if TYPE_CHECKING:
     from export.sources.source import Trained
@@ -106,15 +106,22 @@ def network_options(about_weights: str) -> Callable[[Command], Command]:
             type=click.Choice(get_args(Architecture)),
             help="Network of a checkpoint by CARN's authors [default: by names of tensors].",
         )
+        @click.option(
+            "--range",
+            "peak",
+            type=click.IntRange(min=1),
+            help="White in the pictures that the network of a file takes and returns, for example "
+            "255 [default: 1].",
+        )
+        @click.option(
+            "--colour",
+            type=click.Choice(get_args(Colour)),
+            help="Order of colours that the network of a file takes and returns [default: rgb].",
+        )
         @wraps(command)
-        def with_options(
-            *,
-            weights: Path | None,
-            arguments: Mapping[str, Any],
-            architecture: Architecture | None,
-            **others: Any,
-        ) -> Any:
-            return command(options=Options(weights, arguments, architecture), **others)
+        def with_options(**given: Any) -> Any:
+            said = {one.name: given.pop(one.name) for one in fields(Options)}
+            return command(options=Options(**said), **given)
 
         return with_options
 

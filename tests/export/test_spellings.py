@@ -173,7 +173,7 @@ PLANAR: Mapping[str, Written] = {
     "blue, green, red": Written(
         f"""f = Slice(x, most, least, one, back) c = {_SAME}(f, w, b)
         y = Gather <axis=1> (c, order)""",
-        {"Conv": 3},
+        {"Conv": 1},
         {**_convolution(3), **_CUTS, "order": _integers(2, 1, -3)},
     ),
     "gate by a mean with its axes as attributes": Written(
