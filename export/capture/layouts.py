@@ -8,12 +8,12 @@ stands in the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from export.capture.editing import Array, constant, constant_of, inserted, shape_of
+from export.capture.editing import Array, constant, constant_of, inserted
 from export.capture.movements import FROM_PLANAR, PLANAR, TO_PLANAR, Axes
 from export.errors import CannotLower
 
@@ -26,14 +26,12 @@ def make_planar(graph: ir.Graph) -> None:
 
     Args:
         graph: From one picture to another, N × C × H × W or N × H × W × C; becomes one of
-            N × C × H × W. Shapes are known.
+            N × C × H × W. The number of axes of each value is known.
     """
     views: dict[ir.Value, View] = {}
     (image,) = graph.inputs
     if is_interleaved(image):
-        shape = shape_of(image)
-        assert shape is not None
-        image.shape = ir.Shape([shape[axis] for axis in TO_PLANAR])
+        image.shape = _turned(image.shape, TO_PLANAR)
         views[image] = (image, FROM_PLANAR)
     for node in list(graph):
         if node.op_type == "Transpose" and _rank(node.inputs[0]) == 4:
@@ -82,19 +80,21 @@ def _carry_on(node: ir.Node, views: dict[ir.Value, View]) -> None:
             node.replace_input_with(index, views[value][0])
     if common != PLANAR:
         for output in node.outputs:
-            shape = shape_of(output)
-            if shape is not None and len(shape) == 4:
-                output.shape = ir.Shape([shape[common.index(axis)] for axis in range(4)])
+            output.shape = _turned(output.shape, tuple(map(common.index, range(4))))
             views[output] = (output, common)
 
 
 def _transposed(before: ir.Node, value: ir.Value, axes: Axes) -> ir.Value:
     if axes == PLANAR:
         return value
-    shape = shape_of(value)
-    assert shape is not None
-    made = [shape[axis] for axis in axes]
-    return inserted(before, "Transpose", [value], tuple(made), {"perm": axes})
+    return inserted(before, "Transpose", [value], _turned(value.shape, axes), {"perm": axes})
+
+
+def _turned(shape: ir.Shape | None, axes: Sequence[int]) -> ir.Shape | None:
+    """Return the shape of a transpose; None if that of the operand is not known."""
+    if shape is None or len(shape) != 4:
+        return None
+    return ir.Shape([shape[axis] for axis in axes])
 
 
 def _hand_out(graph: ir.Graph, views: Mapping[ir.Value, View]) -> None:
@@ -131,6 +131,22 @@ def _pointwise(node: ir.Node, axes: Axes) -> bool:
     for index, array in turned:
         if array.size > 1:
             node.replace_input_with(index, constant(graph, array, "planar"))
+    return True
+
+
+def _linear(node: ir.Node, axes: Axes) -> bool:
+    """Turn a product of the channels of every pixel with a matrix into a 1×1 convolution."""
+    matrix, graph = constant_of(node.inputs[1]), node.graph
+    if axes != FROM_PLANAR or matrix is None or matrix.ndim != 2:
+        return False
+    assert isinstance(graph, ir.Graph)
+    kernel = np.ascontiguousarray(matrix.T.astype(np.float32)[:, :, None, None])
+    operands = (node.inputs[0], constant(graph, kernel, "dense"))
+    bias = constant(graph, np.zeros(len(kernel), np.float32), "dense")
+    node.op_type = "Conv"
+    node.resize_inputs(3)
+    for index, value in enumerate((*operands, bias)):
+        node.replace_input_with(index, value)
     return True
 
 
@@ -197,6 +213,7 @@ FOLLOWERS: Mapping[str, _Follower] = {
     ),
     **dict.fromkeys(("Concat", "Split", "Gather"), _along_axis),
     "Slice": _slicing,
+    "MatMul": _linear,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _over_axes),
     "Pad": _padding,
     "Resize": _resizing,

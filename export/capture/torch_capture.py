@@ -18,6 +18,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from export.capture.layouts import make_planar
 from export.capture.onnx_reading import INPUT, OUTPUT, read_model
 from export.errors import CannotLower
 from export.graph import Graph
@@ -36,7 +37,9 @@ def capture(module: nn.Module) -> Graph:
     """
     if isinstance(module, GraphModule):
         return module.graph
-    return read_model(_trace(module.eval()))
+    model = _trace(module.eval())
+    make_planar(model.graph)
+    return read_model(model)
 
 
 def _trace(module: nn.Module) -> ir.Model:

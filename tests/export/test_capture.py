@@ -114,6 +114,12 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         (lambda x, image: x[:, :3] * x[:, 3:6], {"Conv": 1, "Mul": 1, "Split": 1}),
         (lambda x, image: x[:, 1:] * x[:, :-1], {"Conv": 1, "Mul": 1, "Split": 2}),
         (lambda x, image: image.flip(1), {"Conv": 1}),
+        (
+            lambda x, image: F.linear(
+                x.permute(0, 2, 3, 1), torch.linspace(-1, 1, 24).view(3, 8), torch.ones(3)
+            ).permute(0, 3, 1, 2),
+            {"Add": 1, "Conv": 2},
+        ),
     ],
     ids=[
         "clamp",
@@ -132,6 +138,7 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         "slices",
         "slices that overlap",
         "order",
+        "linear on channels last",
     ],
 )
 def test_the_vocabulary_is_read_exactly(

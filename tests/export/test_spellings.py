@@ -286,6 +286,11 @@ INTERLEAVED: Mapping[str, Written] = {
             **{"shape": _integers(-1, 3), "whole": _integers(1, 1, 1, 3)},
         },
     ),
+    "layers of every pixel": Written(
+        """m = MatMul(x, up) a = Add(m, lift) r = Relu(a) n = MatMul(r, down) y = Add(n, x)""",
+        {"Add": 2, "Conv": 2, "Relu": 1},
+        {"up": _random(3, 7), "lift": _random(7), "down": _random(7, 3)},
+    ),
     "shuffle of pixels as an operator": Written(
         f"""t = {_IN}(x) c = {_SAME}(t, w, b) d = DepthToSpace <blocksize=2, mode="DCR"> (c)
         y = {_OUT}(d)""",
