@@ -7,7 +7,6 @@ operators that nothing reads any more are removed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
@@ -16,22 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.capture.editing import constant_of
-
-
-@dataclass(frozen=True)
-class Found:
-    """An operator that does the work of a group.
-
-    Attributes:
-        op: Its name.
-        inputs: What it reads.
-        attributes: Its attributes.
-    """
-
-    op: str
-    inputs: Sequence[ir.Value]
-    attributes: Mapping[str, float] = field(default_factory=dict)
-
+from export.capture.found import Found
+from export.capture.norms import (
+    assigned_channels,
+    channel_norm,
+    factor_and_shift,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    mean_of_channels,
+    reciprocal,
+    square,
+)
 
 Idiom = Callable[[ir.Node], Found | None]
 """Recognizes the group whose last operator is the node; None if it is no such group."""
@@ -39,14 +34,14 @@ Idiom = Callable[[ir.Node], Found | None]
 
 def recognize(graph: ir.Graph) -> None:
     """Replace, in place, each group by the operator that does its work."""
-    for node in list(graph):
-        found = next((one for idiom in IDIOMS if (one := idiom(node)) is not None), None)
-        if found is not None:
-            _become(node, found)
-    for node in reversed(list(graph)):
-        used = any(value.uses() or value.is_graph_output() for value in node.outputs)
-        if not used:
-            graph.remove(node, safe=True)
+    for idioms in IDIOMS:
+        for node in list(graph):
+            found = next((one for idiom in idioms if (one := idiom(node)) is not None), None)
+            if found is not None:
+                _become(node, found)
+        for node in reversed(list(graph)):
+            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+                graph.remove(node, safe=True)
 
 
 def _become(node: ir.Node, found: Found) -> None:
@@ -55,8 +50,8 @@ def _become(node: ir.Node, found: Found) -> None:
     for index, value in enumerate(found.inputs):
         node.replace_input_with(index, value)
     node.attributes.clear()
-    for name, number in found.attributes.items():
-        node.attributes.add(ir.AttrFloat32(name, number))
+    for attribute in ir.convenience.convert_attributes(found.attributes):
+        node.attributes.add(attribute)
 
 
 def function_written_out(node: ir.Node) -> Found | None:
@@ -77,8 +72,22 @@ def function_written_out(node: ir.Node) -> Found | None:
     return None
 
 
-IDIOMS: Sequence[Idiom] = (function_written_out,)
-"""All idioms; the first that recognizes a group replaces it."""
+IDIOMS: Sequence[Sequence[Idiom]] = (
+    (
+        function_written_out,
+        square,
+        reciprocal,
+        channel_norm,
+        layer_norm,
+        instance_norm,
+        group_norm,
+        factor_and_shift,
+        assigned_channels,
+    ),
+    # What is left when normalizations are known.
+    (mean_of_channels,),
+)
+"""All idioms; of one round, the first that recognizes a group replaces it."""
 
 # Near zero, where functions bend, and far from it, where bounds show.
 _SAMPLES = torch.cat(

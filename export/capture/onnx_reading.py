@@ -102,7 +102,7 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
                 reciprocal = f"{names[1]}.reciprocal"
                 constants[reciprocal] = np.float32(1) / constants[names[1]]
                 names[1] = reciprocal
-            elif node.op_type in {"Add", "Mul"} and names[0] in constants:
+            elif node.op_type in {"Add", "Mul", "Max", "Min"} and names[0] in constants:
                 names.reverse()  # Rewrites look for constants in the second place.
             try:
                 nodes.append(_read_node(node, names, known))
@@ -241,9 +241,21 @@ def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
 
 
 def _quotient(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    if inputs[1] is None:
-        raise CannotLower(f"{place}: only constants may divide; found a division by activations")
-    return "Mul", {}, None  # by the constant's reciprocal
+    # By a constant it is a product with its reciprocal.
+    return "Div" if inputs[1] is None else "Mul", {}, None
+
+
+def _extreme(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    if len(inputs) != 2:
+        raise CannotLower(f"{place}: {node.op_type} needs two operands; found {len(inputs)}")
+    return node.op_type, {}, None
+
+
+def _norm(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    attributes: dict[str, Attribute] = {"epsilon": node.attributes.get_float("epsilon")}
+    if node.op_type == "GroupNorm":
+        attributes["groups"] = node.attributes.get_int("groups")
+    return node.op_type, attributes, None
 
 
 def _resize(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
@@ -284,6 +296,10 @@ _READERS: Mapping[str, _Reader] = {
     "GlobalAveragePool": _plain,
     "DepthToSpace": _depth_to_space,
     "Div": _quotient,
+    "Max": _extreme,
+    "Min": _extreme,
+    "ChannelNorm": _norm,
+    "GroupNorm": _norm,
     "Resize": _resize,
     # What torch's exporter makes of a mean over height and width, or of a pooling to 1 × 1.
     "ReduceMean": _mean,
