@@ -7,6 +7,7 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
+from export.rewrites.pooling import restores_tiles
 from export.scales import ScaleTable
 from export.sources.source import Source
 from export.variants import Variant
@@ -22,7 +23,7 @@ def empty_manifest(source: Source) -> Manifest:
     return Manifest(
         model=source.model.name,
         scale=source.scale,
-        halo=source.graph.halo(),
+        halo=source.graph.halo() if restores_tiles(source.graph) else None,
         weights_sha256=source.model.sha256,
         training=dict(source.model.provenance),
         tools=tool_versions(),

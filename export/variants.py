@@ -8,6 +8,7 @@ from typing import get_args
 
 from export.graph import Graph
 from export.profiles import DEFAULT_PROFILES, Profile, profile_named
+from export.rewrites.pooling import restores_tiles
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
 from training.catalogue import file_stem
@@ -51,11 +52,13 @@ class Variant:
     def companion(self, graph: Graph) -> Variant | None:
         """Return the variant that restores tiles for this one, or None if it needs none.
 
-        Networks that pool globally need one, unless the input has a fixed size of at most twice the
-        halo: such tiles have no pixels beside their halo.
+        Networks that pool globally need one, unless they pool in several places and restore no
+        tiles, or the input has a fixed size of at most twice the halo: such tiles have no pixels
+        beside their halo.
         """
         room = self.size is None or min(self.size) > 2 * graph.halo()
-        if self.tiled or not graph.pools_globally or not room:
+        needless = self.tiled or not graph.pools_globally
+        if needless or not room or not restores_tiles(graph):
             return None
         return dataclasses.replace(self, tiled=True, float_io=False)
 

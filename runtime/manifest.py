@@ -152,7 +152,8 @@ class Manifest:
     Attributes:
         model: Model name.
         scale: Upscaling factor.
-        halo: Input pixels around a tile that the tile's output depends on.
+        halo: Input pixels around a tile that the tile's output depends on; None if the whole
+            picture counts in a way that no file is cut at, so that pictures are never tiled.
         weights_sha256: SHA-256 of the trained weights.
         training: The training record of the weights.
         tools: Versions of the libraries that wrote the bundle.
@@ -161,7 +162,7 @@ class Manifest:
 
     model: str
     scale: int
-    halo: int
+    halo: int | None
     weights_sha256: str
     training: dict[str, Any]
     tools: dict[str, str]

@@ -62,7 +62,15 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
     open_tiled = None
     if artifact.tiled_by is not None:
         open_tiled = partial(open, path.with_name(artifact.tiled_by), verify, runtime, threads)
-    return Session(path.name, engine, manifest.scale, manifest.halo, artifact.pooling, open_tiled)
+    return Session(
+        path.name,
+        engine,
+        manifest.scale,
+        manifest.halo,
+        artifact.pooling,
+        open_tiled,
+        whole=manifest.halo is None,
+    )
 
 
 def available_cores() -> int:

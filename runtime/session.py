@@ -53,7 +53,9 @@ class Session:
 
     Attributes:
         scale: Upscaling factor; 1 for networks that keep the size.
-        halo: Input pixels around a tile that the tile's output depends on; None without a manifest.
+        halo: Input pixels around a tile that the tile's output depends on; None without a manifest,
+            and where tiles cannot be restored.
+        whole: Whether the network takes whole pictures only, as its manifest says.
         fixed_size: Height and width of the input if the artifact fixes them; None if they are free.
         runtime_name: Runtime, version and device that actually run the artifact.
         pooling: The additional tensors of a file that was cut at its global pooling (see
@@ -70,6 +72,7 @@ class Session:
         halo: int | None = None,
         pooling: PoolingTensors | None = None,
         open_tiled: Callable[[], Session] | None = None,
+        whole: bool = False,
     ) -> None:
         """Check that ``engine`` takes one RGB picture and returns one.
 
@@ -78,7 +81,7 @@ class Session:
                 ``pooling``, or tensors of an unsupported type; the message names ``file``.
         """
         self.scale, self.halo, self.pooling, self.open_tiled = scale, halo, pooling, open_tiled
-        self.runtime_name = engine.name
+        self.whole, self.runtime_name = whole, engine.name
         self._engine = engine
         self._size: tuple[int, ...] = ()
         beside = {pooling.features.name, pooling.pooled.name} if pooling else set()

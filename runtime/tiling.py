@@ -275,8 +275,14 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
             )
         if height <= session.fixed_size[0] and width <= session.fixed_size[1]:
             return whole
-        return _fixed_tiles(session.fixed_size, session.halo, height, width)
+        return _fixed_tiles(session.fixed_size, session.halo, height, width, session.whole)
     if session.halo is None:
+        if session.whole and (tile is not None or height * width > _LARGEST_UNTILED):
+            raise UserError(
+                f"a picture of {width}×{height} in tiles: this network averages over the whole "
+                f"picture and cannot be tiled; it restores up to {_LARGEST_UNTILED:,} pixels, "
+                "without --tile"
+            )
         if tile is not None or height * width > _LARGEST_UNTILED:
             raise UserError(
                 f"tiling a picture of {width}×{height} needs the artifact's halo, which "
@@ -289,7 +295,14 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
     return plan_tiles(height, width, tile, session.halo)
 
 
-def _fixed_tiles(size: tuple[int, int], halo: int | None, height: int, width: int) -> list[Tile]:
+def _fixed_tiles(
+    size: tuple[int, int], halo: int | None, height: int, width: int, whole: bool
+) -> list[Tile]:
+    if whole:
+        raise UserError(
+            f"this network averages over the whole picture, and the artifact's input is fixed at "
+            f"{size[0]}×{size[1]}: a picture of {width}×{height} needs one exported for its size"
+        )
     if halo is None:
         raise UserError(
             f"a picture of {width}×{height} needs tiles, this artifact's input being fixed at "

@@ -12,7 +12,16 @@ import dataclasses
 
 from export.errors import CannotLower
 from export.graph import Graph, Pooling
+from export.operators import Trait
 from export.sampling import PICTURE
+
+
+def restores_tiles(graph: Graph) -> bool:
+    """Tell whether pictures can be restored in tiles, by a file that is cut or as it is."""
+    try:
+        return not graph.pools_globally or cut_at_pooling(graph) is not None
+    except CannotLower:
+        return False
 
 
 def cut_at_pooling(graph: Graph) -> Graph:
@@ -28,6 +37,9 @@ def cut_at_pooling(graph: Graph) -> Graph:
             f"{len(pools)} global poolings found; tiles are restored in two passes, which takes "
             "exactly one"
         )
+    normalizations = (node for node in graph.nodes if Trait.GLOBAL in node.operator.traits)
+    if (norm := next(normalizations, None)) is not None:
+        raise CannotLower(f"{norm.name}: {norm.op} normalizes over the whole picture")
     (pool,) = pools
     (features,) = pool.inputs
     if graph.sizes()[features] != PICTURE:
