@@ -25,6 +25,7 @@ from export.capture.norms import (
     layer_norm,
     mean_of_channels,
     reciprocal,
+    repeated_channels,
     square,
 )
 
@@ -83,6 +84,7 @@ IDIOMS: Sequence[Sequence[Idiom]] = (
         group_norm,
         factor_and_shift,
         assigned_channels,
+        repeated_channels,
     ),
     # What is left when normalizations are known.
     (mean_of_channels,),

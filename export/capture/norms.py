@@ -1,4 +1,4 @@
-"""Normalizations, means over channels and assignments to channels, as exporters write them.
+"""Normalizations, means over channels and work on some channels, as exporters write them.
 
 One function per idiom (see ``export.capture.idioms``).
 """
@@ -148,6 +148,26 @@ def assigned_channels(node: ir.Node) -> Found | None:
         _channels_of(node, value, first + count, total),
     ]
     return Found("Concat", [one for one in parts if one is not None], {"axis": 1})
+
+
+def repeated_channels(node: ir.Node) -> Found | None:
+    """Every channel several times in a row: a 1×1 convolution with a one in each row.
+
+    It is written as an Expand of a new axis behind the channels, and a Reshape.
+    """
+    expanded = _made_by(_operand(node), "Expand") if node.op_type == "Reshape" else None
+    axis = _made_by(_operand(expanded), "Unsqueeze")
+    if expanded is None or axis is None or _number(axis.inputs[1]) not in {2, -3}:
+        return None
+    value, extents = axis.inputs[0], constant_of(expanded.inputs[1])
+    channels, made = _count(value), _count(node.outputs[0])
+    if value is None or extents is None or not channels or len(extents) != 5:
+        return None
+    if list(np.delete(extents, 2)) != [1] * 4 or made != channels * extents[2]:
+        return None
+    kernel = np.eye(channels, dtype=np.float32).repeat(made // channels, axis=0)[..., None, None]
+    shifts = np.zeros(made, np.float32)
+    return Found("Conv", [value, _constant(node, kernel), _constant(node, shifts)])
 
 
 def _channels_of(before: ir.Node, value: ir.Value, start: int, stop: int) -> ir.Value | None:
