@@ -12,6 +12,7 @@ from pathlib import Path
 
 from export.artifacts import Simulate, prove_artifact, write_artifact
 from export.bundle_manifest import discard, existing, is_current, remove, with_artifact
+from export.headroom import InHalf, Photographs, warning_of
 from export.lowered import lower_for, own_table
 from export.memory import check_size
 from export.parity import Original
@@ -29,6 +30,7 @@ def bundle_of(
     simulate: Simulate | None = None,
     overwrite: bool = False,
     announce: Callable[[str], None] = lambda line: None,
+    photographs: Photographs = tuple,
 ) -> Manifest:
     """Export the variants that ``folder`` does not hold yet, and prove each of them.
 
@@ -45,7 +47,9 @@ def bundle_of(
         simulate: The reference for int8 files; without it their parity is not checked.
         overwrite: Export again what already exists and is valid, and replace files of other
             weights.
-        announce: Receives one line per file.
+        announce: Receives one line per file, and one for each float16 file that half arithmetic
+            damages.
+        photographs: Returns pictures that float16 files are executed on, beside saturated colours.
 
     Returns:
         The manifest of all files in the bundle.
@@ -61,26 +65,39 @@ def bundle_of(
         table = own_table(source, table)
     manifest, outdated = existing(folder, source, overwrite)
     # Companions are variants of their own; several may share one.
-    original = Original.of(source.module)
+    original, in_half = Original.of(source.module), InHalf(source.graph, photographs)
     paired = [one for v in variants for one in (v.companion(source.graph), v) if one is not None]
     for variant in dict.fromkeys(paired):
         file = variant.file_name(manifest.model, manifest.scale)
-        lowered = lower_for(source, variant, table)
+        half = variant.precision == "float16"
+        lowered = lower_for(source, variant, table, in_half.gains if half else None)
         if not overwrite and is_current(manifest, folder, variant, lowered.rewrites, table):
             announce(f"kept      {file}")
+            _warn(manifest, file, announce)
             continue
         try:
             artifact = write_artifact(source, variant, lowered, folder, table)
             with_artifact(manifest, artifact).write(folder)
             measured = prove_artifact(source, artifact, lowered, folder, table, simulate, original)
+            executed = in_half.executed(lowered) if half else None
         except BaseException:
             discard(manifest, folder, file)
             raise
-        manifest = with_artifact(manifest, dataclasses.replace(artifact, measured=measured))
+        artifact = dataclasses.replace(artifact, measured=measured, float16=executed)
+        manifest = with_artifact(manifest, artifact)
         manifest.write(folder)
         announce(f"exported  {file}")
+        _warn(manifest, file, announce)
     for file in outdated:
         if manifest.artifact(file) is None:
             remove(folder / file)
             announce(f"removed   {file}")
     return manifest
+
+
+def _warn(manifest: Manifest, file: str, announce: Callable[[str], None]) -> None:
+    artifact = manifest.artifact(file)
+    found = None if artifact is None else artifact.float16
+    line = None if found is None else warning_of(file, found)
+    if line is not None:
+        announce(f"warning   {line}")

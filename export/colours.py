@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from training.data.pictures import Picture
@@ -51,7 +53,7 @@ def colour_pictures(fixed_size: tuple[int, int] | None = None) -> list[Picture]:
         fixed_size: Their height and width, to which each is repeated and cut; None for their own.
     """
     pictures = [*range_pictures().values(), _noise()]
-    return pictures if fixed_size is None else [_repeated(one, *fixed_size) for one in pictures]
+    return pictures if fixed_size is None else [repeated(one, *fixed_size) for one in pictures]
 
 
 def range_pictures() -> dict[str, Picture]:
@@ -65,7 +67,8 @@ def range_pictures() -> dict[str, Picture]:
     }
 
 
-def _repeated(picture: Picture, height: int, width: int) -> Picture:
+def repeated(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Return a picture, H × W × 3, repeated and cut to a height and a width."""
     down, right = -(-height // picture.shape[0]), -(-width // picture.shape[1])
     return np.tile(picture, (down, right, 1))[:height, :width]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from export.graph import Graph
 from export.lowering import apply, int8_steps, steps_named
+from export.profiles import FLOAT_FORM
 from export.rewrites.corrections import with_corrected_biases
+from export.rewrites.gains import with_gains
 from export.rewrites.pooling import cut_at_pooling
 from export.rewrites.requantization import with_requantization
 from export.scales import ScaleTable
@@ -32,13 +35,20 @@ class Lowered:
     whole: Graph
 
 
-def lower_for(source: Source, variant: Variant, table: ScaleTable | None = None) -> Lowered:
+def lower_for(
+    source: Source,
+    variant: Variant,
+    table: ScaleTable | None = None,
+    float16_gains: Mapping[str, float] | None = None,
+) -> Lowered:
     """Lower a network for one of its files.
 
     Args:
         source: The network.
         variant: The file.
         table: The scales; needed for int8.
+        float16_gains: As ``export.headroom.float16_gains`` finds them, for float16; profiles that
+            keep the template bank have none.
 
     Raises:
         UserError: If the profile is unknown or for another format, or the table is missing or made
@@ -53,6 +63,9 @@ def lower_for(source: Source, variant: Variant, table: ScaleTable | None = None)
         last = [partial(with_requantization, table=table)] if table.requantized else []
     else:
         steps, last = steps_named(target.rewrites_float), []
+        form = len(FLOAT_FORM)
+        if float16_gains and target.rewrites_float[:form] == FLOAT_FORM:
+            steps.insert(form, partial(with_gains, gains=float16_gains))
     uncut = apply(source.graph, steps)
     whole = apply(uncut, last)
     return Lowered(

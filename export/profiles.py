@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 
-_COMMON = (
+FLOAT_FORM = (
     "fold_template_bank",
     "fold_output_shift",
     "fold_scaling",
     "convolve_before_resizes",
     "resize_by_shuffles",
 )
-"""The first rewrites of every file but those that keep the template bank."""
+"""The first rewrites of every file but those that keep the template bank; float16 files get their
+gains (``export.headroom``) on the graph that they make."""
 
 QUANTIZED_FORM = (
-    *_COMMON,
+    *FLOAT_FORM,
     "carry_mean_as_channel",
     "convolve_before_pooling",
     "split_signs",
@@ -59,7 +60,7 @@ PROFILES: Mapping[str, Profile] = {
             name="litert-cpu",
             format="tflite",
             rewrites_float=(
-                *_COMMON,
+                *FLOAT_FORM,
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
@@ -75,7 +76,7 @@ PROFILES: Mapping[str, Profile] = {
             name="litert-cpu-amx",
             format="tflite",
             rewrites_float=(
-                *_COMMON,
+                *FLOAT_FORM,
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
             ),
@@ -85,7 +86,7 @@ PROFILES: Mapping[str, Profile] = {
             name="ort-cpu",
             format="onnx",
             rewrites_float=(
-                *_COMMON,
+                *FLOAT_FORM,
                 "convolve_before_shuffles",
             ),
             further_int8=("convolve_before_shuffles",),
@@ -99,13 +100,13 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             name="coreml-ane",
             format="coreml",
-            rewrites_float=_COMMON,
+            rewrites_float=FLOAT_FORM,
         ),
         Profile(
             name="ethos-u",
             format="tflite",
             rewrites_float=(
-                *_COMMON,
+                *FLOAT_FORM,
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.errors import UserError
@@ -25,6 +26,7 @@ COUNT = 48
 """Number of crops, and the largest number of pictures."""
 
 _SMALL_COUNT, _SMALL_SIDE = 16, 64
+_FEW, _FEW_SIDE = 4, 48
 _SMALLEST_CROP = 8
 _DEGRADATION_SEED = 48
 
@@ -116,6 +118,24 @@ def calibration_crops(
         for index in range(first, count, len(paths)):
             crops[index] = _random_crop(random, picture, path, task, scale, size)
     return [crop for crop in crops if crop is not None]
+
+
+def few_photographs(
+    task: Task, scale: int, folder: Path | None = None
+) -> list[NDArray[np.float32]]:
+    """Return four crops of calibration pictures, H × W × 3 in [0, 1]; none where there are none.
+
+    Args:
+        task: As for ``calibration_crops``.
+        scale: As for ``calibration_crops``.
+        folder: As for ``calibration_pictures``.
+    """
+    try:
+        paths = calibration_pictures(folder, _FEW)
+    except UserError:
+        return []
+    crops = calibration_crops(paths, task, scale, _FEW, _FEW_SIDE)
+    return [crop.astype(np.float32) / np.float32(255) for crop in crops]
 
 
 def small_crops(images: Sequence[Tensor]) -> list[Tensor]:

@@ -19,8 +19,8 @@ from torch import Tensor
 from export.execution import activations_of
 from export.graph import Graph
 from export.operators import Trait, operators_with
+from export.rewrites.gain_groups import gain_groups
 from export.scales import Overflow
-from quantize.gain_choice import gain_groups
 from quantize.overflow import overflowing, with_least_noise
 from quantize.scale_classes import moved
 

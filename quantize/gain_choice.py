@@ -9,17 +9,15 @@ scale, and the multiplication is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 from export.graph import Graph
-from export.operators import Trait, operators_with
+from export.rewrites.gain_groups import gain_groups
 from quantize.observers import Range
-from quantize.scale_classes import connected, moved, rectified
+from quantize.scale_classes import moved, rectified
 
-_HOMOGENEOUS = operators_with(Trait.HOMOGENEOUS)
-"""Operators whose results are multiplied by the factor that multiplies their operands."""
 _MOST = 8
 """The largest exponent."""
 
@@ -113,31 +111,3 @@ def _least_noise(parts: Mapping[str, _Part], decided: Mapping[str, float]) -> di
 
 def _power_below(ratio: float) -> float:
     return float(2.0 ** max(-_MOST, min(_MOST, math.floor(math.log2(ratio)))))
-
-
-def gain_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """Return the activations of a graph in groups that must have equal factors.
-
-    The first group begins with the picture; its factor is 1.
-    """
-    values = [graph.input, *(value for node in graph.activations() for value in node.outputs)]
-    return connected(values, _ties(graph))
-
-
-def _ties(graph: Graph) -> Iterator[tuple[str, str]]:
-    yield graph.input, graph.output
-    for node in graph.activations():
-        values = [name for name in node.inputs if not graph.is_constant(name)]
-        if node.op == "Conv":
-            # A kernel that a rewrite made up copies the picture, whose factor is 1.
-            if not graph.is_captured(graph.origin(node.inputs[1])):
-                yield graph.input, node.output
-        elif node.op == "Concat":
-            if node.output in graph.outputs or any(
-                reader.op != "Conv" for reader in graph.consumers(node.output)
-            ):
-                yield from ((graph.input, value) for value in (*values, node.output))
-        elif node.op in _HOMOGENEOUS and not any(map(graph.is_constant, node.operands)):
-            yield from ((values[0], value) for value in (*values[1:], *node.outputs))
-        else:
-            yield from ((graph.input, value) for value in (*values, *node.outputs))

@@ -18,6 +18,7 @@ from typing import Literal
 from export.graph import Graph, Node
 from export.integers import is_maximum
 from export.operators import Trait, operators_with
+from export.rewrites.gain_groups import connected
 
 Concatenations = Literal["tied", "requantized"]
 
@@ -151,20 +152,3 @@ def _requantized(
                 wanted = shared and concatenations == "requantized"
             if wanted:
                 yield tie
-
-
-def connected(
-    values: Iterable[str], ties: Iterable[tuple[str, str]]
-) -> tuple[tuple[str, ...], ...]:
-    """Return ``values`` in classes: the connected components of ``ties``.
-
-    Classes are in the order of their first values, and values keep their order within a class.
-    """
-    leader = {value: value for value in values}
-    for one, other in ties:
-        new, old = leader[one], leader[other]
-        leader = {value: new if led == old else led for value, led in leader.items()}
-    classes: dict[str, list[str]] = {}
-    for value, led in leader.items():
-        classes.setdefault(led, []).append(value)
-    return tuple(tuple(members) for members in classes.values())

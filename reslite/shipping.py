@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,11 +32,13 @@ from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of
 from benchmarks.snapshots import GATE_PICTURES, gate_pictures
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
+from export.headroom import Photographs
 from export.memory import check_size
 from export.scales import ScaleTable
 from export.sources.source import Source, Trained
 from export.variants import DEFAULT_VARIANTS, Variant
 from quantize import load_scales
+from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from reslite.loading import cached_bundle
@@ -116,6 +119,7 @@ def ship_network(
         table=table or find_scales(source, calibration),
         pairs=pairs_in(data, network.task, scale) if data else gate_pictures(network.task, scale),
         pictures=data.name if data else GATE_PICTURES,
+        photographs=partial(few_photographs, network.task, scale, calibration),
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
@@ -131,6 +135,7 @@ def ship(
     table: ScaleTable,
     pairs: Pairs,
     pictures: str,
+    photographs: Photographs = tuple,
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
@@ -145,6 +150,7 @@ def ship(
         table: Scales for the int8 files.
         pairs: The pictures to score on.
         pictures: Name of the pictures in the report.
+        photographs: As for ``bundle_of``.
         overwrite: Export again even files that exist and are valid.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
@@ -153,7 +159,16 @@ def ship(
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
-    bundle = bundle_of(source, DEFAULT_VARIANTS, out, table, int8_reference, overwrite, announce)
+    bundle = bundle_of(
+        source,
+        DEFAULT_VARIANTS,
+        out,
+        table,
+        int8_reference,
+        overwrite,
+        announce,
+        photographs,
+    )
     manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module), pairs)

@@ -93,6 +93,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class HalfPrecision:
+    """What half arithmetic makes of a float16 file's network, executed here and not on a device.
+
+    Attributes:
+        largest: The largest magnitude of an activation in float32, or of a sum on the way to one.
+        headroom: 65,504, the largest number of float16, divided by ``largest``.
+        layer: The layer that makes it.
+        psnr_in_half: PSNR in dB of the worst picture against the network in float32, where
+            products, sums and results are float16; at most 100. Black stands for NaN.
+        psnr_with_float32_sums: The same where results alone are float16.
+        pictures: The number of pictures.
+    """
+
+    largest: float
+    headroom: float
+    layer: str
+    psnr_in_half: float
+    psnr_with_float32_sums: float
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The pictures that the scales were found on: file names and one hash over their contents."""
 
@@ -124,6 +146,7 @@ class Artifact:
             whole picture.
         float_io: Whether an int8 file takes and returns float32, in a format whose int8 files
             usually take and return integers.
+        float16: What half arithmetic makes of a float16 file, as GPUs and NPUs compute.
     """
 
     file: str
@@ -143,6 +166,7 @@ class Artifact:
     pooling: PoolingTensors | None = None
     tiled_by: str | None = None
     float_io: bool = False
+    float16: HalfPrecision | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.devices.ethos_u import NpuEstimate
 from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
 from runtime.formats import FORMATS, Format, Precision
-from runtime.manifest import HD, Artifact, Manifest
+from runtime.manifest import HD, Artifact, HalfPrecision, Manifest
 from training.data.pictures import Picture
 from training.tasks import Task
 
@@ -49,6 +49,7 @@ class Row:
         psnr_loss: Loss in dB against the source network on the same pictures.
         latency: Milliseconds of one inference.
         not_run: Reason for missing figures.
+        float16: What half arithmetic makes of a float16 file's network.
     """
 
     file: str
@@ -62,6 +63,7 @@ class Row:
     psnr_loss: float | None = None
     latency: Spread | None = None
     not_run: str | None = None
+    float16: HalfPrecision | None = None
 
     @classmethod
     def of(cls, artifact: Artifact, latency: Latency | None) -> Row:
@@ -78,6 +80,7 @@ class Row:
             ssim=measured.ssim,
             psnr_loss=measured.psnr_loss,
             latency=latency.milliseconds if latency else None,
+            float16=artifact.float16,
         )
         complete = None not in (row.max_abs_diff, row.psnr, row.ssim, row.latency)
         if complete:
@@ -238,6 +241,7 @@ def to_html(report: Report) -> str:
             for name, kind in FORMATS.items()
         ],
         highlights=_highlights(report),
+        halves=[row for row in report.rows if row.float16 is not None],
         kinds=report.source.by_kind(),
         slowest=max((r.latency.median for r in report.rows if r.latency), default=1.0),
         cpu_chart=scatter_svg("cpu", report.points) if report.points else None,
@@ -310,6 +314,8 @@ def _artifact(row: Row) -> dict[str, Any]:
         "latency_ms": None if spread is None else {"median": spread.median, "iqr": spread.iqr},
         "multadds": row.multadds,
     }
+    if row.float16 is not None:
+        content["float16"] = {"evidence": "executed", **dataclasses.asdict(row.float16)}
     return content if row.not_run is None else {**content, "not_run": row.not_run}
 
 

@@ -37,7 +37,7 @@ def with_gains(graph: Graph, gains: Mapping[str, Gain]) -> Graph:
         graph: After the rewrites of ``export.profiles.QUANTIZED_FORM``, before all others.
         gains: As ``ScaleTable.gains``; activations that are not named get 1. Inputs and outputs of
             operators other than convolutions and concatenations must have equal gains, as
-            ``quantize.gain_choice`` chooses them.
+            ``export.rewrites.gain_groups`` groups them.
     """
     channels, added = graph.channels(), Additions(graph)
     joined = {node.output: node.inputs for node in graph.nodes if node.op == "Concat"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast, get_args
 
@@ -102,6 +103,7 @@ def command(
     from export.sources.source import Source
     from export.variants import Variant
     from quantize import load_scales
+    from quantize.calibration import few_photographs
     from quantize.simulator import int8_reference
 
     of_profile = () if profile is None else (profile_named(profile).format,)
@@ -128,7 +130,16 @@ def command(
         for kind in formats
         for precision in precisions
     ]
-    manifest = bundle_of(source, variants, out, table, int8_reference, overwrite, click.echo)
+    manifest = bundle_of(
+        source,
+        variants,
+        out,
+        table,
+        int8_reference,
+        overwrite,
+        click.echo,
+        partial(few_photographs, found.task, scale),
+    )
     for artifact in manifest.artifacts:
         difference = artifact.measured.max_abs_diff
         proof = "not run here" if difference is None else f"max. difference {difference:.1e}"

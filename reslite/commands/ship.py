@@ -112,6 +112,12 @@ def _table(report: Report) -> str:
         f"{kind} regions {before:.2f} → {after:.2f} dB"
         for kind, (before, after) in report.source.by_kind().items()
     ]
+    notes += [
+        f"{row.file} in half arithmetic: {row.float16.psnr_in_half:.1f} dB from the network, "
+        f"headroom {row.float16.headroom:,.1f} (executed, not on a device)"
+        for row in report.rows
+        if row.float16 is not None
+    ]
     notes += sorted({f"– {row.not_run}" for row in report.rows if row.not_run})
     return "\n".join(
         [

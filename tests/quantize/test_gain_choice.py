@@ -14,8 +14,9 @@ from export.execution import activations_of, execute
 from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import QUANTIZED_FORM
+from export.rewrites.gain_groups import gain_groups
 from export.rewrites.gains import with_gains
-from quantize.gain_choice import choose_gains, gain_groups
+from quantize.gain_choice import choose_gains
 from quantize.observers import observe
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
