@@ -31,7 +31,7 @@ from benchmarks.report.report import (
 )
 from benchmarks.report.scatter import Point
 from runtime.formats import Format, Precision
-from runtime.manifest import Artifact, Manifest, Measured, TensorInfo
+from runtime.manifest import Artifact, HalfPrecision, Manifest, Measured, TensorInfo
 from training.tasks import SUPER_RESOLUTION
 
 MULTADDS = 32_480_870_400
@@ -183,6 +183,22 @@ def test_json_gives_a_reason_for_what_was_not_run(report: Report) -> None:
     unknown = {"max_abs_diff", "psnr", "ssim", "psnr_loss", "latency_ms"}
     assert {key for key, value in package.items() if value is None} == unknown
     assert package["multadds"] == MULTADDS
+
+
+def test_half_arithmetic_is_shown_as_executed_and_not_on_a_device(report: Report) -> None:
+    half = HalfPrecision(40_000.0, 1.6, "body.3", 46.4, 66.2, 11)
+    entry = dataclasses.replace(_artifact("tflite", "float16", Measured()), float16=half)
+    manifest = dataclasses.replace(MANIFEST, artifacts=(*MANIFEST.artifacts, entry))
+    shown = dataclasses.replace(report, rows=rows_of(manifest, LATENCY))
+
+    (found,) = [one for one in to_json(shown)["artifacts"] if "float16" in one]
+    assert found["float16"] == {"evidence": "executed", **dataclasses.asdict(half)}
+    page = to_html(shown)
+    assert "executed in half arithmetic, on no device" in page
+    assert "worst of 11 pictures" in page
+    for figure in ("40 k", ">1.6</span>", "body.3", ">46.4</span>", "66.2 <small>dB"):
+        assert figure in page, figure
+    assert "half arithmetic" not in to_html(report)
 
 
 def test_json_holds_environment_and_labelled_estimates(report: Report) -> None:

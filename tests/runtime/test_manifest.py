@@ -15,6 +15,7 @@ from runtime.manifest import (
     MANIFEST,
     Artifact,
     Calibration,
+    HalfPrecision,
     Manifest,
     Measured,
     TensorInfo,
@@ -31,6 +32,7 @@ def _manifest(sha256: str = "00") -> Manifest:
         "a_x4_float16.onnx", "onnx", "float16", "11", 9, TensorInfo("image", "NCHW", "float16",
         (1, 3, 48, 48)), TensorInfo("restored_image", "NCHW", "float16", (1, 3, 192, 192)),
         "ort-cpu", (), 32_500_000_000, {"Conv": 3},
+        float16=HalfPrecision(11.5, 5696.0, "body.3", 57.5, 71.0, 11),
     )  # fmt: skip
     int8 = Artifact(
         "a_x4_int8.tflite", "tflite", "int8", sha256, 10, image,
@@ -49,6 +51,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == _manifest()
     assert read_manifest(tmp_path).artifact("a_x4_int8.tflite") == _manifest().artifacts[1]
     assert read_manifest(tmp_path).artifact("b.tflite") is None
+
+
+def test_manifests_from_before_half_arithmetic_was_executed_are_read(tmp_path: Path) -> None:
+    path = _manifest().write(tmp_path)
+    content = json.loads(path.read_text())
+    for entry in content["artifacts"]:
+        del entry["float16"]
+    path.write_text(json.dumps(content))
+
+    found = read_manifest(tmp_path)
+    assert found is not None
+    assert [one.float16 for one in found.artifacts] == [None, None]
 
 
 def test_no_manifest_is_none(tmp_path: Path) -> None:
