@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from export.sources.python_file import of_module
 from export.sources.source import Source, Trained
 from export.variants import Variant
 from quantize import load_scales
+from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from runtime.errors import UserError, first_line
@@ -86,4 +88,7 @@ def export_network(
         for kind in formats or get_args(Format)
         for precision in precisions
     ]
-    return bundle_of(source, variants, out, table, int8_reference, overwrite)
+    photographs = partial(few_photographs, network.task, scale, calibration)
+    return bundle_of(
+        source, variants, out, table, int8_reference, overwrite, photographs=photographs
+    )
