@@ -18,6 +18,7 @@ from reslite.packages import check_packages
 if TYPE_CHECKING:
     from torch import nn
 
+    from export.sources.options import Colour
     from reslite.loading import Restorer
     from reslite.shipping import Shipment
     from runtime.formats import Format, Precision
@@ -57,6 +58,8 @@ def ship(
     out: str | Path = "dist",
     *,
     name: str | None = None,
+    peak: int | None = None,
+    colour: Colour | None = None,
     calibration: str | Path | None = None,
     data: str | Path | None = None,
     overwrite: bool = False,
@@ -74,6 +77,9 @@ def ship(
         scale: Upscaling factor; None finds it by a trial picture.
         out: Folder of the bundle and its report.
         name: What the files of a module are named after; None for its class.
+        peak: White in the pictures that a module or the network of a file takes and returns; None
+            for 1. Exported files take RGB in [0, 1] all the same.
+        colour: The order of its colours; None for RGB.
         calibration: Folder of pictures to find int8 scales on; None for scikit-image's, or the
             committed scales of a network of reslite's own.
         data: Folder of pictures to score on; None for crops of scikit-image's.
@@ -95,7 +101,7 @@ def ship(
     from reslite.shipping import ship_network
 
     return ship_network(
-        *found(module, name, scale),
+        *found(module, name, scale, peak, colour),
         Path(out),
         data=None if data is None else Path(data),
         calibration=None if calibration is None else Path(calibration),
@@ -112,6 +118,8 @@ def export(
     out: str | Path = "dist",
     *,
     name: str | None = None,
+    peak: int | None = None,
+    colour: Colour | None = None,
     formats: Sequence[Format] | None = None,
     precisions: Sequence[Precision] = ("float32", "float16"),
     calibration: str | Path | None = None,
@@ -127,6 +135,9 @@ def export(
         scale: Upscaling factor; None finds it by a trial picture.
         out: Folder of the bundle.
         name: What the files of a module are named after; None for its class.
+        peak: White in the pictures that a module or the network of a file takes and returns; None
+            for 1. Exported files take RGB in [0, 1] all the same.
+        colour: The order of its colours; None for RGB.
         formats: File formats; None for all.
         precisions: Number formats. Scales of int8 files are found on ``calibration``.
         calibration: Folder of pictures to find int8 scales on, as for ``ship``.
@@ -145,7 +156,7 @@ def export(
     from reslite.modules import export_network, found
 
     return export_network(
-        *found(module, name, scale),
+        *found(module, name, scale, peak, colour),
         Path(out),
         formats=formats,
         precisions=precisions,

@@ -13,6 +13,9 @@ from torch import nn
 
 from export.bundle import bundle_of
 from export.sources.finding import find_network
+from export.sources.foreign import Foreign
+from export.sources.options import Colour, Options
+from export.sources.plain import in_plain_pictures
 from export.sources.python_file import of_module
 from export.sources.source import Source, Trained
 from export.variants import Variant
@@ -26,28 +29,37 @@ from runtime.manifest import Manifest
 from training.catalogue import Model
 
 
-def found(module: nn.Module | str, name: str | None, scale: int | None) -> tuple[Trained, int]:
+def found(
+    module: nn.Module | str,
+    name: str | None,
+    scale: int | None,
+    peak: int | None,
+    colour: Colour | None,
+) -> tuple[Trained, int]:
     """Return a network and its scale.
 
     Args:
         module: A torch module, of which a copy is taken, or a name or file.
         name: What the files of a module are named after; None for its class.
         scale: The scale that is wanted; None for the only one.
+        peak: White in the pictures that it takes and returns; None for 1.
+        colour: The order of its colours; None for RGB.
 
     Raises:
         UserError: If there is no such network, it does not turn one picture into one, or has no
             such scale.
     """
+    options = Options(peak=peak, colour=colour)
     if isinstance(module, str):
         if name is not None:
             raise UserError(f"{module}: has a name of its own; leave name={name!r} out")
-        network = find_network(module)
+        network = find_network(module, options)
     else:
-        network = _network_of(module, name)
+        network = in_plain_pictures(_network_of(module, name), options)
     return network, network.chosen_scale(scale)
 
 
-def _network_of(module: object, name: str | None) -> Trained:
+def _network_of(module: object, name: str | None) -> Foreign:
     kind = type(module).__name__
     if not isinstance(module, nn.Module):
         raise UserError(f"{kind}: expected a module of torch, or the name or file of a network")

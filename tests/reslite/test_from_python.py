@@ -89,6 +89,27 @@ def test_a_module_is_shipped(tmp_path: Path, photos: Path, monkeypatch: pytest.M
         assert session.scale == 2
 
 
+def test_a_module_of_other_pictures_gives_files_of_plain_ones(
+    tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    module = Twice().eval()
+    with torch.no_grad():
+        module.head.weight /= 255
+        module.tail.weight *= 255
+    reslite.export(
+        module, out=tmp_path, formats=["onnx"], precisions=["float32"], peak=255, colour="bgr"
+    )
+    crop = astronaut[:16, :20]
+    image = torch.from_numpy(crop[..., ::-1].copy()).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        expected = module(image)[0].permute(1, 2, 0).clamp(0, 255).numpy()[..., ::-1]
+    restored = reslite.load(str(tmp_path / "twice_x2_float32.onnx")).restore(crop)
+    assert expected.std() > 5
+    assert np.abs(restored - expected).max() <= 0.51
+    with pytest.raises(UserError, match="--range does not go with a network that reslite trained"):
+        reslite.export("carn-m", scale=4, out=tmp_path / "no", peak=255)
+
+
 def test_int8_scales_are_found_on_the_pictures(tmp_path: Path, photos: Path) -> None:
     manifest = reslite.export(
         Twice(), out=tmp_path / "o", formats=["onnx"], precisions=["int8"], calibration=photos
