@@ -39,6 +39,10 @@ def make_planar(graph: ir.Graph) -> None:
         elif any(value in views for value in node.inputs if value is not None):
             _carry_on(node, views)
     _hand_out(graph, views)
+    for node in reversed(list(graph)):
+        output = node.outputs[0]
+        if node.op_type == "Transpose" and not output.uses() and not output.is_graph_output():
+            graph.remove(node, safe=True)
 
 
 def is_interleaved(image: ir.Value) -> bool:
@@ -150,6 +154,26 @@ def _linear(node: ir.Node, axes: Axes) -> bool:
     return True
 
 
+def _norm(node: ir.Node, axes: Axes) -> bool:
+    """Turn a normalization over the last axis, of channels, into one over channels."""
+    arrays = [constant_of(value) for value in node.inputs[1:]]
+    graph, last = node.graph, node.attributes.get_int("axis", -1) in (-1, 3)
+    if axes != FROM_PLANAR or not last or not arrays or any(one is None for one in arrays):
+        return False
+    assert isinstance(graph, ir.Graph)
+    scale, bias = (
+        one.ravel().astype(np.float32) for one in (*arrays, np.zeros(1))[:2] if one is not None
+    )
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    node.op_type = "ChannelNorm"
+    node.attributes.clear()
+    node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
+    node.resize_inputs(3)
+    for index, array in ((1, scale), (2, np.broadcast_to(bias, scale.shape).copy())):
+        node.replace_input_with(index, constant(graph, array, "norm"))
+    return True
+
+
 def _along_axis(node: ir.Node, axes: Axes) -> bool:
     """Turn the attribute ``axis``."""
     axis = node.attributes.get_int("axis", 0)
@@ -214,6 +238,7 @@ FOLLOWERS: Mapping[str, _Follower] = {
     **dict.fromkeys(("Concat", "Split", "Gather"), _along_axis),
     "Slice": _slicing,
     "MatMul": _linear,
+    "LayerNormalization": _norm,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _over_axes),
     "Pad": _padding,
     "Resize": _resizing,

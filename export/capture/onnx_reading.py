@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from export.capture.channels import choose_channels
 from export.capture.idioms import recognize
+from export.capture.layouts import make_planar
 from export.capture.orders import fold_orders
 from export.errors import CannotLower, UnsupportedOperators
 from export.formulas import FORMULAS
@@ -35,6 +36,7 @@ def read_model(model: ir.Model) -> Graph:
         CannotLower: If the model uses an operator outside the vocabulary.
     """
     recognize(model.graph)
+    make_planar(model.graph)
     choose_channels(model.graph)
     _replace_slashes(model.graph)
     constants = {str(value.name): _array(value) for value in model.graph.initializers.values()}

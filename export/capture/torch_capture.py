@@ -18,7 +18,6 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from export.capture.layouts import make_planar
 from export.capture.onnx_reading import INPUT, OUTPUT, read_model
 from export.errors import CannotLower
 from export.graph import Graph
@@ -37,9 +36,7 @@ def capture(module: nn.Module) -> Graph:
     """
     if isinstance(module, GraphModule):
         return module.graph
-    model = _trace(module.eval())
-    make_planar(model.graph)
-    return read_model(model)
+    return read_model(_trace(module.eval()))
 
 
 def _trace(module: nn.Module) -> ir.Model:

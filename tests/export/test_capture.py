@@ -116,6 +116,13 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         (lambda x, image: image.flip(1), {"Conv": 1}),
         (
             lambda x, image: F.linear(
+                F.layer_norm(x.permute(0, 2, 3, 1), (8,), torch.linspace(1, 2, 8)),
+                torch.linspace(-1, 1, 24).view(3, 8),
+            ).permute(0, 3, 1, 2),
+            {"ChannelNorm": 1, "Conv": 2},
+        ),
+        (
+            lambda x, image: F.linear(
                 x.permute(0, 2, 3, 1), torch.linspace(-1, 1, 24).view(3, 8), torch.ones(3)
             ).permute(0, 3, 1, 2),
             {"Add": 1, "Conv": 2},
@@ -138,6 +145,7 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         "slices",
         "slices that overlap",
         "order",
+        "norm and linear on channels last",
         "linear on channels last",
     ],
 )

@@ -291,6 +291,12 @@ INTERLEAVED: Mapping[str, Written] = {
         {"Add": 2, "Conv": 2, "Relu": 1},
         {"up": _random(3, 7), "lift": _random(7), "down": _random(7, 3)},
     ),
+    "normalization of every pixel": Written(
+        "n = LayerNormalization <epsilon=0.01> (x, scale, lift) y = MatMul(n, mix)",
+        {"ChannelNorm": 1, "Conv": 1},
+        {"scale": _random(3) + 1, "lift": _random(3), "mix": _random(3, 3)},
+        opset=17,
+    ),
     "shuffle of pixels as an operator": Written(
         f"""t = {_IN}(x) c = {_SAME}(t, w, b) d = DepthToSpace <blocksize=2, mode="DCR"> (c)
         y = {_OUT}(d)""",
