@@ -16,6 +16,9 @@ from export.capture.editing import Array, constant, constant_of, inserted, repla
 _LARGEST = float(np.finfo(np.float16).max)
 """Bounds beyond this stand for infinity: exporters write the largest float of some precision."""
 
+_ROUNDING = 1e-6
+"""What a slope in float32 may be off from a sixth."""
+
 
 def relu_of_clip(node: ir.Node) -> None:
     """A Clip from 0 up to no bound is a Relu."""
@@ -79,16 +82,34 @@ def negation(node: ir.Node) -> None:
         _put(node, "Mul", [node.inputs[0], minus])
 
 
-def sum_of_several(node: ir.Node) -> None:
-    """A Sum is a chain of additions."""
-    shape = shape_of(node.outputs[0])
-    if node.op_type != "Sum" or shape is None:
+def several_operands(node: ir.Node) -> None:
+    """A Sum, Max or Min of any number of operands is a chain of those of two."""
+    op, shape = {"Sum": "Add"}.get(node.op_type, node.op_type), shape_of(node.outputs[0])
+    if node.op_type not in {"Sum", "Max", "Min"} or shape is None:
         return
     (total, *others) = node.inputs
+    if total is None or (op == node.op_type and len(others) == 1):
+        return
     for other in others:
-        total = inserted(node, "Add", [total, other], shape)
-    if total is not None:
-        replace(node, total)
+        total = inserted(node, op, [total, other], shape)
+    replace(node, total)
+
+
+def other_hard_sigmoid(node: ir.Node) -> None:
+    """A HardSigmoid of another slope than torch's, such as Keras': a product, a sum, a Clip."""
+    slope, middle = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    shape = shape_of(node.outputs[0])
+    if node.op_type != "HardSigmoid" or shape is None:
+        return
+    if abs(slope - 1 / 6) <= _ROUNDING and middle == 0.5:
+        return
+    factor, shift, low, high = (
+        constant(_graph(node), np.array(number, np.float32), "sigmoid")
+        for number in (slope, middle, 0, 1)
+    )
+    scaled = inserted(node, "Mul", [node.inputs[0], factor], shape)
+    shifted = inserted(node, "Add", [scaled, shift], shape)
+    replace(node, inserted(node, "Clip", [shifted, low, high], shape))
 
 
 def equal_split(node: ir.Node) -> None:
@@ -140,7 +161,8 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     nearest_resize,
     batch_norm,
     negation,
-    sum_of_several,
+    several_operands,
+    other_hard_sigmoid,
     equal_split,
     nothing,
     mean_without_its_axes,

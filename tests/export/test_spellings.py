@@ -138,6 +138,16 @@ PLANAR: Mapping[str, Written] = {
         {"Add": 2, "Conv": 1, "Mul": 1},
         _convolution(3),
     ),
+    "the largest of three, and of one": Written(
+        f"c = {_SAME}(x, w, b) m = Max(c, x, six) y = Min(m)",
+        {"Conv": 1, "Max": 2},
+        {**_convolution(3), **_NUMBERS},
+    ),
+    "the HardSigmoid of Keras": Written(
+        f"c = {_SAME}(x, w, b) h = HardSigmoid <alpha=0.2> (c) y = Mul(c, h)",
+        {"Add": 1, "Clip": 1, "Conv": 1, "Mul": 2},
+        _convolution(3),
+    ),
     "normalization behind a convolution": Written(
         f"c = {_SAME}(x, w, b) n = BatchNormalization <epsilon=0.01> (c, g, s, m, v) y = Relu(n)",
         {"Conv": 1, "Relu": 1},
