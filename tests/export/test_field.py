@@ -13,12 +13,13 @@ from export.execution import execute
 from training.recipe import Recipe
 
 CAPTURED = ["selnet", "span"]
-CAPTURED_TOO = ["srresnet", "edsr-baseline", "edsr", "mdsr", "rcan", "rdn", "dncnn"]
+CAPTURED_TOO = [
+    *("srresnet", "edsr-baseline", "edsr", "mdsr", "rcan"),
+    *("rdn", "dncnn", "espcn", "btsrn", "imdn"),
+]
 WAITING = {
     **dict.fromkeys(("srcnn", "vdsr", "drcn", "drrn", "memnet"), "bicubic interpolation"),
-    **dict.fromkeys(("fsrcnn", "lapsrn", "btsrn", "srdensenet"), "transposed convolutions"),
-    "espcn": "the hyperbolic tangent",
-    "imdn": "standard deviations over a picture",
+    **dict.fromkeys(("fsrcnn", "lapsrn", "srdensenet"), "transposed convolutions"),
 }
 """Networks with operators that the vocabulary does not have yet."""
 

@@ -51,7 +51,8 @@ class ContrastAttention(ChannelAttention):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh N × C × H × W features."""
         mean = x.mean((2, 3), keepdim=True)
-        deviation = (x - mean).square().mean((2, 3), keepdim=True).sqrt()
+        centred = x - mean
+        deviation = (centred * centred).mean((2, 3), keepdim=True).sqrt()
         return x * self.weights(deviation + mean)
 
 
