@@ -124,6 +124,54 @@ def equal_split(node: ir.Node) -> None:
     node.attributes.pop("num_outputs", None)
 
 
+def assigned_channels(node: ir.Node) -> None:
+    """A ScatterND that assigns whole channels: the channels before, the assigned, those behind."""
+    if node.op_type != "ScatterND" or node.attributes.get_string("reduction", "none") != "none":
+        return
+    value, places, update = node.inputs
+    shape, part, indices = shape_of(value), shape_of(update), constant_of(places)
+    if shape is None or part is None or indices is None or len(part) != 4:
+        return
+    depth = indices.shape[-1]
+    if depth < 2 or indices.shape != (*part[:depth], depth):
+        return
+    first, count = int(indices.reshape(-1, depth)[0, 1]), part[1]
+    whole = np.stack(list(np.indices(part[:depth])), axis=-1)
+    whole[..., 1] += first
+    if part != (shape[0], count, *shape[2:]) or not np.array_equal(indices, whole):
+        return
+    parts: list[ir.Value | None] = [update]
+    for start, stop, place in ((0, first, 0), (first + count, shape[1], len(parts))):
+        if start < stop:
+            bounds = (start, stop, 1)
+            constants = [constant(_graph(node), np.array([one]), "channels") for one in bounds]
+            made = (shape[0], stop - start, *shape[2:])
+            kept = inserted(node, "Slice", [value, *constants], made)
+            parts.insert(place if place == 0 else len(parts), kept)
+    replace(node, inserted(node, "Concat", parts, shape, {"axis": 1}))
+
+
+def repeated_channels(node: ir.Node) -> None:
+    """Every channel several times in a row, as Unsqueeze, Tile, Reshape: a 1×1 convolution."""
+    tile = node.inputs[0].producer() if node.op_type == "Reshape" and node.inputs[0] else None
+    axis = tile.inputs[0].producer() if tile is not None and tile.inputs[0] else None
+    if tile is None or axis is None or (tile.op_type, axis.op_type) != ("Tile", "Unsqueeze"):
+        return
+    value, repeats = axis.inputs[0], constant_of(tile.inputs[1])
+    shape, made, between = (shape_of(one) for one in (value, node.outputs[0], axis.outputs[0]))
+    if shape is None or made is None or repeats is None or len(shape) != 4 or between is None:
+        return
+    times = int(repeats.max())
+    if between != (*shape[:2], 1, *shape[2:]) or list(repeats) != [1, 1, times, 1, 1]:
+        return
+    if made != (shape[0], shape[1] * times, *shape[2:]):
+        return
+    kernel = np.eye(shape[1], dtype=np.float32).repeat(times, axis=0)[..., None, None]
+    operands = (kernel, np.zeros(made[1], np.float32))
+    constants = [constant(_graph(node), one, "repeat") for one in operands]
+    replace(node, inserted(node, "Conv", [value, *constants], made))
+
+
 def nothing(node: ir.Node) -> None:
     """Operators that cut off, add or repeat nothing, as arithmetic on sizes writes them."""
     value, shape = node.inputs[0], shape_of(node.outputs[0])
@@ -164,6 +212,8 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     several_operands,
     other_hard_sigmoid,
     equal_split,
+    assigned_channels,
+    repeated_channels,
     nothing,
     mean_without_its_axes,
 )

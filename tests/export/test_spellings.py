@@ -186,6 +186,25 @@ PLANAR: Mapping[str, Written] = {
         {"Conv": 1},
         {**_convolution(3), **_CUTS, "order": _integers(2, 1, -3)},
     ),
+    "channels assigned in place": Written(
+        f"c = {_SAME}(x, w, b) r = Relu(x) s = ScatterND(c, places, r) y = Conv(s, w2)",
+        {"Concat": 1, "Conv": 2, "Relu": 1, "Split": 1},
+        {
+            **{**_convolution(5), "w2": _random(3, 5, 1, 1)},
+            "places": np.stack(list(np.indices((1, 5, 12, 8))), axis=-1)[:, 1:4],
+        },
+        image="1,3,12,8",
+    ),
+    "channels repeated": Written(
+        f"""u = Unsqueeze(x, two) t = Tile(u, times) r = Reshape(t, shape)
+        c = {_SAME}(x, w, b) y = Add(r, c)""",
+        {"Add": 1, "Conv": 2},
+        {
+            **{**_convolution(6), "two": _integers(2), "times": _integers(1, 1, 2, 1, 1)},
+            "shape": _integers(1, 6, 12, 8),
+        },
+        image="1,3,12,8",
+    ),
     "gate by a mean with its axes as attributes": Written(
         f"c = {_SAME}(x, w, b) p = ReduceMean <axes=[2,3]> (c) g = Sigmoid(p) y = Mul(c, g)",
         {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1, "Sigmoid": 1},
@@ -245,7 +264,7 @@ def test_what_exporters_write_is_read(name: str, tmp_path: Path, picture: Pictur
     path = written.save(tmp_path / "net.onnx")
     graph = _graph_of(path)
     assert graph.operators() == written.operators
-    for size in ((7, 10), (12, 8)):
+    for size in [(12, 8), (7, 10)][: 2 if "H" in written.image else 1]:
         image = picture(*size)
         found = execute(graph, torch.from_numpy(image)).numpy()
         np.testing.assert_allclose(found, _restored(path, image), atol=1e-5, rtol=0)
