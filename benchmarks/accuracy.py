@@ -18,6 +18,7 @@ from export.parity import Restore as RestoreFloat
 from export.parity import largest_difference, parity_pictures, restore_with
 from runtime.errors import UserError
 from runtime.session import FloatPicture, Session
+from runtime.sides import ANY_SIDES, Sides
 from runtime.tiling import restore_tiled
 from training.data.pictures import Picture
 from training.tasks import Task
@@ -168,9 +169,14 @@ def whole_restorer(session: Session) -> RestoreFloat:
     return session.run if session.pooling is None else lambda image: restore_tiled(session, image)
 
 
-def network_restorer(module: nn.Module) -> Restore:
-    """Return a restorer that runs a torch module of one scale (see ``AtScale``)."""
-    restore = restore_with(module.eval())
+def network_restorer(module: nn.Module, sides: Sides = ANY_SIDES) -> Restore:
+    """Return a restorer that runs a torch module of one scale (see ``AtScale``).
+
+    Args:
+        module: The network.
+        sides: The heights and widths it takes; other pictures are reflected.
+    """
+    restore = restore_with(module.eval(), sides)
     return lambda picture: _to_uint8(restore(_to_float(picture)))
 
 

@@ -65,7 +65,8 @@ def bundle_of(
         table = own_table(source, table)
     manifest, outdated = existing(folder, source, overwrite)
     # Companions are variants of their own; several may share one.
-    original, in_half = Original.of(source.module), InHalf(source.graph, photographs)
+    original = Original.of(source.module, source.graph.sides)
+    in_half = InHalf(source.graph, photographs)
     paired = [one for v in variants for one in (v.companion(source.graph), v) if one is not None]
     for variant in dict.fromkeys(paired):
         file = variant.file_name(manifest.model, manifest.scale)

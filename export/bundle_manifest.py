@@ -28,6 +28,8 @@ def empty_manifest(source: Source) -> Manifest:
         training=dict(source.model.provenance),
         tools=tool_versions(),
         artifacts=(),
+        multiple=source.graph.sides.multiple,
+        minimum=source.graph.sides.minimum,
     )
 
 

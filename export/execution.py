@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -93,9 +94,32 @@ def _conv(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (F.conv2d(x[0], x[1], x[2], padding=padding, groups=groups),)
 
 
+def _general_conv(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    padded = F.pad(x[0], _torch_sides(node.sides("pads")))
+    stride, dilation = node.integer("stride"), node.integer("dilation")
+    return (F.conv2d(padded, x[1], x[2], stride, 0, dilation, node.integer("groups")),)
+
+
 def _conv_transpose(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     stride, groups = node.integer("stride"), node.integer("groups")
-    return (F.conv_transpose2d(x[0], x[1], x[2], stride=stride, groups=groups),)
+    whole = F.conv_transpose2d(x[0], x[1], x[2], stride=stride, groups=groups)
+    above, below, left, right = node.sides("crops")
+    return (whole[..., above : whole.shape[2] - below, left : whole.shape[3] - right],)
+
+
+def _pad(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[node.text("mode")]
+    return (F.pad(x[0], _torch_sides(node.sides("pads")), mode),)
+
+
+def _max_pool(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    padded = F.pad(x[0], _torch_sides(node.sides("pads")), value=-math.inf)
+    return (F.max_pool2d(padded, node.window(), node.integer("stride")),)
+
+
+def _torch_sides(sides: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Return pixels above, below, left and right in torch's order: the last axis first."""
+    return sides[2:] + sides[:2]
 
 
 def _clip(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -124,8 +148,19 @@ def _group_norm(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (F.group_norm(x[0], groups, x[1], x[2], epsilon),)
 
 
+def _space_to_depth(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    block = node.integer("block")
+    blocks = F.pixel_unshuffle(x[0], block)
+    if node.text("mode") == "DCR":
+        count, channels, *size = blocks.shape
+        blocks = blocks.reshape(count, channels // block**2, block**2, *size)
+        blocks = blocks.transpose(1, 2).reshape(count, channels, *size)
+    return (blocks,)
+
+
 HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
     "Conv": _conv,
+    "GeneralConv": _general_conv,
     "ConvTranspose": _conv_transpose,
     "Relu": lambda node, x: (torch.relu(x[0]),),
     "LeakyRelu": lambda node, x: (F.leaky_relu(x[0], node.number("slope")),),
@@ -154,6 +189,9 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "Concat": lambda node, x: (torch.cat(list(x), dim=1),),
     "Split": lambda node, x: torch.split(x[0], list(node.sizes()), dim=1),
     "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Pad": _pad,
+    "MaxPool": _max_pool,
     "Resize": lambda node, x: (F.interpolate(x[0], scale_factor=node.integer("factor")),),
     "GlobalAveragePool": lambda node, x: (x[0].mean((2, 3), keepdim=True),),
     "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),

@@ -24,6 +24,7 @@ from export.node import Node
 from export.operators import Shape, Trait
 from export.sampling import PICTURE, POOLED, Reach, Samplings, Size
 from export.values import Values
+from runtime.sides import Sides
 
 __all__ = ["Array", "Graph", "Node", "Pooling"]
 
@@ -63,6 +64,7 @@ class Graph:
             that took the place and the name of a captured one, and a constant that a rewrite made
             up. Names that are absent are what they were in the captured graph, but for the gains
             and the rounding that a table of scales asks for.
+        step: Pixels of which the picture's sides were multiples when the network was captured.
     """
 
     nodes: tuple[Node, ...]
@@ -71,6 +73,7 @@ class Graph:
     output: str = "restored_image"
     pooling: Pooling | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    step: int = 1
 
     def check(self) -> Graph:
         """Check that every value is made once, before it is read, and fits the nodes that read it.
@@ -227,22 +230,22 @@ class Graph:
         With others, activations would be of sizes that depend on how a side is rounded.
         """
         extents = (extent for size in self.sizes().values() for extent in size)
-        return math.lcm(*(extent.factor.denominator for extent in extents))
+        return math.lcm(self.step, *(extent.factor.denominator for extent in extents))
 
     @property
-    def minimum(self) -> int:
-        """The least side of a picture, a multiple of ``multiple``.
+    def sides(self) -> Sides:
+        """The heights and widths of pictures that the network takes.
 
-        Every activation then has a pixel, and what is reflected has enough of them.
+        With the least, every activation has a pixel, and what is reflected has enough of them.
         """
-        sizes, least = self.sizes(), 1
+        sizes, least, multiple = self.sizes(), 1, self.multiple
         for node, samplings in self._samplings():
             for name in filter(sizes.__contains__, node.inputs):
                 for sampling, extent in zip(samplings, sizes[name], strict=True):
                     if extent.factor:
                         needed = (sampling.least - extent.offset) / extent.factor
                         least = max(least, math.ceil(needed))
-        return -(-least // self.multiple) * self.multiple
+        return Sides(multiple, -(-least // multiple) * multiple)
 
     def halo(self) -> int:
         """Return the distance in input pixels up to which an output pixel depends on the input.
@@ -250,10 +253,14 @@ class Graph:
         Values pooled over the whole picture do not count, because all pixels share them. Where
         pictures must be multiples of several pixels, it is the distance from blocks of as many.
         """
-        sides = (
-            side for reach in self._reach()[self.input] for side in (reach.before, reach.after)
-        )
-        return max(0, *sides)
+        sizes, halo = self.sizes(), 0
+        for name, reach in self._reach().items():
+            # Every activation of a tile must hold what is needed of it, not the picture alone.
+            for extent, one in zip(sizes.get(name, ()), reach, strict=False):
+                if extent.factor:
+                    most = max(one.before, one.after - extent.offset)
+                    halo = max(halo, math.ceil(most / extent.factor))
+        return halo
 
     def _reach(self) -> dict[str, tuple[Reach, Reach]]:
         """Return what a block of the restored picture depends on, along height and width."""
@@ -281,7 +288,8 @@ class Graph:
         The input is the output's size divided by the scale as real numbers, as the papers count:
         a 1280×720 output of a ×3 network has an input of 426⅔ × 240.
         """
-        shapes, sizes, scale = self.shapes(), self.sizes(), self.scale
+        shapes, sizes = self.shapes(), self.sizes()
+        scale = sizes[self.output][0].factor
         rows = []
         for node in self.activations():
             operands = [shapes[name] for name in node.inputs]

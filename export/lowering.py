@@ -31,6 +31,11 @@ from export.rewrites.shuffles import (
 )
 from export.rewrites.signs import split_signs
 from export.rewrites.slopes import flatten_slopes
+from export.rewrites.windows import (
+    convolve_blocks,
+    pad_before_convolutions,
+    transposed_by_shuffles,
+)
 from export.scales import ScaleTable
 
 REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
@@ -39,6 +44,8 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         fold_template_bank,
         fold_output_shift,
         fold_scaling,
+        convolve_blocks,
+        transposed_by_shuffles,
         convolve_before_resizes,
         resize_by_shuffles,
         carry_mean_as_channel,
@@ -50,6 +57,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,
+        pad_before_convolutions,
     )
 }
 

@@ -36,8 +36,14 @@ def check_size(graph: Graph, size: tuple[int, int]) -> None:
         size: Height and width of the input.
 
     Raises:
-        UserError: If running it takes more memory than the machine has.
+        UserError: If the network takes other sizes, or running it takes more memory than there is.
     """
+    if not graph.sides.fit(size):
+        fitting = "x".join(str(graph.sides.fitting(side)) for side in size)
+        raise UserError(
+            f"this network takes sides that are multiples of {graph.sides.multiple} pixels, "
+            f"{graph.sides.minimum} or more; found {size[0]}x{size[1]}, choose --size {fitting}"
+        )
     needed, available = least_memory(graph, size), _memory()
     if needed > available:
         raise UserError(

@@ -79,6 +79,12 @@ class Node:
         assert isinstance(value, (int, float))
         return float(value)
 
+    def text(self, attribute: str) -> str:
+        """Return an attribute that is a string."""
+        value = self.attributes[attribute]
+        assert isinstance(value, str)
+        return value
+
     def sizes(self) -> tuple[int, ...]:
         """Return the channel counts a Split makes."""
         return self._extents("sizes")
@@ -87,10 +93,39 @@ class Node:
         """Return the shape of the kernel that a MixTemplates makes."""
         return self._extents("shape")
 
+    def window(self) -> tuple[int, ...]:
+        """Return height and width of the window that a MaxPool reads."""
+        return self._extents("kernel")
+
+    def sides(self, attribute: str) -> tuple[int, int, int, int]:
+        """Return an attribute of four sides: pixels above, below, left and right."""
+        above, below, left, right = self._extents(attribute)
+        return above, below, left, right
+
     def _extents(self, attribute: str) -> tuple[int, ...]:
         value = self.attributes[attribute]
         assert isinstance(value, tuple)
         return value
+
+
+def convolution_attributes(
+    kernel: tuple[int, ...], stride: int, pads: tuple[int, ...], groups: int, dilation: int
+) -> tuple[str, dict[str, Attribute]]:
+    """Return the operator of a convolution, Conv if that can express it, and its attributes.
+
+    Args:
+        kernel: Height and width of the kernel.
+        stride: As in ``GeneralConv``.
+        pads: Zeros added above, below, left and right.
+        groups: Number of groups.
+        dilation: Pixels from one pixel of the kernel to the next.
+    """
+    height, width = kernel
+    kept = height == width and height % 2 == 1 and set(pads) == {height // 2}
+    if kept and stride == 1 and (dilation == 1 or height == 1):
+        return "Conv", {"groups": groups}
+    attributes: dict[str, Attribute] = {"groups": groups, "stride": stride}
+    return "GeneralConv", {**attributes, "dilation": dilation, "pads": tuple(pads)}
 
 
 _KINDS: Mapping[type, str] = {

@@ -20,6 +20,9 @@ from export.sampling import (
     Samplings,
     Size,
     enlarged,
+    padded,
+    reduced,
+    spread,
     windows,
 )
 
@@ -129,9 +132,25 @@ def by_name(*operators: Operator) -> Mapping[str, Operator]:
 
 
 def _convolution_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    (_, channels, *_), kernel, bias = shapes
+    kernel = shapes[1]
     if len(kernel) != 4 or kernel[2] != kernel[3] or kernel[2] % 2 == 0:
         return f"a kernel of shape {kernel}; expected output × input/groups × k × k with an odd k"
+    return _groups_misfit(attributes, shapes)
+
+
+def _general_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    kernel, pads = shapes[1], attributes["pads"]
+    if len(kernel) != 4:
+        return f"a kernel of shape {kernel}; expected output × input/groups × height × width"
+    if min(attributes["stride"], attributes["dilation"]) < 1:
+        return f"stride {attributes['stride']} and dilation {attributes['dilation']}"
+    if len(pads) != 4 or min(pads) < 0:
+        return f"pads {pads}; expected four, none negative"
+    return _groups_misfit(attributes, shapes)
+
+
+def _groups_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    (_, channels, *_), kernel, bias = shapes
     if attributes["groups"] < 1 or kernel[0] % attributes["groups"]:
         return f"{attributes['groups']} groups of {kernel[0]} output channels"
     if kernel[1] * attributes["groups"] != channels:
@@ -141,8 +160,12 @@ def _convolution_misfit(attributes: Attributes, shapes: Shapes) -> str:
 
 def _transposed_misfit(attributes: Attributes, shapes: Shapes) -> str:
     (_, channels, *_), kernel, bias = shapes
-    if len(kernel) != 4 or {*kernel[2:]} != {attributes["stride"]}:
-        return f"a kernel of shape {kernel}; expected input × output/groups × stride × stride"
+    if len(kernel) != 4:
+        return f"a kernel of shape {kernel}; expected input × output/groups × height × width"
+    if attributes["stride"] < 1 or min(kernel[2:]) < attributes["stride"]:
+        return f"a kernel of shape {kernel} with stride {attributes['stride']}"
+    if len(attributes["crops"]) != 4 or min(attributes["crops"]) < 0:
+        return f"crops {attributes['crops']}; expected four, none negative"
     if attributes["groups"] < 1 or channels % attributes["groups"]:
         return f"{attributes['groups']} groups of {channels} channels"
     if kernel[0] != channels:
@@ -181,6 +204,32 @@ def _shuffle_misfit(attributes: Attributes, shapes: Shapes) -> str:
     return ""
 
 
+def _pad_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    pads, mode = attributes["pads"], attributes["mode"]
+    if mode not in PADDING:
+        return f"mode {mode}; expected one of {', '.join(PADDING)}"
+    if len(pads) != 4:
+        return f"pads {pads}; expected four"
+    if mode != "zeros" and min(pads) < 0:
+        return f"pads {pads}; only zeros are added at one edge while another is cut off"
+    return ""
+
+
+def _pool_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    kernel, stride, pads = attributes["kernel"], attributes["stride"], attributes["pads"]
+    if len(kernel) != 2 or min(*kernel, stride) < 1:
+        return f"a window of {kernel} with stride {stride}"
+    if len(pads) != 4 or min(pads) < 0 or max(pads[:2]) >= kernel[0] or max(pads[2:]) >= kernel[1]:
+        return f"pads {pads}; expected four, each smaller than the window of {kernel}"
+    return ""
+
+
+def _unshuffle_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    if attributes["mode"] not in {"CRD", "DCR"}:
+        return f"mode {attributes['mode']}; expected CRD or DCR"
+    return "" if attributes["block"] >= 1 else f"blocks of {attributes['block']} pixels"
+
+
 def _mixture_misfit(attributes: Attributes, shapes: Shapes) -> str:
     coefficients, templates = shapes
     if templates == (math.prod(coefficients), math.prod(attributes["shape"])):
@@ -198,6 +247,9 @@ def _norm_misfit(attributes: Attributes, shapes: Shapes) -> str:
     return f"{groups} groups of {channels} channels" if groups < 1 or channels % groups else ""
 
 
+PADDING = ("zeros", "reflect", "edge")
+"""What Pad adds: zeros, the pixels inside the edge mirrored at it, or the pixel of the edge."""
+
 _ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
 _BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
 
@@ -213,13 +265,30 @@ OPERATORS: Mapping[str, Operator] = by_name(
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
         misfit=_convolution_misfit,
     ),
-    # The kernel is as large as the stride, input × output/groups × k × k.
+    # Any stride and dilation, with zeros added above, below, left and right; the kernel is output ×
+    # input/groups × height × width.
+    Operator(
+        "GeneralConv",
+        {"groups": int, "stride": int, "dilation": int, "pads": tuple},
+        constants=("weight", "bias"),
+        traits=frozenset({Trait.FUSES_RELU}),
+        channels=lambda attributes, shapes: (shapes[1][0],),
+        sampling=lambda attributes, shapes: windows(
+            shapes[1][2:], attributes["stride"], attributes["dilation"], attributes["pads"]
+        ),
+        multadds=lambda attributes, shapes: math.prod(shapes[1]),
+        misfit=_general_misfit,
+    ),
+    # The kernel is input × output/groups × height × width, at least as large as the stride; crops
+    # are pixels cut off above, below, left and right.
     Operator(
         "ConvTranspose",
-        {"stride": int, "groups": int},
+        {"stride": int, "groups": int, "crops": tuple},
         constants=("weight", "bias"),
         channels=lambda attributes, shapes: (shapes[1][1] * attributes["groups"],),
-        sampling=lambda attributes, shapes: enlarged(attributes["stride"]),
+        sampling=lambda attributes, shapes: spread(
+            shapes[1][2:], attributes["stride"], attributes["crops"]
+        ),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
         misfit=_transposed_misfit,
     ),
@@ -292,6 +361,35 @@ OPERATORS: Mapping[str, Operator] = by_name(
         sampling=lambda attributes, shapes: enlarged(attributes["block"]),
         misfit=_shuffle_misfit,
     ),
+    # The opposite of DepthToSpace, with its orders of channels.
+    Operator(
+        "SpaceToDepth",
+        {"block": int, "mode": str},
+        traits=frozenset({Trait.HOMOGENEOUS, Trait.MOVES}),
+        channels=lambda attributes, shapes: (shapes[0][1] * attributes["block"] ** 2,),
+        sampling=lambda attributes, shapes: reduced(attributes["block"]),
+        misfit=_unshuffle_misfit,
+    ),
+    # Pixels added above, below, left and right, or cut off where negative.
+    Operator(
+        "Pad",
+        {"pads": tuple, "mode": str},
+        traits=frozenset({Trait.PER_CHANNEL, Trait.HOMOGENEOUS, Trait.MOVES}),
+        sampling=lambda attributes, shapes: padded(
+            attributes["pads"], attributes["mode"] == "reflect"
+        ),
+        misfit=_pad_misfit,
+    ),
+    # The largest value of a window, in which added pixels do not count.
+    Operator(
+        "MaxPool",
+        {"kernel": tuple, "stride": int, "pads": tuple},
+        traits=frozenset({Trait.PER_CHANNEL, Trait.HOMOGENEOUS, Trait.MOVES}),
+        sampling=lambda attributes, shapes: windows(
+            attributes["kernel"], attributes["stride"], 1, attributes["pads"]
+        ),
+        misfit=_pool_misfit,
+    ),
     # Repeats every pixel factor × factor times (nearest neighbour).
     Operator(
         "Resize",
@@ -320,6 +418,10 @@ OPERATORS: Mapping[str, Operator] = by_name(
     # The identity on real numbers: marks where an 8-bit value changes its scale.
     Operator("Requantize", traits=_ACTIVATION),
 )
+
+
+CONVOLUTIONS = frozenset({"Conv", "GeneralConv"})
+"""Operators that sum a window of all channels of a group; their first axis is that of outputs."""
 
 
 def operators_with(*traits: Trait) -> frozenset[str]:

@@ -7,16 +7,18 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from export.colours import colour_pictures
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 from runtime.session import Session
+from runtime.sides import ANY_SIDES, Sides
 from runtime.tiling import restore_tiled
 
 Restore = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -77,16 +79,37 @@ def parity_pictures(
     return [*pictures, *(one.astype(np.float32) / np.float32(255) for one in colours)]
 
 
-def restore_with(module: nn.Module) -> Restore:
-    """Return a function that restores one picture with a torch module."""
+def restore_with(module: nn.Module, sides: Sides = ANY_SIDES) -> Restore:
+    """Return a function that restores one picture with a torch module.
+
+    Args:
+        module: The network.
+        sides: The heights and widths it takes; other pictures are reflected, as the runtime does.
+    """
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            tensor = torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
-            restored: NDArray[np.float32] = module(tensor)[0].permute(1, 2, 0).numpy()
-            return restored
+            image = sides.reflected(picture).transpose(2, 0, 1)[None]
+            restored = module(torch.from_numpy(image.copy()))
+            return restored_part(restored, picture, image)
 
     return restore
+
+
+def restored_part(
+    restored: Tensor, picture: NDArray[Any], image: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return what a network made of a picture, without what it made of reflected pixels.
+
+    Args:
+        restored: 1 × 3 × scale·H' × scale·W'.
+        picture: H × W × 3.
+        image: The reflected picture, 1 × 3 × H' × W'.
+    """
+    scale = restored.shape[2] // image.shape[2]
+    height, width = (scale * side for side in picture.shape[:2])
+    part: NDArray[np.float32] = restored[0, :, :height, :width].permute(1, 2, 0).numpy()
+    return part
 
 
 def remembered(restore: Restore) -> Restore:
@@ -118,19 +141,19 @@ def largest_difference(
     )
 
 
-def amplification(module: nn.Module) -> float:
+def amplification(module: nn.Module, sides: Sides = ANY_SIDES) -> float:
     """Return how much more a network amplifies rounding than those that ``TOLERANCE`` was made for.
 
     It is measured by what float32 itself is off from float64, of which four times the most may fit
     the tolerance of float32: runtimes sum in another order. Generative networks reach several times
     that; for others the result is 1.
     """
-    exact = restore_with(copy.deepcopy(module).double())
+    exact = restore_with(copy.deepcopy(module).double(), sides)
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return exact(picture.astype(np.float64)).astype(np.float32)
 
-    off = largest_difference(restore_with(module), restore, parity_pictures())
+    off = largest_difference(restore_with(module, sides), restore, parity_pictures())
     return max(1.0, 4 * off / TOLERANCE["float32"])
 
 
@@ -147,9 +170,10 @@ class Original:
     amplification: Callable[[], float]
 
     @classmethod
-    def of(cls, module: nn.Module) -> Original:
-        """Return the network that a module is."""
-        return cls(remembered(restore_with(module)), cache(lambda: amplification(module)))
+    def of(cls, module: nn.Module, sides: Sides = ANY_SIDES) -> Original:
+        """Return the network that a module is, for pictures of any size."""
+        restore = remembered(restore_with(module, sides))
+        return cls(restore, cache(lambda: amplification(module, sides)))
 
 
 def check_parity(

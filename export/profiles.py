@@ -15,6 +15,8 @@ FLOAT_FORM = (
     "fold_template_bank",
     "fold_output_shift",
     "fold_scaling",
+    "convolve_blocks",
+    "transposed_by_shuffles",
     "convolve_before_resizes",
     "resize_by_shuffles",
 )
@@ -64,11 +66,13 @@ PROFILES: Mapping[str, Profile] = {
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
+                "pad_before_convolutions",
             ),
             further_int8=(
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
+                "pad_before_convolutions",
             ),
         ),
         # With AMX one dense convolution is faster than four grouped ones.
@@ -79,8 +83,9 @@ PROFILES: Mapping[str, Profile] = {
                 *FLOAT_FORM,
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
+                "pad_before_convolutions",
             ),
-            further_int8=("make_convolutions_dense", "use_dcr_shuffles"),
+            further_int8=("make_convolutions_dense", "use_dcr_shuffles", "pad_before_convolutions"),
         ),
         Profile(
             name="ort-cpu",
@@ -110,11 +115,13 @@ PROFILES: Mapping[str, Profile] = {
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
+                "pad_before_convolutions",
             ),
             further_int8=(
                 "convolve_before_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
+                "pad_before_convolutions",
             ),
         ),
     )

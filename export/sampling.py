@@ -26,9 +26,12 @@ class Extent:
         """Return the number of pixels for a picture of ``picture`` pixels."""
         return int(self.factor * picture) + self.offset
 
-    def __str__(self) -> str:
-        parts = [str(self.factor), f"{self.offset:+}" if self.offset else ""]
-        return "".join(parts)
+    def sized(self, side: str) -> str:
+        """Return how it is written as a function of a side; equal texts mean equal extents."""
+        factor = self.factor
+        times = "" if factor.numerator == 1 else f"{factor.numerator}*"
+        parts = "" if factor.denominator == 1 else f"/{factor.denominator}"
+        return f"{times}{side}{parts}{self.offset:+}" if self.offset else f"{times}{side}{parts}"
 
 
 Size = tuple[Extent, Extent]
@@ -142,6 +145,38 @@ def windows(
         return Sampling(1, stride, -before, span - before, extra, least)
 
     return along(kernel[0], *pads[:2]), along(kernel[1], *pads[2:])
+
+
+def pads_as_usual(
+    operand: Size,
+    multiple: int,
+    kernel: tuple[int, ...],
+    stride: int,
+    dilation: int,
+    pads: tuple[int, ...],
+) -> bool:
+    """Tell whether windows are padded as TFLite and others pad them, or not at all.
+
+    Usual is that every stride of pixels gets a window, and that the odd pixel is added behind.
+
+    Args:
+        operand: Size of what the windows are read from.
+        multiple: A number of which the picture's sides are multiples.
+        kernel: As in ``windows``, as the others.
+        stride: See there.
+        dilation: See there.
+        pads: See there.
+    """
+
+    def usual(extent: Extent, size: int, before: int, after: int) -> bool:
+        total = max(dilation * (size - 1) + 1 - stride, 0)
+        strides = extent.factor * multiple / stride
+        whole = strides.denominator == 1 and extent.offset % stride == 0
+        return whole and (before, after) == (total // 2, total - total // 2)
+
+    return not any(pads) or (
+        usual(operand[0], kernel[0], *pads[:2]) and usual(operand[1], kernel[1], *pads[2:])
+    )
 
 
 def spread(kernel: tuple[int, ...], stride: int, crops: tuple[int, ...]) -> Samplings:

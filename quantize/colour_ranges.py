@@ -91,7 +91,10 @@ class _Shown:
         shown = {name: one[None] for name, one in range_pictures().items()} | {"tones": areas}
         # Mirrored as well, so that tones cross in both ways.
         shown["chequers"] = np.concatenate([shown["chequers"], shown["chequers"][:, :, ::-1]])
-        self._images = {name: _as_images(one) for name, one in shown.items()}
+        self._images = {
+            name: _as_images(np.stack([*map(graph.sides.reflected, one)]))
+            for name, one in shown.items()
+        }
         with torch.inference_mode():
             self._outputs = {
                 name: execute(graph, one).clamp(0, 1) for name, one in self._images.items()

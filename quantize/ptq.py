@@ -125,10 +125,12 @@ def quantize_network(
         raise UserError("no crops to calibrate on; expected at least one, better 32 or more")
     lowered = lower(graph, QUANTIZED_FORM)
     check_int8(lowered)
-    images = [as_image(crop) for crop in crops]
+    sides = lowered.sides
+    images = [as_image(sides.reflected(crop)) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    coloured_pictures = range_pictures()
+    shown = range_pictures().items()
+    coloured_pictures = {name: sides.reflected(picture) for name, picture in shown}
     colours = [as_image(picture).double() for picture in coloured_pictures.values()]
     # Mirrored as well, so that tones cross in both ways.
     colours.append(as_image(coloured_pictures["chequers"]).double().flip(3))

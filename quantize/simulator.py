@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export import operators
 from export.execution import Interpreter
 from export.formulas import FORMULAS, NORMALIZATIONS
 from export.graph import Graph, Node
@@ -30,7 +31,7 @@ from export.integers import (
     slope_scale,
     weight_scales,
 )
-from export.parity import Restore
+from export.parity import Restore, restored_part
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
 from export.tables import table_of
@@ -38,7 +39,7 @@ from export.writers.writing import REFUSED_INT8, Scales, activation_scales, chec
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic, Slopes
 from runtime.formats import Format
 
-CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+CONVOLUTIONS = operators.CONVOLUTIONS | {"ConvTranspose"}
 
 
 class Simulator(Interpreter):
@@ -133,9 +134,9 @@ class Simulator(Interpreter):
 
 HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tensor, ...]]] = {
     # Sums of integers times their multipliers: see ``_dequantized``.
-    **dict.fromkeys(("Conv", "ConvTranspose"), Simulator.as_real),
+    **dict.fromkeys(CONVOLUTIONS, Simulator.as_real),
     # Operators that move integers.
-    **dict.fromkeys(("Concat", "Split", "DepthToSpace"), Simulator.as_real),
+    **dict.fromkeys(("Concat", "Split", "DepthToSpace", "Pad", "MaxPool"), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
         ("Relu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
@@ -172,9 +173,9 @@ def int8_reference(graph: Graph, table: ScaleTable, file: Format) -> Restore:
 
     def restore(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            image = torch.from_numpy(picture.transpose(2, 0, 1)[None]).double()
-            restored: NDArray[np.float32] = simulator(image)[0].permute(1, 2, 0).float().numpy()
-            return restored
+            image = graph.sides.reflected(picture).transpose(2, 0, 1)[None]
+            restored = simulator(torch.from_numpy(image.copy()).double()).float()
+            return restored_part(restored, picture, image)
 
     return restore
 

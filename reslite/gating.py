@@ -61,7 +61,8 @@ def judge_shipped(model: str, scale: int, update: bool = False) -> Verdict:
                 bundle_of(source, [variant], folder, table, int8_reference)
             except ParityError as error:
                 failed.append(unproven(error))
-        found = snapshot(folder, Reference(NETWORK, restore_with(source.module)), pairs)
+        restore = restore_with(source.module, source.graph.sides)
+        found = snapshot(folder, Reference(NETWORK, restore), pairs)
     accept = f"{UPDATE_COMMAND} --model {model} --scale {scale}"
     return _judged(found, failed, baseline_path(model, scale), accept, update)
 
@@ -155,7 +156,7 @@ def _model_of(
 def _reference(folder: Path, manifest: Manifest, model: Trained | None) -> Iterator[Reference]:
     """Open what the files of a bundle are compared with: its network, else a float32 file."""
     if model is not None:
-        yield Reference(NETWORK, restore_with(model.at_scale(manifest.scale)))
+        yield Reference(NETWORK, restore_with(model.at_scale(manifest.scale), manifest.sides))
         return
     with float32_reference(folder, manifest) as reference:
         yield reference

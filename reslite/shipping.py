@@ -171,7 +171,7 @@ def ship(
     )
     manifest = _shipped(bundle)
     announce(f"scoring on {len(pairs)} pictures")
-    reference = score(network_restorer(source.module), pairs)
+    reference = score(network_restorer(source.module, source.graph.sides), pairs)
     manifest = _scored(manifest, out, pairs, reference)
     others = [
         (Source.of(other, scale), load_scales(other.name, scale)) for other in peers_of(source)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from runtime.errors import UserError
 from runtime.formats import Format, Precision
 from runtime.records import read_record, write_record
+from runtime.sides import Sides
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -182,6 +183,9 @@ class Manifest:
         training: The training record of the weights.
         tools: Versions of the libraries that wrote the bundle.
         artifacts: The files.
+        multiple: Pixels of which the sides of pictures must be multiples. The runtime reflects
+            other pictures up to these and cuts the result.
+        minimum: The least side of pictures, likewise.
     """
 
     model: str
@@ -191,6 +195,13 @@ class Manifest:
     training: dict[str, Any]
     tools: dict[str, str]
     artifacts: tuple[Artifact, ...]
+    multiple: int = 1
+    minimum: int = 1
+
+    @property
+    def sides(self) -> Sides:
+        """The heights and widths that the network takes."""
+        return Sides(self.multiple, self.minimum)
 
     def artifact(self, file: str) -> Artifact | None:
         """Return the entry of ``file``, or None."""

@@ -70,6 +70,7 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
         artifact.pooling,
         open_tiled,
         whole=manifest.halo is None,
+        sides=manifest.sides,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from runtime.engines.engine import Engine
 from runtime.errors import UserError, first_line
 from runtime.manifest import PoolingTensors, TensorInfo
+from runtime.sides import ANY_SIDES, Sides
 
 FloatPicture = NDArray[np.float32]
 
@@ -62,6 +63,7 @@ class Session:
             ``PoolingTensors``); None for other files.
         open_tiled: Opens the file to restore tiles with, if this file's network pools over the
             whole picture; None if this file restores tiles itself.
+        sides: The heights and widths that the network takes; other pictures are reflected.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Session:
         pooling: PoolingTensors | None = None,
         open_tiled: Callable[[], Session] | None = None,
         whole: bool = False,
+        sides: Sides = ANY_SIDES,
     ) -> None:
         """Check that ``engine`` takes one RGB picture and returns one.
 
@@ -82,6 +85,7 @@ class Session:
         """
         self.scale, self.halo, self.pooling, self.open_tiled = scale, halo, pooling, open_tiled
         self.whole, self.runtime_name = whole, engine.name
+        self.sides = sides
         self._engine = engine
         self._size: tuple[int, ...] = ()
         beside = {pooling.features.name, pooling.pooled.name} if pooling else set()
@@ -131,7 +135,8 @@ class Session:
         self.prepare(image)
         self._engine.feed(vector.name, _encoded(values[np.newaxis, np.newaxis], vector))
         self.invoke()
-        return self.result(), _decoded(self._engine.fetch(features.name), features)
+        found = _decoded(self._engine.fetch(features.name), features)
+        return self.result(), self._cut(found, 1)
 
     def prepare(self, image: FloatPicture) -> None:
         """Convert a picture and pass it to the runtime, which allocates for its size if needed."""
@@ -141,7 +146,7 @@ class Session:
                 f"this artifact takes pictures of {_size(self.fixed_size)} only; got "
                 f"{_size(image.shape[:2])}; restore with tiles or export it without a fixed size"
             )
-        encoded = _encoded(image, self._image)
+        encoded = _encoded(self.sides.reflected(image), self._image)
         self._size = image.shape[:2]
         try:
             self._engine.feed(self._image.name, encoded)
@@ -169,7 +174,15 @@ class Session:
 
     def result(self) -> FloatPicture:
         """Return the restored picture of the last ``invoke``."""
-        return _decoded(self._engine.fetch(self._restored.name), self._restored)
+        restored = _decoded(self._engine.fetch(self._restored.name), self._restored)
+        return self._cut(restored, self.scale)
+
+    def _cut(self, values: FloatPicture, scale: int) -> FloatPicture:
+        """Cut off what was made of reflected pixels."""
+        if self.sides.fit(self._size):
+            return values
+        height, width = (scale * side for side in self._size)
+        return values[:height, :width]
 
     def close(self) -> None:
         """Release the runtime's memory."""

@@ -10,6 +10,9 @@ A network that pools over the whole picture would pool over each tile instead. I
 second file, cut at its pooling: a first pass over the tiles sums the features (of the kept pixels
 only, so that every pixel counts once), a second pass restores with their average.
 
+A network that takes sides of several pixels' multiples gets windows that start and end at such, of
+a picture that is continued to the next multiple by reflection.
+
 An artifact of fixed size takes windows of exactly that size. A picture smaller than the window is
 continued by reflection at its bottom and right; within a halo of these two edges the result differs
 from that of the whole picture, where the network pads with zeros.
@@ -63,6 +66,11 @@ class Span:
         """Return the part of the picture to read."""
         return slice(self.start, self.stop)
 
+    def enlarged(self, factor: int) -> Span:
+        """Return the same span where every pixel is ``factor`` pixels."""
+        ends = (self.start, self.stop, self.keep_start, self.keep_stop)
+        return Span(*(factor * end for end in ends))
+
     def kept(self, scale: int) -> slice:
         """Return where the kept part lies in the result."""
         return slice(self.keep_start * scale, self.keep_stop * scale)
@@ -78,6 +86,10 @@ class Tile:
 
     rows: Span
     columns: Span
+
+    def enlarged(self, factor: int) -> Tile:
+        """Return the same tile where every pixel is ``factor`` × ``factor`` pixels."""
+        return Tile(self.rows.enlarged(factor), self.columns.enlarged(factor))
 
 
 def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
@@ -161,7 +173,9 @@ def restore_tiled(
     height, width, channels = image.shape
     white = _white(image)
     scale = session.scale
-    tiles = _tiles_for(session, height, width, tile)
+    whole = session.sides.reflected(image)
+    size = (whole.shape[0], whole.shape[1])
+    tiles = _tiles_for(session, *size, tile)
     if ensemble and session.fixed_size and session.fixed_size[0] != session.fixed_size[1]:
         raise UserError(
             "the self-ensemble turns the picture and needs a square input; this artifact's is "
@@ -172,15 +186,15 @@ def restore_tiled(
     hidden = None if progress and len(tiles) > 1 else True
     bar = partial(tqdm, tiles, unit="tile", leave=False, disable=hidden)
     with ExitStack() as stack:
-        cut = _cut_session(session, tiles, (height, width), stack)
+        cut = _cut_session(session, tiles, size, stack)
         if cut is None:
             run = _running(session)
         else:
             orientations = range(len(self_ensemble.ORIENTATIONS) if ensemble else 1)
-            pooled = [_pooled(cut, image, bar(desc="pooling"), one) for one in orientations]
+            pooled = [_pooled(cut, whole, bar(desc="pooling"), one) for one in orientations]
             run = _running_cut(cut, pooled)
         for one in bar():
-            window = _as_input(_window(image, one), white, session.fixed_size)
+            window = _as_input(_window(whole, one), white, session.fixed_size)
             restored = self_ensemble.restore(run, window) if ensemble else run(window, 0)
             kept = restored[one.rows.kept_of_window(scale), one.columns.kept_of_window(scale)]
             _check_values(kept)
@@ -188,7 +202,9 @@ def restore_tiled(
                 kept = kept.mean(axis=2, keepdims=True)
             kept = np.clip(kept, 0, 1) * np.float32(white)
             integer = np.issubdtype(image.dtype, np.integer)
-            out[one.rows.kept(scale), one.columns.kept(scale)] = np.rint(kept) if integer else kept
+            target = out[one.rows.kept(scale), one.columns.kept(scale)]
+            kept = kept[: target.shape[0], : target.shape[1]]
+            target[...] = np.rint(kept) if integer else kept
     return out
 
 
@@ -275,7 +291,8 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
             )
         if height <= session.fixed_size[0] and width <= session.fixed_size[1]:
             return whole
-        return _fixed_tiles(session.fixed_size, session.halo, height, width, session.whole)
+        halo = _aligned_halo(session)
+        return _fixed_tiles(session.fixed_size, halo, height, width, session.whole)
     if session.halo is None:
         if session.whole and (tile is not None or height * width > _LARGEST_UNTILED):
             raise UserError(
@@ -289,10 +306,24 @@ def _tiles_for(session: Session, height: int, width: int, tile: int | None) -> l
                 "manifest.json beside it gives; put the artifact back into its bundle"
             )
         return whole
+    multiple = session.sides.multiple
     if tile is None:
         side = _DEFAULT_TILE if session.scale > 1 else _DEFAULT_TILE_AT_SCALE_1
-        return plan_default_tiles(height, width, session.halo, side)
-    return plan_tiles(height, width, tile, session.halo)
+        # In blocks of pixels, so that windows start and end where the network's blocks do.
+        extents = (height, width, session.halo, side)
+        blocks = (-(-extent // multiple) for extent in extents)
+        return [one.enlarged(multiple) for one in plan_default_tiles(*blocks)]
+    if tile >= 1:
+        tile = session.sides.fitting(tile)
+    halo = _aligned_halo(session)
+    assert halo is not None
+    return plan_tiles(height, width, tile, halo)
+
+
+def _aligned_halo(session: Session) -> int | None:
+    """Return the least multiple of the network's blocks of pixels that covers its halo."""
+    multiple = session.sides.multiple
+    return None if session.halo is None else -(-session.halo // multiple) * multiple
 
 
 def _fixed_tiles(

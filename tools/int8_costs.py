@@ -51,7 +51,7 @@ class Costs:
 
 def costs(source: Source, table: ScaleTable, data: Path) -> Costs:
     """Measure the int8 TFLite file of a network on the test sets of its task and on colours."""
-    network = network_restorer(source.module)
+    network = network_restorer(source.module, source.graph.sides)
     losses, worst = dict[str, float](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         file = written(source, table, Path(folder))
@@ -76,7 +76,7 @@ def shifts(source: Source, file: Path) -> tuple[dict[str, int], dict[str, int]]:
     Returns:
         In the middle of flat areas by tone, and on chequers by their two corners of the cube.
     """
-    scale, network = source.scale, restore_with(source.module.eval())
+    scale, network = source.scale, restore_with(source.module.eval(), source.graph.sides)
     middle = slice(10 * scale, -10 * scale)
     with runtime.open(file, threads=1) as session:
 

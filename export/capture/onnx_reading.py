@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from export.capture import windows_reading
 from export.capture.channels import choose_channels
 from export.capture.idioms import recognize
 from export.capture.layouts import make_planar
@@ -43,7 +44,15 @@ def read_model(model: ir.Model) -> Graph:
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     kept = {name: array for name, array in constants.items() if name in used}
-    return fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
+    graph = fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
+    rows, columns = graph.sizes()[OUTPUT]
+    if rows != columns or rows.offset or rows.factor < 1 or rows.factor.denominator > 1:
+        raise CannotLower(
+            f"turns a picture of n × n pixels into one of {rows.sized('n')} × "
+            f"{columns.sized('n')}; expected the same size or a whole multiple: pad what the "
+            "network cuts off"
+        )
+    return graph
 
 
 def _replace_slashes(graph: ir.Graph) -> None:
@@ -92,10 +101,21 @@ def _read_nodes(graph: ir.Graph, constants: dict[str, Array]) -> list[Node]:
         elif node.op_type not in _READERS:
             unsupported.append((_module_path(node), node.op_type))
         else:
-            if node.op_type == "Conv" and len(names) == 2 and names[1] in known:
+            if node.op_type in {"Conv", "ConvTranspose"} and len(names) == 2 and names[1] in known:
+                shape = known[names[1]].shape
+                groups = node.attributes.get_int("group", 1)
+                channels = shape[0] if node.op_type == "Conv" else shape[1] * groups
                 bias = f"{output}.bias"
-                constants[bias] = np.zeros(known[names[1]].shape[0], np.float32)
+                constants[bias] = np.zeros(channels, np.float32)
                 names.append(bias)
+            elif node.op_type == "AveragePool":
+                for role, array in zip(
+                    ("kernel", "bias"),
+                    windows_reading.averages(node, _module_path(node)),
+                    strict=True,
+                ):
+                    names.append(f"{output}.{role}")
+                    constants[names[-1]] = array
             elif node.op_type == "PRelu" and names[1] in constants:
                 slope = f"{names[1]}.slope"
                 constants[slope] = _per_channel(constants[names[1]])
@@ -138,46 +158,12 @@ def _read_node(node: ir.Node, inputs: Sequence[str], constants: Mapping[str, Arr
 
 # A reader returns an operator, its attributes and the number of inputs that are operands, or None
 # for all inputs.
-_Reading = tuple[str, dict[str, Attribute], int | None]
+_Reading = windows_reading.Reading
 _Reader = Callable[[ir.Node, str, list[Array | None]], _Reading]
 
 
 def _plain(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
     return node.op_type, {}, None
-
-
-def _conv(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    weight = inputs[1] if len(inputs) == 3 else None
-    if weight is None:
-        raise CannotLower(f"{place}: a convolution needs constant weights")
-    attributes = node.attributes
-    half = weight.shape[-1] // 2
-    expected = {"pads": [half] * 4, "strides": [1, 1], "dilations": [1, 1]}
-    found = {key: list(attributes.get_ints(key, expected[key])) for key in expected}
-    if found != expected or weight.shape[-1] % 2 == 0 or weight.shape[-2] != weight.shape[-1]:
-        raise CannotLower(
-            f"{place}: expected a square odd kernel with stride 1, dilation 1 and padding "
-            f"{half}; found kernel {weight.shape[-2:]} with {found}"
-        )
-    return "Conv", {"groups": attributes.get_int("group", 1)}, None
-
-
-def _conv_transpose(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    weight = inputs[1] if len(inputs) == 3 else None
-    if weight is None:
-        raise CannotLower(f"{place}: a transposed convolution needs constant weights")
-    attributes, (stride, *others) = node.attributes, weight.shape[2:]
-    expected = {"pads": [0] * 4, "strides": [stride] * 2, "dilations": [1, 1]}
-    expected["output_padding"] = [0, 0]
-    found = {key: list(attributes.get_ints(key, expected[key])) for key in expected}
-    found["strides"] = list(attributes.get_ints("strides", [1, 1]))
-    if found != expected or others != [stride]:
-        raise CannotLower(
-            f"{place}: expected a square kernel as large as its stride and no padding; found "
-            f"kernel {weight.shape[-2:]} with {found}"
-        )
-    groups = attributes.get_int("group", 1)
-    return "ConvTranspose", {"stride": int(stride), "groups": groups}, None
 
 
 def _split(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
@@ -280,7 +266,7 @@ def _resize(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
 
 
 _READERS: Mapping[str, _Reader] = {
-    "Conv": _conv,
+    "Conv": windows_reading.convolution,
     "Relu": _plain,
     "LeakyRelu": _leaky_relu,
     "PRelu": _prelu,
@@ -294,7 +280,12 @@ _READERS: Mapping[str, _Reader] = {
     "Mul": _plain,
     "Concat": _concat,
     "Split": _split,
-    "ConvTranspose": _conv_transpose,
+    "ConvTranspose": windows_reading.transposed_convolution,
+    "Pad": windows_reading.pad,
+    "Slice": windows_reading.cut,
+    "MaxPool": windows_reading.max_pool,
+    "AveragePool": windows_reading.average_pool,
+    "SpaceToDepth": windows_reading.space_to_depth,
     "GlobalAveragePool": _plain,
     "DepthToSpace": _depth_to_space,
     "Div": _quotient,

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from export.graph import Graph, Node
+from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
 from export.scales import ScaleTable
 from runtime.errors import UserError
@@ -27,7 +28,7 @@ def with_corrected_biases(graph: Graph, table: ScaleTable) -> Graph:
 
     def corrected(node: Node) -> Node:
         shifts = table.corrections.get(graph.origin(node.outputs[0]))
-        if shifts is None or node.op != "Conv":
+        if shifts is None or node.op not in CONVOLUTIONS:
             return node
         value, weight, bias = node.inputs
         channels = len(graph.constants[bias])

@@ -9,6 +9,7 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
+from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
 
 
@@ -33,7 +34,7 @@ def fold_output_shift(graph: Graph) -> Graph:
         and graph.is_constant(node.inputs[1])
         and graph.constants[node.inputs[1]].shape[-2:] == (1, 1)
         and (producer := graph.producer(node.inputs[0])) is not None
-        and producer.op == "Conv"
+        and producer.op in CONVOLUTIONS
         and graph.sole_consumer(node.inputs[0]) is node
     }
     added = Additions(graph)
@@ -79,7 +80,7 @@ def carry_mean_as_channel(graph: Graph) -> Graph:
         return graph
     entries = graph.consumers(subtraction.output)
     if subtraction.output == graph.output or any(
-        node.op != "Conv" or node.integer("groups") != 1 for node in entries
+        node.op not in CONVOLUTIONS or node.integer("groups") != 1 for node in entries
     ):
         raise CannotLower(
             f"{subtraction.name}: only ungrouped convolutions may read the picture minus its mean; "

@@ -9,6 +9,7 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
+from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
 from export.rewrites.shuffles import chain_from_convolution
 
@@ -23,13 +24,15 @@ def make_convolutions_dense(graph: Graph) -> Graph:
 
     def rewritten() -> Iterator[Node]:
         for node in graph.nodes:
-            if node.op != "Conv" or node.integer("groups") == 1:
+            if node.op not in CONVOLUTIONS or node.integer("groups") == 1:
                 yield node
                 continue
             value, weight, bias = node.inputs
             dense = block_diagonal(graph.constants[weight], node.integer("groups"))
             name = added.constant(f"{weight}/dense", dense, weight)
-            yield dataclasses.replace(node, inputs=(value, name, bias), attributes={"groups": 1})
+            yield dataclasses.replace(
+                node, inputs=(value, name, bias), attributes={**node.attributes, "groups": 1}
+            )
 
     return added.graph(rewritten())
 
@@ -101,7 +104,7 @@ def _branches(graph: Graph, chain: Sequence[Node], groups: int, added: Additions
             ]
             operands = (current, *constants)
             current = added.activation(f"{link.output}/{group}", link.output)
-            attributes = {"groups": 1} if link is conv else link.attributes
+            attributes = {**link.attributes, "groups": 1} if link is conv else link.attributes
             nodes.append(Node(link.op, link.name, operands, (current,), attributes))
         shuffled.append(current)
     nodes.append(Node("Concat", shuffle.name, tuple(shuffled), shuffle.outputs))

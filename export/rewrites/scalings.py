@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from export.graph import Array, Graph, Node
+from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
 
 
@@ -22,7 +23,7 @@ def fold_scaling(graph: Graph) -> Graph:
         for node in graph.nodes
         if _factor_of(graph, node) is not None
         and (producer := graph.producer(node.inputs[0])) is not None
-        and producer.op == "Conv"
+        and producer.op in CONVOLUTIONS
         and graph.sole_consumer(producer.output) is node
     }
     folded = {node.output for node in before.values()}
@@ -31,7 +32,7 @@ def fold_scaling(graph: Graph) -> Graph:
         for node in graph.nodes
         if _factor_of(graph, node) is not None
         and node.output not in folded | set(graph.outputs)
-        and all(reader.op == "Conv" for reader in graph.consumers(node.output))
+        and all(reader.op in CONVOLUTIONS for reader in graph.consumers(node.output))
     }
     added, channels = Additions(graph), graph.channels()
 
@@ -44,7 +45,7 @@ def fold_scaling(graph: Graph) -> Graph:
         for node in graph.nodes:
             if node.outputs[0] in folded or node.outputs[0] in behind:
                 continue
-            if node.op != "Conv":
+            if node.op not in CONVOLUTIONS:
                 yield node
                 continue
             value, weight, bias = node.inputs

@@ -9,7 +9,8 @@ import numpy as np
 
 from export.errors import CannotLower
 from export.graph import Array, Graph, Node
-from export.operators import Trait, operators_with
+from export.node import Attribute
+from export.operators import CONVOLUTIONS, Trait, operators_with
 from export.rewrites.additions import Additions
 
 # Element-wise operators that commute with a permutation of channels.
@@ -155,7 +156,11 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
                 added.constant(f"{node.output}/shuffle.weight", kernel),
                 added.constant(f"{node.output}/shuffle.bias", np.zeros(outputs, np.float32)),
             )
-            attributes = {"stride": block, "groups": 1}
+            attributes: dict[str, Attribute] = {
+                "stride": block,
+                "groups": 1,
+                "crops": (0, 0, 0, 0),
+            }
             yield Node("ConvTranspose", node.name, operands, node.outputs, attributes)
 
     return added.graph(rewritten())
@@ -173,7 +178,7 @@ def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
         if producer is None or graph.sole_consumer(producer.outputs[0]) is not chain[0]:
             break
         chain.insert(0, producer)
-    if chain[0].op != "Conv":
+    if chain[0].op not in CONVOLUTIONS:
         stopped = chain[0] is shuffle or chain[0].op in _CHANNELWISE
         found = "an activation that other nodes read too" if stopped else chain[0].op
         raise CannotLower(

@@ -58,7 +58,6 @@ class _Described:
     tags: tuple[str, ...]
     scale: int
     channels: tuple[int, int]
-    multiple: int
 
 
 def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
@@ -88,7 +87,6 @@ def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
         tags=tuple(found.tags),
         scale=found.scale,
         channels=(found.input_channels, found.output_channels),
-        multiple=found.size_requirements.multiple_of,
     )
 
 
@@ -158,11 +156,6 @@ def _check(path: Path, found: _Described, module: nn.Module) -> None:
         raise UserError(
             f"{path}: {found.architecture} takes {found.channels[0]} channels and returns "
             f"{found.channels[1]}; reslite restores RGB pictures, three and three"
-        )
-    if found.multiple > 1:
-        raise UserError(
-            f"{path}: {found.architecture} takes sides that are multiples of {found.multiple} "
-            "pixels; reslite exports networks for pictures of any size"
         )
     scale = scale_of(
         module,

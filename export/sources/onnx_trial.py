@@ -117,7 +117,14 @@ def _compare(
         UserError: If ONNX Runtime cannot run the file, or they differ.
     """
     session = _opened(path, model)
-    for height, width in dict.fromkeys(map(ends.fitted, _SIZES)):
+    sides = graph.sides
+    wanted = ((sides.fitting(height), sides.fitting(width)) for height, width in _SIZES)
+    for height, width in dict.fromkeys(map(ends.fitted, wanted)):
+        if not sides.fit((height, width)):
+            raise UserError(
+                f"{path}: takes {height}×{width} pixels, but its operators need multiples of "
+                f"{sides.multiple}, {sides.minimum} or more; export it at such a size"
+            )
         picture = np.round(parity_pictures((height, width))[0] * 255) / np.float32(255)
         picture = picture.transpose(2, 0, 1)[None]
         restored = _run(path, session, ends, picture)

@@ -15,6 +15,9 @@ from runtime.errors import UserError, first_line
 _SIDES = (6, 9)
 """Height and width in pixels of the picture that a network is tried on."""
 
+_BLOCKS = (96, 192)
+"""Those of another, for networks that take multiples of several pixels, or many of them."""
+
 
 def scale_of(
     network: Callable[[Tensor], object], parameters: Mapping[str, Tensor], title: str, remedy: str
@@ -31,11 +34,34 @@ def scale_of(
         UserError: If the network raises, returns something else than one RGB picture of the size or
             a whole multiple, values that are not finite, or never reads some of its weights.
     """
-    image = torch.linspace(0, 1, 3 * _SIDES[0] * _SIDES[1]).reshape(1, 3, *_SIDES)
-    size = f"a picture of {_SIDES[0]}×{_SIDES[1]} pixels"
     read: set[int] = set()
+    with _kept_by(read):
+        try:
+            scale = _scale_at(_SIDES, network, title)
+        except UserError as refused:
+            try:
+                scale = _scale_at(_BLOCKS, network, title)
+            except UserError:
+                raise refused from refused.__cause__
+    unread = [name for name, one in parameters.items() if id(one) not in read]
+    if unread:
+        more = ", …" if len(unread) > 1 else ""
+        raise UserError(
+            f"{title} never reads {len(unread)} of its tensors ({unread[0]}{more}); {remedy}"
+        )
+    return scale
+
+
+def _scale_at(sides: tuple[int, int], network: Callable[[Tensor], object], title: str) -> int:
+    """Restore a picture of one size and return how many times larger it became.
+
+    Raises:
+        UserError: If the network does not restore it.
+    """
+    image = torch.linspace(0, 1, 3 * sides[0] * sides[1]).reshape(1, 3, *sides)
+    size = f"a picture of {sides[0]}×{sides[1]} pixels"
     try:
-        with torch.no_grad(), _kept_by(read):
+        with torch.no_grad():
             restored = network(image)
     except Exception as error:
         raise UserError(
@@ -53,20 +79,14 @@ def scale_of(
             "expected RGB pictures, three channels in and three out"
         )
     height, width = restored.shape[2:]
-    scale = height // _SIDES[0]
-    if scale < 1 or (height, width) != (scale * _SIDES[0], scale * _SIDES[1]):
+    scale = height // sides[0]
+    if scale < 1 or (height, width) != (scale * sides[0], scale * sides[1]):
         raise UserError(
             f"{title} turns {size} into one of {height}×{width}; expected the same size or a "
             "whole multiple"
         )
     if not restored.isfinite().all():
         raise UserError(f"{title} returns values that are not finite numbers on {size}")
-    unread = [name for name, one in parameters.items() if id(one) not in read]
-    if unread:
-        more = ", …" if len(unread) > 1 else ""
-        raise UserError(
-            f"{title} never reads {len(unread)} of its tensors ({unread[0]}{more}); {remedy}"
-        )
     return scale
 
 

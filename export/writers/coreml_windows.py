@@ -26,10 +26,55 @@ class Windows(ProgramWriter):
         operands = self._kernel_and_bias(node)
         return Builder.conv(pad_type="custom", pad=[padding] * 4, name=name, **operands)
 
+    def general_convolution(self, node: Node, name: str) -> Any:
+        """Convolve with any stride, dilation and padding."""
+        return Builder.conv(
+            pad_type="custom",
+            pad=list(node.sides("pads")),
+            strides=[node.integer("stride")] * 2,
+            dilations=[node.integer("dilation")] * 2,
+            name=name,
+            **self._kernel_and_bias(node),
+        )
+
     def transposed_convolution(self, node: Node, name: str) -> Any:
-        """Convolve with the kernel of a stride, transposed."""
-        strides = [node.integer("stride")] * 2
-        return Builder.conv_transpose(strides=strides, name=name, **self._kernel_and_bias(node))
+        """Convolve transposed, and cut the edges off."""
+        strides, crops = [node.integer("stride")] * 2, node.sides("crops")
+        cropped = {"pad_type": "custom", "pad": list(crops)} if any(crops) else {}
+        operands = self._kernel_and_bias(node)
+        return Builder.conv_transpose(strides=strides, name=name, **cropped, **operands)
+
+    def pad(self, node: Node, name: str) -> Any:
+        """Add pixels at the edges, or cut them off."""
+        x, sides = self.operand(node), node.sides("pads")
+        kept = [min(side, 0) for side in sides]
+        if any(kept):
+            # An end of 0 would leave nothing; the mask lets it be the last pixel.
+            ends = [0, 0, kept[1], kept[3]]
+            x = Builder.slice_by_index(
+                x=x,
+                begin=[0, 0, -kept[0], -kept[2]],
+                end=ends,
+                end_mask=[end == 0 for end in ends],
+                name=f"{name}/cut" if max(sides) > 0 else name,
+            )
+        if max(sides) <= 0:
+            return x if any(kept) else Builder.identity(x=x, name=name)
+        mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[node.text("mode")]
+        added = [max(side, 0) for side in sides]
+        zero = self._dtype.type(0)  # The type must be that of x, whatever the mode.
+        return Builder.pad(x=x, pad=[0, 0, 0, 0, *added], mode=mode, constant_val=zero, name=name)
+
+    def max_pool(self, node: Node, name: str) -> Any:
+        """Return the largest value of each window."""
+        return Builder.max_pool(
+            x=self.operand(node),
+            kernel_sizes=list(node.window()),
+            strides=[node.integer("stride")] * 2,
+            pad_type="custom",
+            pad=list(node.sides("pads")),
+            name=name,
+        )
 
     def _kernel_and_bias(self, node: Node) -> dict[str, Any]:
         """Return the operands that Conv and ConvTranspose have in common."""

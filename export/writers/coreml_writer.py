@@ -73,7 +73,8 @@ def write_coreml(
         precision: Precision of weights and arithmetic.
         table: The scales; needed for int8.
         size: The only height and width the input may have.
-        sizes: Without ``size``: the heights and widths it may have, the default first.
+        sizes: Without ``size``: the heights and widths it may have, the default first. Where the
+            network takes multiples of several pixels, the next such ones.
         flexible: Instead of ``sizes``: the least and the greatest height and width.
         arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
 
@@ -86,7 +87,9 @@ def write_coreml(
         raise UserError(f"{path}: a Core ML package must be called *{_SUFFIX}; rename it")
     scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = np.dtype(arithmetic if precision == "int8" else precision)
-    shape = _input_shape(size, sizes, flexible)
+    fitting = graph.sides.fitting
+    fitted = dict.fromkeys((fitting(height), fitting(width)) for height, width in sizes)
+    shape = _input_shape(size, list(fitted), flexible)
     with quiet():
         model = ct.convert(
             _ProgramWriter(graph, dtype, scales).program(size),
@@ -235,6 +238,7 @@ def _binary(build: Callable[..., Any]) -> _Handler:
 
 HANDLERS: Mapping[str, _Handler] = {
     "Conv": _ProgramWriter.convolution,
+    "GeneralConv": _ProgramWriter.general_convolution,
     "ConvTranspose": _ProgramWriter.transposed_convolution,
     "Relu": lambda program, node, name: Builder.relu(x=program.operand(node), name=name),
     "LeakyRelu": _ProgramWriter.leaky_relu,
@@ -252,6 +256,8 @@ HANDLERS: Mapping[str, _Handler] = {
     "Concat": _ProgramWriter.concat,
     "Split": _ProgramWriter.split,
     "DepthToSpace": _ProgramWriter.depth_to_space,
+    "Pad": _ProgramWriter.pad,
+    "MaxPool": _ProgramWriter.max_pool,
     "GlobalAveragePool": _ProgramWriter.average,
     "Requantize": _ProgramWriter.requantize,
 }
@@ -260,5 +266,6 @@ HANDLERS: Mapping[str, _Handler] = {
 REFUSED: Mapping[str, str] = {
     "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
+    "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
 }
 """Operators that packages cannot hold, and what to do instead."""

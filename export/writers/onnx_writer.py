@@ -29,7 +29,7 @@ from export.integers import (
     rounded_slopes,
     weight_scales,
 )
-from export.sampling import POOLED, Extent
+from export.sampling import POOLED
 from export.scales import ScaleTable
 from export.writers.normalizations import normalization
 from export.writers.onnx_functions import NATIVE, Tensor, formula_operands
@@ -172,10 +172,40 @@ class _Builder:
         operands = self._kernel_and_bias(node)
         self.emit(node, operands=operands, kernel_shape=[size, size], pads=pads, group=groups)
 
+    def general_convolution(self, node: Node) -> None:
+        self.emit(
+            node,
+            "Conv",
+            self._kernel_and_bias(node),
+            kernel_shape=self._graph.kernel_shape(node)[2:],
+            strides=[node.integer("stride")] * 2,
+            dilations=[node.integer("dilation")] * 2,
+            pads=_begins_and_ends(node.sides("pads")),
+            group=node.integer("groups"),
+        )
+
     def transposed_convolution(self, node: Node) -> None:
-        stride, groups = [node.integer("stride")] * 2, node.integer("groups")
-        operands = self._kernel_and_bias(node)
-        self.emit(node, operands=operands, kernel_shape=stride, strides=stride, group=groups)
+        stride, crops = [node.integer("stride")] * 2, node.sides("crops")
+        cropped: dict[str, Any] = {"pads": _begins_and_ends(crops)} if any(crops) else {}
+        self.emit(
+            node,
+            operands=self._kernel_and_bias(node),
+            kernel_shape=self._graph.kernel_shape(node)[2:],
+            strides=stride,
+            group=node.integer("groups"),
+            **cropped,
+        )
+
+    def pad(self, node: Node) -> None:
+        above, below, left, right = node.sides("pads")
+        sides = np.array([0, 0, above, left, 0, 0, below, right])
+        mode = {"zeros": "constant"}.get(node.text("mode"), node.text("mode"))
+        operands = [*self.operands(node), self._constant(f"{node.output}/pads", sides)]
+        self.emit(node, operands=operands, mode=mode)
+
+    def max_pool(self, node: Node) -> None:
+        strides, pads = [node.integer("stride")] * 2, _begins_and_ends(node.sides("pads"))
+        self.emit(node, kernel_shape=node.window(), strides=strides, pads=pads)
 
     def relu(self, node: Node) -> None:
         if self._scales is None:
@@ -373,19 +403,12 @@ class _Builder:
         if self._size is not None:
             extents = zip(size, self._size, strict=True)
             return (1, channels, *(extent.of(picture) for extent, picture in extents))
-        return (1, channels, *map(_symbol, size, ("height", "width")))
-
-
-def _symbol(extent: Extent, side: str) -> str:
-    """Return how a free extent is written: names that are equal stand for equal extents."""
-    factor, offset = extent.factor, extent.offset
-    times = "" if factor.numerator == 1 else f"{factor.numerator}*"
-    parts = "" if factor.denominator == 1 else f"/{factor.denominator}"
-    return f"{times}{side}{parts}{offset:+}" if offset else f"{times}{side}{parts}"
+        return (1, channels, size[0].sized("height"), size[1].sized("width"))
 
 
 HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "Conv": _Builder.convolution,
+    "GeneralConv": _Builder.general_convolution,
     "ConvTranspose": _Builder.transposed_convolution,
     "Relu": _Builder.relu,
     "LeakyRelu": lambda file, node: file.emit(node, alpha=node.number("slope")),
@@ -405,6 +428,8 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
     "DepthToSpace": lambda file, node: file.emit(
         node, blocksize=node.integer("block"), mode=node.attributes["mode"]
     ),
+    "Pad": _Builder.pad,
+    "MaxPool": _Builder.max_pool,
     "GlobalAveragePool": _Builder.emit,
     "MixTemplates": _Builder.mix,
     "Requantize": _Builder.requantize,
@@ -413,8 +438,15 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
 
 REFUSED: Mapping[str, str] = {
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
+    "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
 }
 """Operators that ONNX files cannot hold, and what to do instead."""
+
+
+def _begins_and_ends(sides: tuple[int, int, int, int]) -> list[int]:
+    """Return pixels above, below, left and right in ONNX's order: top and left first."""
+    above, below, left, right = sides
+    return [above, left, below, right]
 
 
 def _type(name: str, dtype: np.dtype[Any], shape: _Shape) -> onnx.ValueInfoProto:

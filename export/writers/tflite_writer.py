@@ -203,6 +203,7 @@ def _check_moves(graph: Graph, scales: Scales) -> None:
 
 HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "Conv": _Translator.convolution,
+    "GeneralConv": _Translator.general_convolution,
     "ConvTranspose": _Translator.transposed_convolution,
     "Relu": lambda file, node: file.emit("RELU", node),
     "LeakyRelu": lambda file, node: file.emit(
@@ -228,6 +229,8 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     ),
     "Split": _Translator.split,
     "DepthToSpace": _Translator.depth_to_space,
+    "Pad": _Translator.pad,
+    "MaxPool": _Translator.max_pool,
     "GlobalAveragePool": _Translator.average,
     "Requantize": _Translator.requantize,
 }
@@ -236,5 +239,6 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
 REFUSED: Mapping[str, str] = {
     "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
+    "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
 }
 """Operators that TFLite files cannot hold, and what to do instead."""

@@ -26,6 +26,7 @@ as one, by its name in the graph."""
 REFUSED_INT8: Mapping[str, str] = {
     "MixTemplates": "int8 files hold kernels and no templates; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
+    "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
 }
 """Operators without an int8 form in any format, and what to do instead."""
 

@@ -31,7 +31,9 @@ from export.integers import (
     quantized_weight,
     weight_scales,
 )
+from export.operators import Trait
 from export.scales import PIXELS, Quantization, ScaleTable
+from quantize.simulator import CONVOLUTIONS
 from runtime.manifest import Calibration
 from training.networks.carn import AtScale, Carn, CarnConfig
 
@@ -111,7 +113,7 @@ def _calibrated(
             low, high = ranges.get(captured, (0.0, 0.0))
             ranges[captured] = (min(low, float(value.min())), max(high, float(value.max())))
     for node in graph.nodes:
-        if node.op in {"Concat", "Split", "DepthToSpace"}:
+        if Trait.MOVES in node.operator.traits:
             target, *values = map(graph.origin, (*node.outputs, *node.inputs))
             for value in values:
                 if (value, target) not in requantized:
@@ -141,11 +143,11 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
             slopes = graph.constants[node.inputs[1]]
             scale = np.abs(slopes).max() / 127
             constants[node.inputs[1]] = torch.from_numpy(np.rint(slopes / scale) * scale)
-        if node.op not in {"Conv", "ConvTranspose", "PRelu", "ChannelNorm", "GroupNorm"}:
+        if node.op not in {*CONVOLUTIONS, "PRelu", "ChannelNorm", "GroupNorm"}:
             for name in filter(graph.is_constant, node.inputs):
                 scale = np.abs(graph.constants[name]).max() / 127
                 constants[name] = torch.from_numpy(np.rint(graph.constants[name] / scale) * scale)
-        if node.op not in {"Conv", "ConvTranspose"}:
+        if node.op not in CONVOLUTIONS:
             continue
         value, weight, bias = node.inputs
         kernel, axis = graph.constants[weight], output_axis(node)
@@ -172,7 +174,7 @@ def _simulated(graph: Graph, table: ScaleTable, image: Image) -> Image:
 
 
 def _with_own_bias(node: Node) -> Node:
-    if node.op not in {"Conv", "ConvTranspose"}:
+    if node.op not in CONVOLUTIONS:
         return node
     inputs = (*node.inputs[:2], f"{node.output}.bias")
     return Node(node.op, node.name, inputs, node.outputs, node.attributes)
@@ -259,7 +261,8 @@ def _transposed(inputs: int, outputs: int, stride: int, groups: int = 1) -> Oper
     # Output channels of very different size: a wrong layout or quantized dimension shows.
     sizes = np.geomspace(1, 0.05, outputs // groups, dtype=np.float32).reshape(1, -1, 1, 1)
     weight, bias = _random(inputs, outputs // groups, stride, stride) * sizes, _random(outputs)
-    node = _last("ConvTranspose", "a", "kernel", "shifts", stride=stride, groups=groups)
+    sides = {"stride": stride, "groups": groups, "crops": (0, 0, 0, 0)}
+    node = _last("ConvTranspose", "a", "kernel", "shifts", **sides)
 
     def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
         kernel, shifts = torch.from_numpy(weight), torch.from_numpy(bias)
@@ -268,6 +271,70 @@ def _transposed(inputs: int, outputs: int, stride: int, groups: int = 1) -> Oper
     refused = dict.fromkeys(("tflite", "int8"), f"in {groups} groups") if groups > 1 else {}
     return _case(
         node, compute=compute, channels=inputs, refused=refused, kernel=weight, shifts=bias
+    )
+
+
+def _general(
+    kernel: tuple[int, int],
+    stride: int,
+    pads: tuple[int, int, int, int],
+    dilation: int = 1,
+    groups: int = 1,
+    usual: bool = False,
+) -> OperatorCase:
+    """Return a convolution of any kind; a shuffle behind it makes up for its stride."""
+    outputs = 2 * stride**2
+    weight, bias = _random(outputs, 4 // groups, *kernel), _random(outputs)
+    given = {"groups": groups, "stride": stride, "dilation": dilation, "pads": pads}
+    convolve = Node("GeneralConv", "general", ("a", "kernel", "shifts"), ("blocks",), given)
+
+    def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        above, below, left, right = pads
+        constants = torch.from_numpy(weight), torch.from_numpy(bias)
+        padded = F.pad(a, (left, right, above, below))
+        made = F.conv2d(padded, *constants, stride, 0, dilation, groups)
+        return F.pixel_shuffle(
+            made.unflatten(1, (stride**2, 2)).transpose(1, 2).flatten(1, 2), stride
+        )
+
+    return _case(
+        convolve,
+        _last("DepthToSpace", "blocks", block=stride, mode="DCR"),
+        compute=compute,
+        channels=4,
+        refused={} if usual else {"tflite": "no GeneralConv .* 'pad_before_convolutions' first"},
+        kernel=weight,
+        shifts=bias,
+    )
+
+
+def _general_transposed(
+    kernel: tuple[int, int], stride: int, crops: tuple[int, int, int, int], groups: int = 1
+) -> OperatorCase:
+    weight, bias = _random(4, 6 // groups, *kernel), _random(6)
+    given = {"stride": stride, "groups": groups, "crops": crops}
+    node = _last("ConvTranspose", "a", "kernel", "shifts", **given)
+
+    def compute(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        constants = torch.from_numpy(weight), torch.from_numpy(bias)
+        above, below, left, right = (-side for side in crops)
+        whole = F.conv_transpose2d(a, *constants, stride, groups=groups)
+        return F.pad(whole, (left, right, above, below))
+
+    refused = {"int8": f"in {groups} groups"} if groups > 1 else {}
+    refused |= {"tflite": "'transposed_by_shuffles' first"} if groups == 1 else {}
+    floats = ("tflite float32", "tflite float16")
+    refused |= dict.fromkeys(floats, "'transposed_by_shuffles' first")
+    return _case(node, compute=compute, channels=4, refused=refused, kernel=weight, shifts=bias)
+
+
+def _padded(mode: str, *pads: int) -> OperatorCase:
+    given = {"pads": pads, "mode": mode}
+    modes = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}
+    above, below, left, right = pads
+    return _case(
+        _last("Pad", "a", **given),
+        compute=lambda image, a, b: F.pad(a, (left, right, above, below), modes[mode]),
     )
 
 
@@ -313,6 +380,55 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "ConvTranspose": _transposed(4, 6, 2),
     "ConvTranspose 3×3": _transposed(3, 2, 3),
     "ConvTranspose in groups": _transposed(6, 9, 2, groups=3),
+    "GeneralConv 2×2 in strides": _general((2, 2), 2, (0, 0, 0, 0), usual=True),
+    "GeneralConv 3×3 in strides": _general((3, 3), 2, (1, 1, 1, 1)),
+    "GeneralConv 3×3 in strides, the odd pixel behind": _general(
+        (3, 3), 2, (0, 1, 0, 1), usual=True
+    ),
+    "GeneralConv 5×3 in strides of 3": _general((5, 3), 3, (1, 1, 0, 0), usual=True),
+    "GeneralConv 1×7": _general((1, 7), 1, (0, 0, 3, 3), usual=True),
+    "GeneralConv dilated": _general((3, 3), 1, (2, 2, 2, 2), dilation=2, usual=True),
+    "GeneralConv without padding": _general((3, 3), 1, (0, 0, 0, 0), usual=True),
+    "GeneralConv padded at one side": _general((2, 4), 1, (1, 0, 3, 0)),
+    "GeneralConv in groups": _general((4, 4), 2, (1, 1, 1, 1), groups=2, usual=True),
+    "ConvTranspose 4×4 cropped": _general_transposed((4, 4), 2, (1, 1, 1, 1)),
+    "ConvTranspose 4×4 cropped by 3": _general_transposed((4, 4), 2, (3, 3, 3, 3)),
+    "ConvTranspose 3×3 in strides of 2": _general_transposed((3, 3), 2, (1, 0, 1, 0)),
+    "ConvTranspose 5×3 uncropped": _general_transposed((5, 3), 3, (0, 0, 0, 0)),
+    "ConvTranspose 3×3 of stride 1": _general_transposed((3, 3), 1, (1, 1, 1, 1), groups=2),
+    "SpaceToDepth": _case(
+        Node("SpaceToDepth", "unshuffle", ("a",), ("blocks",), {"block": 2, "mode": "CRD"}),
+        _last("DepthToSpace", "blocks", block=2, mode="DCR"),
+        compute=lambda image, a, b: F.pixel_shuffle(
+            F.pixel_unshuffle(a, 2).unflatten(1, (4, 3)).transpose(1, 2).flatten(1, 2), 2
+        ),
+        refused=dict.fromkeys(("tflite", "onnx", "coreml", "int8"), "'convolve_blocks' first"),
+    ),
+    "Pad with zeros": _padded("zeros", 1, 0, 2, 3),
+    "Pad by reflection": _padded("reflect", 4, 3, 2, 0),
+    "Pad with the edge": _padded("edge", 0, 2, 1, 3),
+    "Pad nothing": _padded("zeros", 0, 0, 0, 0),
+    "crop": _padded("zeros", -1, -2, -1, 0),
+    "crop and pad": _padded("zeros", 2, -1, 0, 1),
+    "MaxPool": _case(
+        Node(
+            "MaxPool", "pool", ("a",), ("most",), {"kernel": (2, 2), "stride": 2, "pads": (0,) * 4}
+        ),
+        _last("DepthToSpace", "most", block=2, mode="DCR"),
+        compute=lambda image, a, b: F.pixel_shuffle(
+            F.max_pool2d(a, 2).unflatten(1, (4, 3)).transpose(1, 2).flatten(1, 2), 2
+        ),
+        channels=12,
+    ),
+    "MaxPool of neighbours": _case(
+        _last("MaxPool", "a", kernel=(3, 5), stride=1, pads=(1, 1, 2, 2)),
+        compute=lambda image, a, b: F.max_pool2d(a, (3, 5), 1, (1, 2)),
+    ),
+    "MaxPool padded in front": _case(
+        _last("MaxPool", "a", kernel=(2, 2), stride=1, pads=(1, 0, 1, 0)),
+        compute=lambda image, a, b: F.max_pool2d(F.pad(a, (1, 0, 1, 0), value=-torch.inf), 2, 1),
+        refused={"tflite": r"no MaxPool with padding \(1, 0, 1, 0\)"},
+    ),
     "Relu": _case(_last("Relu", "a"), compute=lambda image, a, b: a.relu()),
     "Relu of a value that others read": _case(
         Node("Relu", "relu", ("a",), ("r",)),
@@ -609,10 +725,12 @@ def _convolve(
     dilations: NDArray[np.int32],
     groups: int,
 ) -> Tensor:
-    assert pad_type == "custom" and dilations.tolist() == [1, 1]
+    assert pad_type == "custom"
     top, bottom, left, right = pad.tolist()
     padded = F.pad(x, (left, right, top, bottom))
-    return F.conv2d(padded, weight, bias, stride=tuple(strides.tolist()), groups=int(groups))
+    return F.conv2d(
+        padded, weight, bias, tuple(strides.tolist()), 0, tuple(dilations.tolist()), int(groups)
+    )
 
 
 def _convolve_transposed(
@@ -625,9 +743,44 @@ def _convolve_transposed(
     dilations: NDArray[np.int32],
     groups: int,
 ) -> Tensor:
-    assert pad_type == "valid" and pad.tolist() == [0] * 4 and dilations.tolist() == [1, 1]
+    assert (pad_type == "custom" or pad.tolist() == [0] * 4) and dilations.tolist() == [1, 1]
     strides = tuple(strides.tolist())
-    return F.conv_transpose2d(x, weight, bias, stride=strides, groups=int(groups))
+    top, bottom, left, right = (-side for side in pad.tolist())
+    whole = F.conv_transpose2d(x, weight, bias, stride=strides, groups=int(groups))
+    return F.pad(whole, (left, right, top, bottom))
+
+
+def _pad(x: Tensor, pad: NDArray[np.int32], mode: str, constant_val: Tensor) -> Tensor:
+    ahead, (top, bottom, left, right) = pad.tolist()[:4], pad.tolist()[4:]
+    assert ahead == [0] * 4 and float(constant_val) == 0
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "replicate"}
+    return F.pad(x, (left, right, top, bottom), modes[mode])
+
+
+def _slice(
+    x: Tensor,
+    begin: NDArray[np.int32],
+    end: NDArray[np.int32],
+    end_mask: NDArray[np.bool_],
+    **others: Any,
+) -> Tensor:
+    assert not any(np.any(other) for name, other in others.items() if name != "stride")
+    ends = [None if open_ended else int(one) for one, open_ended in zip(end, end_mask, strict=True)]
+    return x[tuple(map(slice, begin.tolist(), ends))]
+
+
+def _max_pool(
+    x: Tensor,
+    kernel_sizes: NDArray[np.int32],
+    strides: NDArray[np.int32],
+    pad_type: str,
+    pad: NDArray[np.int32],
+    ceil_mode: bool,
+) -> Tensor:
+    assert pad_type == "custom" and not ceil_mode
+    top, bottom, left, right = pad.tolist()
+    padded = F.pad(x, (left, right, top, bottom), value=-torch.inf)
+    return F.max_pool2d(padded, tuple(kernel_sizes.tolist()), tuple(strides.tolist()))
 
 
 def _concatenate(values: list[Tensor], axis: int, interleave: bool) -> Tensor:
@@ -680,6 +833,9 @@ _MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "identity": lambda x: x,
     "conv": _convolve,
     "conv_transpose": _convolve_transposed,
+    "pad": _pad,
+    "slice_by_index": _slice,
+    "max_pool": _max_pool,
     "relu": lambda x: torch.relu(x),
     "prelu": lambda x, alpha: F.prelu(x, alpha),
     "leaky_relu": lambda x, alpha: F.leaky_relu(x, float(alpha)),

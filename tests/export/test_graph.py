@@ -68,7 +68,7 @@ class _Stack:
             self.channels = 2
         else:
             shape = (channels, 2, number, number)
-            self.convolve("ConvTranspose", shape, 2, stride=number, groups=1)
+            self.convolve("ConvTranspose", shape, 2, stride=number, groups=1, crops=(0, 0, 0, 0))
 
     def graph(self) -> Graph:
         return Graph(tuple(self.nodes), self.constants, "image", self.value)
@@ -217,7 +217,13 @@ def _conv(**changed: Any) -> Graph:
 def _one(op: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attributes: Any) -> Graph:
     constants = {"means": np.zeros((1, 3, 1, 1), np.float32), "row": np.zeros((1, 3, 1, 4))}
     pool = Node("GlobalAveragePool", "pool", ("image",), ("mean",))
-    large = Node("ConvTranspose", "up", ("image", "k", "c"), ("large",), {"stride": 2, "groups": 1})
+    large = Node(
+        "ConvTranspose",
+        "up",
+        ("image", "k", "c"),
+        ("large",),
+        {"stride": 2, "groups": 1, "crops": (0, 0, 0, 0)},
+    )
     constants |= {"k": np.zeros((3, 3, 2, 2), np.float32), "c": np.zeros(3, np.float32)}
     return Graph((pool, large, Node(op, "layer", inputs, outputs, attributes)), constants, "image")
 
@@ -266,8 +272,8 @@ def test_a_node_that_does_not_fit_is_named_with_its_value(graph: Graph, message:
 @pytest.mark.parametrize(
     ("kernel", "bias", "groups", "message"),
     [
-        ((3, 2, 2, 3), 2, 1, "expected input × output/groups × stride × stride"),
-        ((3, 2, 3, 3), 2, 1, "expected input × output/groups × stride × stride"),
+        ((3, 2, 2), 2, 1, "expected input × output/groups × height × width"),
+        ((3, 2, 2, 1), 2, 1, r"a kernel of shape \(3, 2, 2, 1\) with stride 2"),
         ((4, 2, 2, 2), 2, 1, "on 3 channels"),
         ((3, 2, 2, 2), 2, 2, "2 groups of 3 channels"),
         ((3, 2, 2, 2), 2, 3, r"a bias of shape \(2,\) for 6 channels"),
@@ -276,7 +282,7 @@ def test_a_node_that_does_not_fit_is_named_with_its_value(graph: Graph, message:
 def test_a_transposed_convolution_fits_its_constants(
     kernel: tuple[int, ...], bias: int, groups: int, message: str
 ) -> None:
-    attributes = {"stride": 2, "groups": groups}
+    attributes = {"stride": 2, "groups": groups, "crops": (0, 0, 0, 0)}
     node = Node("ConvTranspose", "up", ("image", "w", "b"), ("restored_image",), attributes)
     constants = {"w": np.zeros(kernel, np.float32), "b": np.zeros(bias, np.float32)}
     with pytest.raises(InvalidGraph, match=message):

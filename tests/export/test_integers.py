@@ -96,7 +96,7 @@ def test_integer_arithmetic_gives_the_sums_of_the_rounded_numbers(data: Any) -> 
 
 
 def test_kernels_of_transposed_convolutions_count_outputs_on_their_second_axis() -> None:
-    attributes = {"stride": 2, "groups": 1}
+    attributes = {"stride": 2, "groups": 1, "crops": (0, 0, 0, 0)}
     transposed = Node("ConvTranspose", "up", ("image", "w", "b"), ("large",), attributes)
     plain = Node("Conv", "conv", ("image", "w", "b"), ("features",), {"groups": 1})
     assert (output_axis(transposed), output_axis(plain)) == (1, 0)

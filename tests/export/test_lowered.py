@@ -23,23 +23,30 @@ from export.variants import Variant
 from runtime.errors import UserError
 
 COMMON = (
-    *("fold_template_bank", "fold_output_shift", "fold_scaling"),
+    *(
+        "fold_template_bank",
+        "fold_output_shift",
+        "fold_scaling",
+        "convolve_blocks",
+        "transposed_by_shuffles",
+    ),
     *("convolve_before_resizes", "resize_by_shuffles"),
 )
 QUANTIZED = (
     *(*COMMON, "carry_mean_as_channel"),
-    *("convolve_before_pooling", "split_signs", "with_gains", "with_roundings"),
+    *("convolve_before_pooling", "split_signs", "flatten_slopes"),
+    *("with_gains", "with_roundings"),
     "with_corrected_biases",
 )
 # What manifests of CARN-M and MEPSNet-S list.
 FLOAT_REWRITES = {
     "litert-cpu": (
         *(*COMMON, "convolve_before_shuffles"),
-        *("split_shuffled_convolutions", "use_dcr_shuffles"),
+        *("split_shuffled_convolutions", "use_dcr_shuffles", "pad_before_convolutions"),
     ),
     "litert-cpu-amx": (
         *COMMON,
-        *("split_shuffled_convolutions", "use_dcr_shuffles"),
+        *("split_shuffled_convolutions", "use_dcr_shuffles", "pad_before_convolutions"),
     ),
     "ort-cpu": (*COMMON, "convolve_before_shuffles"),
     "ort-cpu-banked": ("fold_output_shift",),
@@ -47,20 +54,26 @@ FLOAT_REWRITES = {
     "ethos-u": (
         *(*COMMON, "convolve_before_shuffles"),
         *("split_shuffled_convolutions", "use_transposed_convolutions"),
+        "pad_before_convolutions",
     ),
 }
 INT8_REWRITES = {
     "litert-cpu": (
         *QUANTIZED,
         *("convolve_before_shuffles", "split_shuffled_convolutions", "use_dcr_shuffles"),
+        "pad_before_convolutions",
     ),
-    "litert-cpu-amx": (*QUANTIZED, "make_convolutions_dense", "use_dcr_shuffles"),
+    "litert-cpu-amx": (
+        *(*QUANTIZED, "make_convolutions_dense", "use_dcr_shuffles"),
+        "pad_before_convolutions",
+    ),
     "ort-cpu": (*QUANTIZED, "convolve_before_shuffles"),
     "ort-cpu-banked": QUANTIZED,
     "coreml-ane": QUANTIZED,
     "ethos-u": (
         *QUANTIZED,
         *("convolve_before_shuffles", "split_shuffled_convolutions", "use_transposed_convolutions"),
+        "pad_before_convolutions",
     ),
 }
 
@@ -119,7 +132,7 @@ def test_rewrites_that_a_table_does_not_ask_for_are_not_listed(
 
     rewrites = lower_for(source, Variant("coreml", "int8"), plain).rewrites
 
-    assert rewrites == (*QUANTIZED[:8], "with_corrected_biases")
+    assert rewrites == (*QUANTIZED[:11], "with_corrected_biases")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -64,9 +64,14 @@ class _Recorder(execution.Interpreter):
         return super().apply(node, operands)
 
 
+def fitting(graph: Graph, height: int, width: int) -> tuple[int, int]:
+    """Return the least sides of at least height × width that ``graph`` takes."""
+    return graph.sides.fitting(height), graph.sides.fitting(width)
+
+
 def test_traits_are_true(operator_case: Any, picture: Fixture) -> None:
     recorder = _Recorder(operator_case.graph)
-    recorder(torch.from_numpy(picture(5, 7)))
+    recorder(torch.from_numpy(picture(*fitting(operator_case.graph, 5, 7))))
     for node, operands in recorder.seen:
         count = len(operands) - len(node.operator.constants)
         values, constants, traits = operands[:count], operands[count:], node.operator.traits
@@ -83,8 +88,8 @@ def test_traits_are_true(operator_case: Any, picture: Fixture) -> None:
             # Not equal to the bit: torch computes vectors of pixels and single ones differently.
             torch.testing.assert_close(flipped, result.flip(1), atol=1e-6, rtol=0)
         if Trait.MOVES in traits:
-            moved = torch.cat([value.flatten() for value in values])
-            assert torch.equal(moved.sort()[0], result.flatten().sort()[0])
+            copied = {0.0}.union(*(value.flatten().tolist() for value in values))
+            assert copied.issuperset(result.flatten().tolist())
         if Trait.POINTWISE in traits:
             touched = [value.clone() for value in values]
             for value in touched:
@@ -97,23 +102,46 @@ def test_traits_are_true(operator_case: Any, picture: Fixture) -> None:
 def test_channels_resolutions_and_halo_are_those_of_the_tensors(
     operator_case: Any, picture: Fixture
 ) -> None:
-    graph, image = operator_case.graph, torch.from_numpy(picture(9, 11))
+    graph = operator_case.graph
+    height, width = fitting(graph, 12, 12)
+    image = torch.from_numpy(picture(height, width))
     recorder = _Recorder(graph)
-    restored = recorder(image)
+    recorder(image)
     shapes, sizes = graph.shapes(), graph.sizes()
     for node, operands in recorder.seen:
         for name, operand in zip(node.inputs, operands, strict=True):
             expected = shapes[name]
             if name in sizes:
                 rows, columns = sizes[name]
-                expected = (*expected[:2], rows.of(9), columns.of(11))
+                expected = (*expected[:2], rows.of(height), columns.of(width))
             assert tuple(operand.shape) == expected
-    touched = image.clone()
-    touched[..., 4, 5] += 1
-    rows, columns = (recorder(touched) != restored).any(1)[0].nonzero(as_tuple=True)
-    if not graph.pools_globally:
-        assert (rows // graph.scale - 4).abs().max() == graph.halo()
-        assert (columns // graph.scale - 5).abs().max() == graph.halo()
+
+
+def test_what_is_further_than_the_halo_does_not_matter(
+    operator_case: Any, picture: Fixture
+) -> None:
+    graph = operator_case.graph
+    halo, multiple, scale = graph.halo(), graph.multiple, max(graph.scale, 1)
+    # A block of pixels, far from the edges.
+    start = -(-(halo + graph.sides.minimum + 12) // multiple) * multiple
+    side = 2 * start + multiple
+    image = torch.from_numpy(picture(side, side)).double()
+    restored = execution.execute(graph, image)
+    if graph.pools_globally:
+        return
+
+    def changes(rows: slice, columns: slice) -> bool:
+        touched = image.clone()
+        touched[..., rows, columns] += 1
+        block = slice(scale * start, scale * (start + multiple))
+        return bool((execution.execute(graph, touched) != restored)[..., block, block].any())
+
+    whole, last = slice(None), start + multiple + halo
+    outside = (slice(0, start - halo), slice(last, side))
+    assert not any(changes(one, whole) or changes(whole, one) for one in outside)
+    # Not one less, so that a smaller halo would be wrong.
+    edges = (slice(start - halo, start - halo + 1), slice(last - 1, last))
+    assert any(changes(one, whole) or changes(whole, one) for one in edges)
 
 
 @dataclass(frozen=True)
@@ -219,8 +247,9 @@ def _refuses(case: Any, stage: str, job: Job, image: Image) -> bool:
 def test_every_stage_computes_what_torch_does(
     operator_case: Any, stage: str, precision: Precision, picture: Fixture, job_of: Fixture
 ) -> None:
-    job = job_of(operator_case.graph.check(), precision, picture(5, 7))
-    for image in (picture(5, 7), picture(1, 1)):
+    graph = operator_case.graph.check()
+    job = job_of(graph, precision, picture(*fitting(graph, 5, 7)))
+    for image in (picture(*fitting(graph, 5, 7)), picture(*fitting(graph, 1, 1))):
         if not _refuses(operator_case, stage, job, image):
             expected = operator_case.restore(image)
             tolerance = TOLERANCE[precision] * max(1, np.abs(expected).max())
@@ -232,7 +261,7 @@ def test_every_stage_computes_what_torch_does(
 def test_every_stage_computes_the_integers_of_the_table(
     operator_case: Any, stage: str, picture: Fixture, job_of: Fixture, simulated: Fixture
 ) -> None:
-    image = picture(6, 9)
+    image = picture(*fitting(operator_case.graph, 6, 9))
     job = job_of(operator_case.graph, "int8", image)
     if _refuses(operator_case, stage, job, image):
         return
