@@ -108,6 +108,7 @@ def _larger(largest: float, values: Tensor) -> float:
 
 SUMS: Mapping[str, Callable[[Node, Sequence[Tensor], torch.dtype], tuple[Tensor, float]]] = {
     "Conv": _convolution,
+    "GeneralConv": _convolution,
     "ConvTranspose": _convolution,
 }
 """Operators that add many products: the output and the largest partial sum, with all

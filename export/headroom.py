@@ -21,6 +21,7 @@ from export.graph import Graph
 from export.half import LARGEST_HALF, HalfInterpreter, halved
 from export.lowered import Lowered
 from export.lowering import lower
+from export.operators import CONVOLUTIONS
 from export.parity import parity_pictures
 from export.profiles import FLOAT_FORM
 from export.rewrites.gain_groups import connected, gain_groups
@@ -199,13 +200,13 @@ def _thinned(
     """Return every n-th pixel of pictures, with the least n at which a pass takes ``multadds``."""
     pixels = sum(one.shape[0] * one.shape[1] for one in pictures)
     step = max(1, math.ceil(math.sqrt(pixels * _multadds_of_a_pixel(graph) / multadds)))
-    return [_as_image(one[::step, ::step]) for one in pictures]
+    return [_as_image(graph.sides.reflected(one[::step, ::step])) for one in pictures]
 
 
 def _small(graph: Graph, pictures: Sequence[NDArray[np.float32]]) -> Tensor:
     """Return every n-th pixel of each picture, repeated to equal squares."""
     pixels = _HALF_MULTADDS / _multadds_of_a_pixel(graph) / len(pictures)
-    side = int(np.clip(math.isqrt(int(pixels)), *_SIDES))
+    side = graph.sides.fitting(int(np.clip(math.isqrt(int(pixels)), *_SIDES)))
     steps = [math.ceil(max(one.shape[:2]) / side) for one in pictures]
     every = [one[::step, ::step] for one, step in zip(pictures, steps, strict=True)]
     return torch.cat([_as_image(repeated(one, side, side)) for one in every])
@@ -231,7 +232,7 @@ def _rounding(graph: Graph) -> float:
     """Return what rounding to float16 changes in kernels, in shares of their squares."""
     lost = 0.0
     for node in graph.nodes:
-        if node.op == "Conv" and graph.is_constant(node.inputs[1]):
+        if node.op in CONVOLUTIONS and graph.is_constant(node.inputs[1]):
             kernel = torch.from_numpy(graph.constants[node.inputs[1]])
             whole = float(kernel.double().square().sum())
             off = float((halved(kernel) - kernel).double().square().sum())
