@@ -27,7 +27,7 @@ class Known:
         self._session = session
         self.scale, self.halo, self.fixed_size = session.scale, halo, fixed_size
         self.pooling = self.open_tiled = None
-        self.sides = session.sides
+        self.sides, self.whole = session.sides, session.whole
         self.sizes: set[tuple[int, ...]] = set()
 
     def run(self, image: np.ndarray) -> np.ndarray:
