@@ -25,7 +25,7 @@ from export.sources.finding import find_network
 from export.sources.foreign import Foreign
 from export.sources.source import Source
 from export.sources.tensors import read_tensors
-from export.variants import DEFAULT_VARIANTS
+from export.variants import DEFAULT_VARIANTS, Variant
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from runtime.errors import UserError
@@ -71,6 +71,51 @@ NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], str, int]] = {
     "esrgan": (_esrgan, "ESRGAN", 4),
     "span": (_span, "SPAN", 2),
 }
+
+
+def _esrgan_x2() -> nn.Module:
+    from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
+
+    torch.manual_seed(0)
+    return RRDBNet(in_nc=12, out_nc=3, num_filters=8, num_blocks=1, scale=4, shuffle_factor=2)
+
+
+def _drunet() -> nn.Module:
+    from spandrel.architectures.DRUNet.__arch.network_unet import DRUNet
+
+    torch.manual_seed(0)
+    return DRUNet(in_nc=4, out_nc=3, nc=[4, 8, 8, 8], nb=2)
+
+
+def _real_cugan() -> nn.Module:
+    from spandrel.architectures.RealCUGAN.__arch.upcunet_v3 import UpCunet2x
+
+    torch.manual_seed(0)
+    return UpCunet2x(in_channels=3, out_channels=3)
+
+
+# Their multiple of pixels and least side, and whether they restore tiles.
+OF_MULTIPLES: Mapping[str, tuple[Callable[[], nn.Module], int, int, int, bool]] = {
+    "esrgan ×2": (_esrgan_x2, 2, 2, 2, True),
+    "drunet": (_drunet, 1, 8, 8, True),
+    "real-cugan": (_real_cugan, 2, 2, 20, False),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_MULTIPLES)
+def test_networks_of_multiples_are_proven_on_pictures_of_any_size(
+    name: str, tmp_path: Path
+) -> None:
+    build, scale, multiple, minimum, tiles = OF_MULTIPLES[name]
+    torch.save(build().state_dict(), tmp_path / "net.pth")
+    source = Source.of(_read(tmp_path / "net.pth"), scale)
+    variants = [Variant(kind, "float32") for kind in ("onnx", "tflite", "coreml")]
+    manifest = bundle_of(source, variants, tmp_path / "out")
+    assert (manifest.multiple, manifest.minimum) == (multiple, minimum)
+    assert (manifest.halo is not None) == tiles
+    for artifact in manifest.artifacts:
+        assert artifact.format == "coreml" or artifact.measured.max_abs_diff is not None
 
 
 @pytest.fixture(params=NETWORKS)
