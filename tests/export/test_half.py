@@ -87,7 +87,7 @@ def test_a_transposed_convolution_adds_up_over_its_channels() -> None:
             expected[output, row, column] += product
         expected[output, row, column] += bias[output]
     inputs = ("image", "kernel", "bias")
-    attributes = {"stride": 2, "groups": 1}
+    attributes = {"stride": 2, "groups": 1, "crops": (0, 0, 0, 0)}
     node = Node("ConvTranspose", "layer", inputs, ("restored_image",), attributes)
 
     run = HalfInterpreter(_graph(kernel.astype(np.float32), bias.astype(np.float32), node))

@@ -84,7 +84,6 @@ def _changed(tmp_path: Path, *keys: str | int, value: Any) -> None:
         (("halo",), "21"),
         (("halo",), True),
         (("halo",), 2.5),
-        (("halo",), None),
         (("surprise",), 1),
         (("training",), []),
         (("tools",), {"numpy": 2}),
