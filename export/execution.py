@@ -135,6 +135,12 @@ def _depth_to_space(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (F.pixel_shuffle(value, block),)
 
 
+def _interpolate(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    modes = {"linear": "bilinear", "cubic": "bicubic"}
+    factor, mode = node.integer("factor"), modes[str(node.attributes["mode"])]
+    return (F.interpolate(x[0], scale_factor=factor, mode=mode),)
+
+
 def _channel_norm(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     planes = x[0].permute(0, 2, 3, 1)
     normal = F.layer_norm(planes, planes.shape[3:], x[1], x[2], node.number("epsilon"))
@@ -193,6 +199,7 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "Pad": _pad,
     "MaxPool": _max_pool,
     "Resize": lambda node, x: (F.interpolate(x[0], scale_factor=node.integer("factor")),),
+    "Interpolate": _interpolate,
     "GlobalAveragePool": lambda node, x: (x[0].mean((2, 3), keepdim=True),),
     "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),
     "Requantize": lambda node, x: (x[0],),

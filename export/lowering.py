@@ -20,12 +20,14 @@ from export.rewrites.exact import (
 )
 from export.rewrites.gains import with_gains
 from export.rewrites.groups import make_convolutions_dense, split_shuffled_convolutions
+from export.rewrites.interpolations import interpolate_by_convolutions
 from export.rewrites.overflow import leave_limits_to_rounding, with_overflow
 from export.rewrites.resizes import convolve_before_resizes, resize_by_shuffles
 from export.rewrites.roundings import with_roundings
 from export.rewrites.scalings import fold_scaling
 from export.rewrites.shuffles import (
     convolve_before_shuffles,
+    convolve_for_shuffles,
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
@@ -48,12 +50,14 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         transposed_by_shuffles,
         convolve_before_resizes,
         resize_by_shuffles,
+        interpolate_by_convolutions,
         carry_mean_as_channel,
         convolve_before_pooling,
         split_signs,
         flatten_slopes,
         make_convolutions_dense,
         convolve_before_shuffles,
+        convolve_for_shuffles,
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,

@@ -20,6 +20,7 @@ from export.sampling import (
     Samplings,
     Size,
     enlarged,
+    interpolated,
     padded,
     reduced,
     spread,
@@ -250,6 +251,16 @@ def _norm_misfit(attributes: Attributes, shapes: Shapes) -> str:
 PADDING = ("zeros", "reflect", "edge")
 """What Pad adds: zeros, the pixels inside the edge mirrored at it, or the pixel of the edge."""
 
+INTERPOLATIONS: Mapping[str, int] = {"linear": 1, "cubic": 2}
+"""How many pixels on either side of a pixel count, by the kind of interpolation."""
+
+
+def _interpolation_misfit(attributes: Attributes, shapes: Shapes) -> str:
+    if attributes["mode"] not in INTERPOLATIONS:
+        return f"mode {attributes['mode']}; expected one of {', '.join(INTERPOLATIONS)}"
+    return "" if attributes["factor"] >= 2 else f"factor {attributes['factor']}; expected 2 or more"
+
+
 _ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
 _BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
 
@@ -399,6 +410,17 @@ OPERATORS: Mapping[str, Operator] = by_name(
         misfit=lambda attributes, shapes: (
             "" if attributes["factor"] >= 1 else f"factor {attributes['factor']}"
         ),
+    ),
+    # Enlarges by interpolation between the centres of pixels, edges repeated, as torch does with
+    # align_corners=False; the cubic has a = −0.75.
+    Operator(
+        "Interpolate",
+        {"factor": int, "mode": str},
+        traits=frozenset({Trait.PER_CHANNEL, Trait.HOMOGENEOUS}),
+        sampling=lambda attributes, shapes: interpolated(
+            attributes["factor"], INTERPOLATIONS[attributes["mode"]]
+        ),
+        misfit=_interpolation_misfit,
     ),
     # All pixels share one pooled value, which needs no halo. Pooling is homogeneous as well, but
     # lacks the trait because tables of scales have no gains for pooled activations.

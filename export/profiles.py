@@ -19,6 +19,7 @@ FLOAT_FORM = (
     "transposed_by_shuffles",
     "convolve_before_resizes",
     "resize_by_shuffles",
+    "interpolate_by_convolutions",
 )
 """The first rewrites of every file but those that keep the template bank; float16 files get their
 gains (``export.headroom``) on the graph that they make."""
@@ -64,12 +65,14 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=(
                 *FLOAT_FORM,
                 "convolve_before_shuffles",
+                "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
                 "pad_before_convolutions",
             ),
             further_int8=(
                 "convolve_before_shuffles",
+                "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
                 "pad_before_convolutions",
@@ -81,11 +84,17 @@ PROFILES: Mapping[str, Profile] = {
             format="tflite",
             rewrites_float=(
                 *FLOAT_FORM,
+                "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_dcr_shuffles",
                 "pad_before_convolutions",
             ),
-            further_int8=("make_convolutions_dense", "use_dcr_shuffles", "pad_before_convolutions"),
+            further_int8=(
+                "convolve_for_shuffles",
+                "make_convolutions_dense",
+                "use_dcr_shuffles",
+                "pad_before_convolutions",
+            ),
         ),
         Profile(
             name="ort-cpu",
@@ -113,12 +122,14 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=(
                 *FLOAT_FORM,
                 "convolve_before_shuffles",
+                "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
                 "pad_before_convolutions",
             ),
             further_int8=(
                 "convolve_before_shuffles",
+                "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
                 "pad_before_convolutions",

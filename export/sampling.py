@@ -121,6 +121,19 @@ def enlarged(factor: int) -> Samplings:
     return (Sampling(up=factor, first=1 - factor),) * 2
 
 
+def interpolated(factor: int, reach: int) -> Samplings:
+    """Blocks of factor × factor pixels are made of each pixel and those around it.
+
+    Args:
+        factor: Height and width of a block.
+        reach: Pixels on either side that count; one less on the side that is farther.
+    """
+    half = factor // 2
+    first, last = half - 1 + reach * factor, factor - half
+    sampling = Sampling(up=factor, first=-first, last=reach * factor - last)
+    return (sampling,) * 2
+
+
 def reduced(factor: int) -> Samplings:
     """One pixel is made of each block of factor × factor pixels."""
     return (Sampling(down=factor, last=factor - 1, least=factor),) * 2

@@ -24,6 +24,7 @@ from export.capture.norms import (
     instance_norm,
     layer_norm,
     mean_of_channels,
+    one_bound,
     reciprocal,
     repeated_channels,
     square,
@@ -77,6 +78,7 @@ IDIOMS: Sequence[Sequence[Idiom]] = (
     (
         function_written_out,
         square,
+        one_bound,
         reciprocal,
         channel_norm,
         layer_norm,

@@ -24,6 +24,14 @@ def square(node: ir.Node) -> Found | None:
     return Found("Sqrt", [node.inputs[0]]) if exponent == 0.5 else None
 
 
+def one_bound(node: ir.Node) -> Found | None:
+    """A Clip with one bound is a maximum or a minimum."""
+    value, low, high = (*node.inputs, None, None, None)[:3]
+    if node.op_type != "Clip" or (low is None) == (high is None):
+        return None
+    return Found("Max", [value, low]) if high is None else Found("Min", [value, high])
+
+
 def reciprocal(node: ir.Node) -> Found | None:
     """A reciprocal is a quotient of one."""
     if node.op_type != "Reciprocal":

@@ -20,7 +20,7 @@ from export.errors import CannotLower, UnsupportedOperators
 from export.formulas import FORMULAS
 from export.graph import Array, Graph, Node
 from export.node import Attribute
-from export.operators import channels_of
+from export.operators import INTERPOLATIONS, channels_of
 
 INPUT, OUTPUT = "image", "restored_image"
 """Names of the picture and the restored picture."""
@@ -257,12 +257,20 @@ def _resize(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
         attributes.get_string("coordinate_transformation_mode", "half_pixel"),
         attributes.get_string("nearest_mode", "round_prefer_floor"),
     )
-    if how != ("nearest", "asymmetric", "floor") or factors[2] < 1 or factors[2] % 1:
-        raise CannotLower(
-            f"{place}: pictures are resized by whole factors to nearest neighbours; found "
-            f"{', '.join(how)} by {factors[2]:g}"
-        )
-    return "Resize", {"factor": int(factors[2])}, 1
+    mode, places, _ = how
+    between = places in {"half_pixel", "pytorch_half_pixel"} and mode in INTERPOLATIONS
+    cubic = attributes.get_float("cubic_coeff_a", -0.75) == -0.75 or mode != "cubic"
+    plain = not any(attributes.get_int(key, 0) for key in ("antialias", "exclude_outside"))
+    whole = factors[2] >= 1 and factors[2] % 1 == 0
+    if whole and how == ("nearest", "asymmetric", "floor"):
+        return "Resize", {"factor": int(factors[2])}, 1
+    if whole and between and cubic and plain and factors[2] > 1:
+        return "Interpolate", {"factor": int(factors[2]), "mode": mode}, 1
+    raise CannotLower(
+        f"{place}: pictures are enlarged by whole factors, to nearest neighbours or between pixel "
+        f"centres (half_pixel) by linear or cubic interpolation, a = -0.75, without antialiasing; "
+        f"found {', '.join(how)} by {factors[2]:g}"
+    )
 
 
 _READERS: Mapping[str, _Reader] = {

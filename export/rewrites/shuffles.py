@@ -77,6 +77,39 @@ def block_kernel(weight: Array, block: int) -> Array:
     return kernel.reshape(outputs * block**2, inputs * block**2, *shape[-2:])
 
 
+def convolve_for_shuffles(graph: Graph) -> Graph:
+    """Put a 1×1 convolution that copies before every shuffle without a convolution of its own.
+
+    Other rewrites give channels their order, and shuffles another form, through the convolution.
+    """
+    added, channels = Additions(graph), graph.channels()
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            if node.op != "DepthToSpace" or _has_convolution(graph, node):
+                yield node
+                continue
+            (value,) = node.inputs
+            copies = np.eye(channels[value], dtype=np.float32)
+            operands = (
+                value,
+                added.constant(f"{node.output}/copy.weight", copies[..., None, None]),
+                added.constant(f"{node.output}/copy.bias", np.zeros(len(copies), np.float32)),
+            )
+            copied = added.activation(f"{node.output}/copy", value)
+            yield Node("Conv", node.name, operands, (copied,), {"groups": 1})
+            yield dataclasses.replace(node, inputs=(copied,))
+
+    return added.graph(rewritten())
+
+
+def _has_convolution(graph: Graph, shuffle: Node) -> bool:
+    try:
+        return bool(chain_from_convolution(graph, shuffle))
+    except CannotLower:
+        return False
+
+
 def use_dcr_shuffles(graph: Graph) -> Graph:
     """Permute the convolution before every CRD shuffle so that the shuffle becomes DCR.
 

@@ -267,5 +267,6 @@ REFUSED: Mapping[str, str] = {
     "MixTemplates": "Core ML mixes no kernels; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
     "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
+    "Interpolate": "convolutions interpolate; apply 'interpolate_by_convolutions' first",
 }
 """Operators that packages cannot hold, and what to do instead."""

@@ -439,6 +439,7 @@ HANDLERS: Mapping[str, Callable[[_Builder, Node], None]] = {
 REFUSED: Mapping[str, str] = {
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
     "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
+    "Interpolate": "convolutions interpolate; apply 'interpolate_by_convolutions' first",
 }
 """Operators that ONNX files cannot hold, and what to do instead."""
 

@@ -157,11 +157,13 @@ class _Translator(Windows, Functions):
         self._requantized(fixed, self._activation(node.output))
 
     def split(self, node: Node) -> None:
-        if len(set(node.sizes())) > 1:
-            raise CannotLower(f"{node.name}: TFLite splits evenly, not into {node.sizes()}")
         axis = self._constant("channel_axis", np.array(_CHANNEL_AXIS, np.int32))
-        operands = [axis, self._tensors[node.inputs[0]]]
-        self.emit("SPLIT", node, schema.SplitOptionsT(len(node.outputs)), operands)
+        value, count = self._tensors[node.inputs[0]], len(node.outputs)
+        if len(set(node.sizes())) == 1:
+            self.emit("SPLIT", node, schema.SplitOptionsT(count), [axis, value])
+            return
+        sizes = self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes(), np.int32))
+        self.emit("SPLIT_V", node, schema.SplitVOptionsT(count), [value, sizes, axis])
 
     def depth_to_space(self, node: Node) -> None:
         if node.attributes["mode"] != "DCR":
@@ -240,5 +242,6 @@ REFUSED: Mapping[str, str] = {
     "MixTemplates": "TFLite mixes no kernels; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
     "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
+    "Interpolate": "convolutions interpolate; apply 'interpolate_by_convolutions' first",
 }
 """Operators that TFLite files cannot hold, and what to do instead."""

@@ -27,6 +27,7 @@ REFUSED_INT8: Mapping[str, str] = {
     "MixTemplates": "int8 files hold kernels and no templates; apply 'fold_template_bank' first",
     "Resize": "pixels are repeated by shuffles; apply 'resize_by_shuffles' first",
     "SpaceToDepth": "blocks of pixels are read by convolutions; apply 'convolve_blocks' first",
+    "Interpolate": "convolutions interpolate; apply 'interpolate_by_convolutions' first",
 }
 """Operators without an int8 form in any format, and what to do instead."""
 

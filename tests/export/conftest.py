@@ -586,7 +586,6 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         Node("Split", "split", ("a",), ("one", "two"), {"sizes": (1, 2)}),
         _last("Concat", "two", "one"),
         compute=lambda image, a, b: torch.cat([a[:, 1:], a[:, :1]], 1),
-        refused={"tflite": r"splits evenly, not into \(1, 2\)"},
     ),
     "DepthToSpace CRD": _shuffle(3, "CRD"),
     "DepthToSpace DCR 2": _shuffle(2, "DCR"),
@@ -596,6 +595,18 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         compute=lambda image, a, b: F.interpolate(a, scale_factor=3),
         refused=dict.fromkeys(("tflite", "onnx", "coreml", "int8"), "'resize_by_shuffles' first"),
     ),
+    **{
+        f"Interpolate {mode} by {factor}": _case(
+            _last("Interpolate", "a", factor=factor, mode=mode),
+            compute=lambda image, a, b, factor=factor, mode=mode: F.interpolate(
+                a, scale_factor=factor, mode=f"bi{mode}"
+            ),
+            refused=dict.fromkeys(
+                ("tflite", "onnx", "coreml", "int8"), "'interpolate_by_convolutions' first"
+            ),
+        )
+        for factor, mode in ((2, "linear"), (3, "linear"), (2, "cubic"), (3, "cubic"))
+    },
     "GlobalAveragePool": _case(
         _last("GlobalAveragePool", "a"), compute=lambda image, a, b: a.mean((2, 3), keepdim=True)
     ),

@@ -24,11 +24,13 @@ from export.rewrites.groups import (
     make_convolutions_dense,
     split_shuffled_convolutions,
 )
+from export.rewrites.interpolations import interpolate_by_convolutions
 from export.rewrites.resizes import convolve_before_resizes
 from export.rewrites.scalings import fold_scaling
 from export.rewrites.shuffles import (
     block_kernel,
     convolve_before_shuffles,
+    convolve_for_shuffles,
     dcr_order,
     use_dcr_shuffles,
     use_transposed_convolutions,
@@ -212,6 +214,24 @@ def test_resize_by_shuffles(factor: int, size: tuple[int, int]) -> None:
         assert _largest_change(graph, shuffled, *size) <= 1e-5
 
 
+@_few
+@given(
+    factor=st.integers(2, 4), mode=st.sampled_from(["linear", "cubic"]), size=_sizes,
+    channels=st.integers(1, 3),
+)  # fmt: skip
+def test_interpolate_by_convolutions(
+    factor: int, mode: str, size: tuple[int, int], channels: int
+) -> None:
+    conv, constants = _conv("image", "features", 3, channels)
+    attributes = {"factor": factor, "mode": mode}
+    larger = Node("Interpolate", "larger", ("features",), ("restored_image",), attributes)
+    graph = Graph((conv, larger), constants).check()
+    convolved = interpolate_by_convolutions(graph).check()
+    assert set(convolved.operators()) == {"Conv", "DepthToSpace", "GeneralConv", "Pad"}
+    assert (convolved.scale, convolved.halo()) == (graph.scale, graph.halo())
+    assert _largest_change(graph, convolved, *size) <= 1e-5
+
+
 def test_a_shift_stays_where_the_unshifted_value_is_read_too() -> None:
     conv, constants = _conv("image", "plain", 3, 3)
     nodes = (
@@ -390,6 +410,25 @@ def test_use_dcr_shuffles(channels: int, block: int, size: tuple[int, int]) -> N
     assert use_dcr_shuffles(permuted) == permuted
 
 
+@_few
+@given(channels=st.integers(1, 3), block=st.integers(2, 3), size=_sizes)
+def test_convolve_for_shuffles(channels: int, block: int, size: tuple[int, int]) -> None:
+    wide = channels * block**2
+    first, constants = _conv("image", "first", 3, wide)
+    second, more = _conv("image", "second", 3, wide, 1)
+    add = Node("Add", "add", ("first", "second"), ("sum",))
+    last, rest = _conv("large", "restored_image", channels, 3)
+    nodes = (first, second, add, _shuffle("sum", "large", block), last)
+    graph = Graph(nodes, {**constants, **more, **rest})
+    ready = use_dcr_shuffles(convolve_for_shuffles(graph)).check()
+    assert [node.attributes.get("mode") for node in ready.nodes if node.op == "DepthToSpace"] == [
+        "DCR"
+    ]
+    assert _largest_change(graph, ready, *size) <= 1e-5
+    whole = _upsampler(channels, block)
+    assert convolve_for_shuffles(whole) == whole  # It has a convolution.
+
+
 def test_dcr_order_matches_a_case_done_by_hand() -> None:
     # C = 2, r = 2: CRD stores c0(00 01 10 11) c1(00 01 10 11); DCR wants 00(c0 c1) 01(c0 c1) …
     assert dcr_order(2, 2).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
@@ -426,6 +465,7 @@ def test_a_profile_changes_no_output_of_a_network(
         set(REWRITES)
         - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling", "split_signs"}
         - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles", "flatten_slopes"}
+        - {"convolve_for_shuffles", "interpolate_by_convolutions"}
     ),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(
