@@ -69,13 +69,18 @@ OPERATORS: Mapping[str, Native] = {
     "Tanh": Native("TANH"),
     "Sigmoid": Native("LOGISTIC"),
     "MeanOfChannels": Native("MEAN", lambda: schema.ReducerOptionsT(keepDims=True)),
+    "MeanOfRows": Native("MEAN", lambda: schema.ReducerOptionsT(keepDims=True)),
     "MeanOfPixels": Native("MEAN", lambda: schema.ReducerOptionsT(keepDims=True)),
     "Mix": Native("CONV_2D", lambda: schema.Conv2DOptionsT(strideW=1, strideH=1)),
 }
 """The operators of formulas; TFLite has no Erf, but a GELU."""
 
 
-MEANS: Mapping[str, tuple[int, ...]] = {"MeanOfChannels": (3,), "MeanOfPixels": (1, 2)}
+MEANS: Mapping[str, tuple[int, ...]] = {
+    "MeanOfChannels": (3,),
+    "MeanOfRows": (2,),
+    "MeanOfPixels": (1, 2),
+}
 """The axes of N × H × W × C that the means of formulas are over."""
 
 Tensor = tuple[int, Shape]
@@ -152,6 +157,9 @@ def formula_operands(
     numbers = count()
 
     def apply(operator: str, operands: list[Tensor]) -> Tensor:
+        if operator == "MeanOfPixels":
+            # LiteRT adds one number after another: of rows first, so that fewer errors add up.
+            operands = [apply("MeanOfRows", operands)]
         shape = shape_of(operator, operands, MEANS)
         made = file.add_tensor(f"{name}/{operator.lower()}.{next(numbers)}", np.float32, shape)
         tensors = [tensor for tensor, _ in operands]
