@@ -7,34 +7,19 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks.field import FIELD
 from export.capture.torch_capture import capture
-from export.errors import CannotLower
 from export.execution import execute
 from training.recipe import Recipe
 
-CAPTURED = ["selnet", "span"]
-CAPTURED_TOO = [
-    *("srresnet", "edsr-baseline", "edsr", "mdsr", "rcan"),
-    *("rdn", "dncnn", "espcn", "btsrn", "imdn"),
-]
-WAITING = {
-    **dict.fromkeys(("srcnn", "vdsr", "drcn", "drrn", "memnet"), "bicubic interpolation"),
-    **dict.fromkeys(("fsrcnn", "lapsrn", "srdensenet"), "transposed convolutions"),
-}
-"""Networks with operators that the vocabulary does not have yet."""
+QUICK = ("selnet", "fsrcnn")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *CAPTURED,
-        *(pytest.param(name, marks=pytest.mark.slow) for name in CAPTURED_TOO),
-        *(
-            pytest.param(
-                name, marks=[pytest.mark.slow, pytest.mark.xfail(raises=CannotLower, reason=reason)]
-            )
-            for name, reason in WAITING.items()
-        ),
+        pytest.param(entry.recipe, marks=[] if entry.recipe in QUICK else [pytest.mark.slow])
+        for entry in FIELD
     ],
 )
 def test_a_graph_computes_what_its_network_does(

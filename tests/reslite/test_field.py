@@ -76,7 +76,7 @@ def test_the_grid_of_carn_m_in_the_page_is_what_its_settings_build() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["edsr-baseline", "selnet", "mdsr", "rcan"])
+@pytest.mark.parametrize("name", ["edsr-baseline", "fsrcnn", "lapsrn", "mdsr", "rcan", "srcnn"])
 def test_files_of_a_network_are_proven(
     name: str, field_recipe: Callable[[str], Recipe], cli: Cli, tmp_path: Path
 ) -> None:
