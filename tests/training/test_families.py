@@ -48,4 +48,6 @@ def test_recipes_in_committed_weights_stay_what_they_are() -> None:
         with safe_open(WEIGHTS_FOLDER / model.path.name, framework="pt") as file:
             written = json.loads(file.metadata()["recipe"])
         read = json.loads(model.recipe.model_dump_json())
+        # Configurations have grown keys since, whose defaults describe the older networks.
+        read["network"] = {key: read["network"][key] for key in written["network"]}
         assert {key: read[key] for key in written} == written
