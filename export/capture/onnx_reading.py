@@ -34,6 +34,24 @@ def read_model(model: ir.Model) -> Graph:
             for names that rewrites and writers add.
 
     Raises:
+        CannotLower: If the model uses an operator outside the vocabulary, or returns no picture of
+            the same size or a whole multiple.
+    """
+    graph = read_graph(model)
+    rows, columns = graph.sizes()[OUTPUT]
+    if rows != columns or rows.offset or rows.factor < 1 or rows.factor.denominator > 1:
+        raise CannotLower(
+            f"turns a picture of n × n pixels into one of {rows.sized('n')} × "
+            f"{columns.sized('n')}; expected the same size or a whole multiple: pad what the "
+            "network cuts off"
+        )
+    return graph
+
+
+def read_graph(model: ir.Model) -> Graph:
+    """Return an ONNX model as ``read_model`` does, whatever the size of what it makes.
+
+    Raises:
         CannotLower: If the model uses an operator outside the vocabulary.
     """
     recognize(model.graph)
@@ -44,15 +62,7 @@ def read_model(model: ir.Model) -> Graph:
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     kept = {name: array for name, array in constants.items() if name in used}
-    graph = fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
-    rows, columns = graph.sizes()[OUTPUT]
-    if rows != columns or rows.offset or rows.factor < 1 or rows.factor.denominator > 1:
-        raise CannotLower(
-            f"turns a picture of n × n pixels into one of {rows.sized('n')} × "
-            f"{columns.sized('n')}; expected the same size or a whole multiple: pad what the "
-            "network cuts off"
-        )
-    return graph
+    return fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
 
 
 def _replace_slashes(graph: ir.Graph) -> None:

@@ -12,9 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from export.capture.editing import Array, constant, constant_of, inserted, replace, shape_of
+from export.errors import CannotLower
 
 _LARGEST = float(np.finfo(np.float16).max)
 """Bounds beyond this stand for infinity: exporters write the largest float of some precision."""
+
+_SAME = frozenset({"SAME_UPPER", "SAME_LOWER"})
+"""Automatic paddings that make a result as large as the operand times the stride."""
 
 _ROUNDING = 1e-6
 """What a slope in float32 may be off from a sixth."""
@@ -110,6 +114,37 @@ def other_hard_sigmoid(node: ir.Node) -> None:
     scaled = inserted(node, "Mul", [node.inputs[0], factor], shape)
     shifted = inserted(node, "Add", [scaled, shift], shape)
     replace(node, inserted(node, "Clip", [shifted, low, high], shape))
+
+
+def automatic_crops(node: ir.Node) -> None:
+    """A ConvTranspose that cuts off what its size asks for: the numbers of pixels.
+
+    Raises:
+        CannotLower: If pixels would be added instead.
+    """
+    named = node.attributes.get_string("auto_pad", "NOTSET")
+    sizes = node.attributes.get_ints("output_shape", ())
+    shape, kernel = shape_of(node.inputs[0]), shape_of(node.inputs[1]) if node.inputs[1:] else None
+    if node.op_type != "ConvTranspose" or (named not in _SAME and not sizes) or not kernel:
+        return
+    upper, before, after = named != "SAME_LOWER", [], []
+    strides = node.attributes.get_ints("strides", (1, 1))
+    for axis, stride in enumerate(strides):
+        extra = node.attributes.get_ints("output_padding", (0, 0))[axis]
+        spread = node.attributes.get_ints("dilations", (1, 1))[axis] * (kernel[2 + axis] - 1) + 1
+        total = spread - stride
+        if sizes and shape is not None:
+            total = stride * (shape[2 + axis] - 1) + extra + spread - sizes[axis - len(strides)]
+        if total < 0:
+            raise CannotLower(
+                f"{node.name}: a transposed convolution that adds pixels at its edges"
+            )
+        first = total // 2 if upper else total - total // 2
+        before.append(first)
+        after.append(total - first)
+    for name in ("auto_pad", "output_shape"):
+        node.attributes.pop(name, None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", (*before, *after))
 
 
 def equal_split(node: ir.Node) -> None:
@@ -211,6 +246,7 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     negation,
     several_operands,
     other_hard_sigmoid,
+    automatic_crops,
     equal_split,
     assigned_channels,
     repeated_channels,

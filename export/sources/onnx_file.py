@@ -23,7 +23,7 @@ from export.errors import CannotLower
 from export.graph import Graph
 from export.graph_module import GraphModule
 from export.sources.foreign import Foreign, plain_name
-from export.sources.onnx_trial import HALF, SINGLE, Ends, check_reading
+from export.sources.onnx_trial import HALF, SINGLE, Ends, proven
 from runtime.errors import UserError, first_line
 from runtime.manifest import sha256_of
 
@@ -36,9 +36,9 @@ _OLDEST = 13
 _READ_AS = 18
 """Version of ONNX's operators that older ones are converted to; later ones are read as they are."""
 
-_PLAIN = (40, 56)
-"""Height and width that a file of any size is read at: no channel count of a usual network, and
-multiples of 8 for those that halve them."""
+_PLAIN = (192, 288)
+"""Height and width that a file of any size is read at: multiples of 96, of which a network that
+halves pictures needs no rest."""
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"}
@@ -57,7 +57,7 @@ def read_onnx(path: Path) -> Foreign:
     _check_operators(path, model)
     ends = _ends(path, model)
     graph = _read(path, model, ends)
-    check_reading(path, model, ends, graph, HALF if _in_half(model) else SINGLE)
+    graph = proven(path, model, ends, graph, HALF if _in_half(model) else SINGLE)
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
     known: dict[str, Any] = {"producer": producer, "opset": _opset(model)}
     if data:

@@ -30,6 +30,8 @@ SINGLE, HALF = 1e-4, 1e-2
 values, by the file's precision. In half precision it rounds every activation; the graph does not.
 """
 
+_LARGEST_STEP = 96
+
 _LARGE = 128 * 128
 """Pixels of a picture that takes long to restore."""
 
@@ -69,9 +71,7 @@ class Ends:
         return (1, height, width, 3) if self.channels_last else (1, 3, height, width)
 
 
-def check_reading(
-    path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float
-) -> None:
+def proven(path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float) -> Graph:
     """Compare a file with its graph on small pictures, of two sizes where the file takes any.
 
     Args:
@@ -81,6 +81,10 @@ def check_reading(
         graph: What was read from it.
         tolerance: ``SINGLE`` or ``HALF``.
 
+    Returns:
+        The graph, with the ``step`` of sides at which it is the file: a network that pads pictures
+        to a multiple of some pixels was read at a size where nothing is padded.
+
     Raises:
         UserError: If ONNX Runtime cannot run the file, or they differ.
     """
@@ -89,9 +93,26 @@ def check_reading(
         # The same file at a small size is as good a proof, unless its own size is written in it.
         with contextlib.suppress(UserError):
             free = dataclasses.replace(ends, size=(None, None))
-            _compare(path, _of_any_size(model, free), free, graph, tolerance)
-            return
-    _compare(path, model, ends, graph, tolerance)
+            return _proven_at_steps(path, _of_any_size(model, free), free, graph, tolerance)
+    return _proven_at_steps(path, model, ends, graph, tolerance)
+
+
+def _proven_at_steps(
+    path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float
+) -> Graph:
+    """Return the graph with the least step of sides at which it is the file."""
+    session, refused = _opened(path, model), None
+    step = graph.multiple
+    while step <= _LARGEST_STEP:
+        stepped = dataclasses.replace(graph, step=step)
+        try:
+            _compare(path, session, ends, stepped, tolerance)
+        except UserError as error:
+            refused = refused or error
+        else:
+            return stepped
+        step *= 2
+    raise refused or UserError(f"{path}: takes multiples of {step} pixels; expected fewer")
 
 
 def _of_any_size(model: onnx.ModelProto, ends: Ends) -> onnx.ModelProto:
@@ -109,14 +130,13 @@ def _of_any_size(model: onnx.ModelProto, ends: Ends) -> onnx.ModelProto:
 
 
 def _compare(
-    path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float
+    path: Path, session: onnxruntime.InferenceSession, ends: Ends, graph: Graph, tolerance: float
 ) -> None:
     """Compare a file with its graph.
 
     Raises:
         UserError: If ONNX Runtime cannot run the file, or they differ.
     """
-    session = _opened(path, model)
     sides = graph.sides
     wanted = ((sides.fitting(height), sides.fitting(width)) for height, width in _SIZES)
     for height, width in dict.fromkeys(map(ends.fitted, wanted)):
