@@ -71,7 +71,7 @@ REASONS: tuple[str, ...] = (
     "a HardSigmoid must be",
     "a mean must be over height and width",
     "a picture is resized",
-    "pictures are resized",
+    "pictures are enlarged by whole factors",
     "outside the vocabulary: (Dropout|Identity|Pow|Transpose) in",  # Dropout in training.
 )
 """Why a case may be refused, in words of the message."""
@@ -94,7 +94,7 @@ CASES = _cases()
 _NAMES = """
     add averagepool_2d_default averagepool_2d_pads_count_include_pad
     averagepool_2d_precomputed_pads_count_include_pad basic_conv_with_padding
-    basic_conv_without_padding batchnorm_epsilon batchnorm_example clip clip_default_min
+    basic_conv_without_padding batchnorm_epsilon batchnorm_example clip clip_default_min clip_default_max
     clip_example clip_inbounds clip_min_greater_than_max clip_outbounds clip_splitbounds
     convtranspose convtranspose_autopad_same convtranspose_group_2
     convtranspose_group_2_image_3 depthtospace_crd_mode_example depthtospace_example div
@@ -106,7 +106,8 @@ _NAMES = """
     maxpool_2d_pads maxpool_2d_precomputed_pads maxpool_2d_same_lower
     maxpool_2d_same_upper min_example min_float16 min_float32 min_float64 min_one_input
     min_two_inputs mish mul mul_example neg neg_example pow_bcast_scalar reciprocal
-    reciprocal_example relu sigmoid sigmoid_example softplus softplus_example spacetodepth
+    reciprocal_example relu resize_upsample_scales_cubic
+    resize_upsample_scales_linear sigmoid sigmoid_example softplus softplus_example spacetodepth
     spacetodepth_crd_mode_example spacetodepth_dcr_mode_example spacetodepth_example sqrt
     sqrt_example sub sub_example sum_example sum_one_input sum_two_inputs tanh
     tanh_example
