@@ -94,7 +94,8 @@ CASES = _cases()
 _NAMES = """
     add averagepool_2d_default averagepool_2d_pads_count_include_pad
     averagepool_2d_precomputed_pads_count_include_pad basic_conv_with_padding
-    basic_conv_without_padding batchnorm_epsilon batchnorm_example clip clip_default_min clip_default_max
+    basic_conv_without_padding batchnorm_epsilon batchnorm_example clip clip_default_min
+    clip_default_max
     clip_example clip_inbounds clip_min_greater_than_max clip_outbounds clip_splitbounds
     convtranspose convtranspose_autopad_same convtranspose_group_2
     convtranspose_group_2_image_3 depthtospace_crd_mode_example depthtospace_example div
