@@ -28,6 +28,9 @@ _SIDE, _MARGIN = 12, 4
 """Side of a flat area, and of its edge that does not count, in pixels."""
 _LIMITS = {"tones": 1.5, "chequers": 10.0, "gradients": 4.0, "text": 60.0}
 """Levels that clipping may shift a picture, of tones the middle of flat areas."""
+_LARGE, _SEARCHES = 1e11, 12
+"""Of networks that take this many multiply-accumulates to restore all pictures, activations of
+similar noise are narrowed together, in at most this many groups."""
 
 
 def colour_safe_ranges(
@@ -60,18 +63,20 @@ def colour_safe_ranges(
         key=lambda name: -noise[name],
     )
     shown, clipped = _Shown(graph), dict[str, Range]()
-    for rank, name in enumerate(searched, 1):
+    together = 1 if shown.multadds < _LARGE else math.ceil(len(searched) / _SEARCHES)
+    groups = [searched[first : first + together] for first in range(0, len(searched), together)]
+    for rank, names in enumerate(groups, 1):
         # The first takes half of what all may shift together, the second half of the rest, ...
         share = 1 - 0.5**rank
         below, enough = -1, _STEPS
         while enough - below > 1:
             step = (below + enough) // 2
-            tried = clipped | {name: _between(narrow[name], full[name], step)}
-            if shown.are_right(tried, slack * share):
+            tried = {name: _between(narrow[name], full[name], step) for name in names}
+            if shown.are_right(clipped | tried, slack * share):
                 enough = step
             else:
                 below = step
-        clipped[name] = _between(narrow[name], full[name], enough)
+        clipped |= {name: _between(narrow[name], full[name], enough) for name in names}
     return {**full, **clipped}
 
 
@@ -83,7 +88,11 @@ def _between(narrow: Range, full: Range, step: int) -> Range:
 
 
 class _Shown:
-    """Saturated pictures and what the float network makes of them."""
+    """Saturated pictures and what the float network makes of them.
+
+    Attributes:
+        multadds: Multiply-accumulates of restoring all of them.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -95,6 +104,10 @@ class _Shown:
             name: _as_images(np.stack([*map(graph.sides.reflected, one)]))
             for name, one in shown.items()
         }
+        self._order = list(self._images)
+        pixels = sum(one[:, 0].numel() for one in self._images.values())
+        side = 1000 * graph.scale
+        self.multadds = graph.multadds(side, side) / 1000**2 * pixels
         with torch.inference_mode():
             self._outputs = {
                 name: execute(graph, one).clamp(0, 1) for name, one in self._images.items()
@@ -104,10 +117,14 @@ class _Shown:
         """Tell whether clipping activations shifts all by at most a share of the limits."""
         run = _Clipping(self._graph, clipped)
         with torch.inference_mode():
-            return all(
-                float(self._shift(name, run(image)).max()) <= share * _LIMITS[name]
-                for name, image in self._images.items()
-            )
+            for name in self._order:
+                if not float(self._shift(name, run(self._images[name])).max()) <= (
+                    share * _LIMITS[name]
+                ):
+                    # What shifts too far once is likely to do so again, and is looked at first.
+                    self._order.sort(key=lambda other: other != name)
+                    return False
+        return True
 
     def _shift(self, name: str, restored: Tensor) -> Tensor:
         shift = 255 * (restored.clamp(0, 1) - self._outputs[name]).abs()

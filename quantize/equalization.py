@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from export.execution import activations_of
+from export.execution import Interpreter
 from export.graph import Graph
 from export.operators import Trait, operators_with
 from export.rewrites.gain_groups import gain_groups
@@ -131,10 +131,21 @@ def _is_channelwise(graph: Graph, members: Sequence[str]) -> bool:
 
 def _reaches(graph: Graph, images: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the largest magnitude in each channel of the activations that a file holds."""
-    found: dict[str, Tensor] = {}
+    run = _Reaches(graph)
     with torch.inference_mode():
         for image in images:
-            for name, value in activations_of(graph, image).items():
-                reach = value.abs().amax((0, 2, 3))
-                found[name] = torch.maximum(found.get(name, reach), reach)
-    return found
+            run(image)
+    return run.found
+
+
+class _Reaches(Interpreter):
+    """Records the largest magnitude in each channel, over all runs."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.found: dict[str, Tensor] = {}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        reach = value.abs().amax((0, 2, 3))
+        self.found[name] = torch.maximum(self.found.get(name, reach), reach)
+        return value

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.execution import activations_of
+from export.execution import Interpreter
 from export.graph import Graph, Node
 from export.rewrites.overflow import Surroundings, surroundings
 from export.scales import Overflow
@@ -172,13 +172,24 @@ def _most_added(around: Surroundings, multadds: Mapping[str, int]) -> int:
 
 def _shown(graph: Graph, images: Sequence[Tensor], names: Collection[str]) -> dict[str, Tensor]:
     """Return what the channels of some activations hold, channels × a quarter of all pixels."""
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    run = _Kept(graph, names)
     with torch.inference_mode():
         for image in images:
-            seen = activations_of(graph, image)
-            for name, parts in found.items():
-                parts.append(seen[name][0, :, ::2, ::2].flatten(1))
-    return {name: torch.cat(parts, dim=1) for name, parts in found.items()}
+            run(image)
+    return {name: torch.cat(parts, dim=1) for name, parts in run.found.items()}
+
+
+class _Kept(Interpreter):
+    """Keeps a quarter of the pixels of some activations, of all runs."""
+
+    def __init__(self, graph: Graph, names: Collection[str]) -> None:
+        super().__init__(graph)
+        self.found: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def activation(self, name: str, value: Tensor) -> Tensor:
+        if name in self.found:
+            self.found[name].append(value[0, :, ::2, ::2].flatten(1))
+        return value
 
 
 def _seldom_exceeded(values: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ def sensitivities(
 ) -> Iterator[Mapping[str, tuple[Tensor, Tensor]]]:
     """Yield, for each picture, every activation and its gradient by the activation's name.
 
+    Each mapping is emptied before the next picture is run, because it takes much memory.
+
     Args:
         graph: Any graph.
         pictures: 1 × 3 × H × W in [0, 1]. Each gets random signs of its own, with a fixed seed.
@@ -30,10 +32,13 @@ def sensitivities(
         output = run(picture.clone())
         weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
         gradients = torch.autograd.grad((output * weights).sum(), list(run.seen.values()))
-        yield {
+        found = {
             name: (value.detach(), gradient)
             for (name, value), gradient in zip(run.seen.items(), gradients, strict=True)
         }
+        del run, output, gradients
+        yield found
+        found.clear()
 
 
 class _Differentiable(Interpreter):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import pytest
 import torch
 
 from export.colours import colour_pictures
 from export.graph import Graph, Node
+from quantize import colour_ranges
 from quantize.colour_ranges import colour_safe_ranges
 from quantize.observers import min_max_range, observe
 from quantize.ptq import as_image
@@ -63,3 +67,40 @@ def test_clipping_shifts_no_flat_area_by_more_than_two_levels() -> None:
     _, high = _found(surplus=0.5)
     of_red = 2.0  # minus green
     assert 255 * 0.25 * (of_red - min(of_red, high)) <= 2
+
+
+def _chain() -> Graph:
+    """The picture copied four times in a row."""
+    copied = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    names = ["image", "a", "b", "c", "restored_image"]
+    nodes = tuple(
+        Node("Conv", made, (read, "copied", "zero"), (made,), {"groups": 1})
+        for read, made in pairwise(names)
+    )
+    return Graph(nodes, {"copied": copied, "zero": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("large", "searches", "passes"), [(1e11, 1, 15), (0.0, 1, 5), (0.0, 2, 10)]
+)
+def test_activations_of_large_networks_are_narrowed_in_groups(
+    large: float, searches: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colour_ranges, "_LARGE", large)
+    monkeypatch.setattr(colour_ranges, "_SEARCHES", searches)
+    tried: list[set[str]] = []
+    look = colour_ranges._Shown.are_right
+
+    def counted(self: object, clipped: dict[str, tuple[float, float]], share: float) -> bool:
+        tried.append(set(clipped))
+        return look(self, clipped, share)
+
+    monkeypatch.setattr(colour_ranges._Shown, "are_right", counted)
+    narrow, full = (dict.fromkeys("abc", (0.0, high)) for high in (0.9, 1.0))
+    found = colour_safe_ranges(_chain(), narrow, full, {"a": 3.0, "b": 2.0, "c": 1.0}, 1000)
+    # White that is clipped by more than the share of 1.5 levels is no longer white.
+    assert all(1 - 1.5 / 255 <= high <= 1 for _, high in found.values())
+    assert len(tried) <= passes
+    assert tried[-1] == {"a", "b", "c"}
+    if searches == 1 and not large:
+        assert len(set(found.values())) == 1
