@@ -123,7 +123,9 @@ def calibration_crops(
 def few_photographs(
     task: Task, scale: int, folder: Path | None = None
 ) -> list[NDArray[np.float32]]:
-    """Return four crops of calibration pictures, H × W × 3 in [0, 1]; none where there are none.
+    """Return four crops of calibration pictures, H × W × 3 in [0, 1].
+
+    None where there are no pictures, or too small ones: a float file does not depend on them.
 
     Args:
         task: As for ``calibration_crops``.
@@ -132,9 +134,9 @@ def few_photographs(
     """
     try:
         paths = calibration_pictures(folder, _FEW)
+        crops = calibration_crops(paths, task, scale, _FEW, _FEW_SIDE)
     except UserError:
         return []
-    crops = calibration_crops(paths, task, scale, _FEW, _FEW_SIDE)
     return [crop.astype(np.float32) / np.float32(255) for crop in crops]
 
 

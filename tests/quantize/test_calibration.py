@@ -15,6 +15,7 @@ from quantize.calibration import (
     calibration_crops,
     calibration_pictures,
     calibration_record,
+    few_photographs,
     scikit_image_pictures,
     small_crops,
 )
@@ -55,6 +56,18 @@ def test_a_small_picture_gives_a_small_crop(noise_folder: Path) -> None:
     (crop,) = calibration_crops(calibration_pictures(noise_folder, 1), SUPER_RESOLUTION, 4, count=1)
 
     assert crop.shape == (10, 12, 3)
+
+
+def test_a_few_photographs_are_taken_where_there_are_any(
+    noise_folder: Path, tmp_path: Path
+) -> None:
+    found = few_photographs(SUPER_RESOLUTION, 2, noise_folder)
+    assert [one.shape for one in found] == [(20, 25, 3)] * 4
+    assert all(one.dtype == np.float32 and one.min() >= 0 and 0.5 < one.max() <= 1 for one in found)
+
+    assert few_photographs(SUPER_RESOLUTION, 2, tmp_path / "missing") == []
+    Image.new("RGB", (9, 9)).save(tmp_path / "tiny.png")
+    assert few_photographs(SUPER_RESOLUTION, 2, tmp_path) == []
 
 
 def test_a_tiny_picture_is_refused_by_name(tmp_path: Path) -> None:
