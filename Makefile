@@ -4,7 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lock refresh clean
+.PHONY: demo test lock refresh networks clean
 
 demo: .venv/demo
 	$(BIN)/reslite ship carn-m --scale 4 --out dist
@@ -21,6 +21,10 @@ test: .venv/dev
 # Needs RESLITE_DATA, the folder with set5/, set14/, b100/, train/ and valid/.
 refresh: .venv/dev
 	$(BIN)/python -m tools.refresh $(RUNS)
+
+# Makes docs/networks.md again: which architectures of others become files.
+networks: .venv/dev
+	$(BIN)/python -m tools.networks_table
 
 # Resolves every dependency anew. A local version such as torch's +cpu is cut: it names the build
 # of this machine.

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from PIL import Image, ImageDraw
 from torch import nn
 
 import runtime
@@ -43,6 +42,7 @@ from quantize.ptq import find_scales
 from reslite.shipping import ship
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from tools.before_and_after import astronaut, draw_before_and_after
 from tools.int8_costs import Costs, costs, costs_table
 from tools.result_tables import (
     artifacts_table,
@@ -53,8 +53,7 @@ from tools.result_tables import (
 )
 from training.catalogue import Model, find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
-from training.data.pictures import Picture, data_folder
-from training.degradations import bicubic
+from training.data.pictures import data_folder
 from training.shipped import WEIGHTS_FOLDER
 from training.tasks import SHDD, SUPER_RESOLUTION, EvaluationSet
 
@@ -252,40 +251,11 @@ def bicubic_scores(data: Path) -> dict[int, dict[str, float]]:
     }
 
 
-def draw_before_and_after(file: Path, caption: str) -> None:
-    """Draw bicubic, restored and original side by side, from a picture of scikit-image."""
-    original = _astronaut()[20:212, 130:322]
-    with runtime.open(file) as session:
-        low = bicubic.reduce(original, session.scale)
-        panels: dict[str, Picture] = {
-            "bicubic": bicubic.enlarge(low, session.scale),
-            caption: session_restorer(session)(low),
-            "original": original,
-        }
-    side, margin, gap = 288, 24, 8
-    figure = Image.new("RGB", (3 * side + 2 * gap, side + margin), "white")
-    draw = ImageDraw.Draw(figure)
-    for index, (name, pixels) in enumerate(panels.items()):
-        left = index * (side + gap)
-        panel = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
-        figure.paste(panel, (left, 0))
-        draw.text((left + side // 2, side + margin // 2), name, "black", anchor="mm", font_size=15)
-    with replacing(ROOT / "docs" / "before_after.png") as temporary:
-        figure.save(temporary)
-
-
 def draw_experts(model: Model) -> None:
     """Draw the activity of the experts on a distorted picture of scikit-image."""
-    distorted = Pair.degraded("astronaut", _astronaut()[:256, 90:410], model.task, 1).low
+    distorted = Pair.degraded("astronaut", astronaut()[:256, 90:410], model.task, 1).low
     explained = explain(model.network(), model.name, distorted)
     draw(explained, ROOT / "docs" / "experts.png")
-
-
-def _astronaut() -> Picture:
-    from skimage import data
-
-    picture: Picture = data.astronaut()  # type: ignore[no-untyped-call]
-    return picture
 
 
 SHOWN: Mapping[str, Shown] = {
@@ -294,7 +264,8 @@ SHOWN: Mapping[str, Shown] = {
         4,
         gated=True,
         draw=lambda _, bundle: draw_before_and_after(
-            bundle / "carn_m_x4_int8.tflite", "CARN-M x4, int8 TFLite"
+            ROOT / "docs" / "before_after.png",
+            {"CARN-M x4, int8 TFLite": bundle / "carn_m_x4_int8.tflite"},
         ),
     ),
     "mepsnet-s": Shown(1, gated=True, draw=lambda model, _: draw_experts(model)),
