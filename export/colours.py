@@ -58,10 +58,15 @@ def colour_pictures(fixed_size: tuple[int, int] | None = None) -> list[Picture]:
 
 def range_pictures() -> dict[str, Picture]:
     """Return four small pictures by what they show: tones, chequers, gradients and text."""
-    pairs = [chequer(other, one) for one, other in combinations(CORNERS, 2)]
+    columns = {"tones": 6, "chequers": 7, "gradients": 1, "text": 1}
+    return {name: _mosaic(parts, columns[name]) for name, parts in range_parts().items()}
+
+
+def range_parts() -> dict[str, list[Picture]]:
+    """Return the parts, of one size, that each of ``range_pictures`` is put together from."""
     return {
-        "tones": _mosaic([flat(tone) for tone in TONES], 6),
-        "chequers": _mosaic(pairs, 7),
+        "tones": [flat(tone) for tone in TONES],
+        "chequers": [chequer(other, one) for one, other in combinations(CORNERS, 2)],
         "gradients": _gradients(),
         "text": _text(),
     }
@@ -78,7 +83,7 @@ def _mosaic(tiles: Sequence[Picture], columns: int) -> Picture:
     return np.vstack(rows)
 
 
-def _gradients() -> Picture:
+def _gradients() -> list[Picture]:
     """Return bands from black over a saturated tone to white, one for each tone."""
     tones = [tone for tone in (*CORNERS, *BETWEEN) if 0 in tone and max(tone)]
     places = np.linspace(0, 2, 64)
@@ -86,10 +91,10 @@ def _gradients() -> Picture:
         np.stack([np.interp(places, (0, 1, 2), (0, level, 255)) for level in tone], axis=1)
         for tone in tones
     ]
-    return np.rint(np.stack(bands)).astype(np.uint8).repeat(_BAND, axis=0)
+    return [np.rint(band)[None].astype(np.uint8).repeat(_BAND, axis=0) for band in bands]
 
 
-def _text() -> Picture:
+def _text() -> list[Picture]:
     """Return lines of text in saturated tones on saturated grounds."""
     font = ImageFont.load_default_imagefont()
     lines = []
@@ -97,7 +102,7 @@ def _text() -> Picture:
         line = Image.new("RGB", (64, 12), CORNERS[ground])
         ImageDraw.Draw(line).text((2, 0), "Red 255, 0", CORNERS[ink], font)
         lines.append(np.asarray(line))
-    return np.vstack(lines)
+    return lines
 
 
 def _noise() -> Picture:

@@ -10,27 +10,54 @@ levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.colours import TONES, flat, range_pictures
+from export.colours import range_parts, range_pictures
 from export.execution import Interpreter, execute
 from export.graph import Graph
 from quantize.observers import Range
+from training.data.pictures import Picture
 
 _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to full ranges makes
 _STEPS = 16
 _SIDE, _MARGIN = 12, 4
-"""Side of a flat area, and of its edge that does not count, in pixels."""
+"""Side of a flat part, and of its edge that does not count, in pixels."""
+_SENSE = (-1.0, 2.0)
+"""Values beyond these are no overshoot any more: the network cannot restore such a picture."""
 _LIMITS = {"tones": 1.5, "chequers": 10.0, "gradients": 4.0, "text": 60.0}
 """Levels that clipping may shift a picture, of tones the middle of flat areas."""
 _LARGE, _SEARCHES = 1e11, 12
 """Of networks that take this many multiply-accumulates to restore all pictures, activations of
 similar noise are narrowed together, in at most this many groups."""
+
+
+def restorable_pictures(graph: Graph) -> dict[str, list[Picture]]:
+    """Return the saturated pictures that a float network restores, by what they show.
+
+    Some networks return values hundreds of times beyond white where saturated tones meet, from
+    activations as far beyond those of photographs. Ranges wide enough for these would leave a few
+    of the 256 steps to photographs. Of a picture that a network cannot restore those parts
+    stay that it can.
+    """
+    parts = range_parts()
+    return {
+        name: _restorable(graph, [whole]) or _restorable(graph, parts[name])
+        for name, whole in range_pictures().items()
+    }
+
+
+def _restorable(graph: Graph, pictures: Sequence[Picture]) -> list[Picture]:
+    def restored(picture: Picture) -> bool:
+        low, high = execute(graph, _as_images(graph.sides.reflected(picture)[None])).aminmax()
+        return _SENSE[0] <= float(low) and float(high) <= _SENSE[1]
+
+    with torch.inference_mode():
+        return list(filter(restored, pictures))
 
 
 def colour_safe_ranges(
@@ -96,10 +123,12 @@ class _Shown:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        areas = np.stack([flat(tone, _SIDE) for tone in TONES])
-        shown = {name: one[None] for name, one in range_pictures().items()} | {"tones": areas}
+        areas = _restorable(graph, range_parts()["tones"])
+        pictures = restorable_pictures(graph) | {"tones": areas}
+        shown = {name: np.stack(group) for name, group in pictures.items() if group}
         # Mirrored as well, so that tones cross in both ways.
-        shown["chequers"] = np.concatenate([shown["chequers"], shown["chequers"][:, :, ::-1]])
+        if "chequers" in shown:
+            shown["chequers"] = np.concatenate([shown["chequers"], shown["chequers"][:, :, ::-1]])
         self._images = {
             name: _as_images(np.stack([*map(graph.sides.reflected, one)]))
             for name, one in shown.items()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from export.colours import range_pictures
 from export.execution import execute
 from export.graph import Graph
 from export.integers import output_axis, weight_scales
@@ -33,7 +32,7 @@ from quantize.calibration import (
     calibration_record,
     small_crops,
 )
-from quantize.colour_ranges import colour_safe_ranges
+from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
 from quantize.methods import Method
@@ -129,17 +128,19 @@ def quantize_network(
     images = [as_image(sides.reflected(crop)) for crop in crops]
     # In float64, so that tables do not depend on the number of threads.
     exact = [image.double() for image in images]
-    shown = range_pictures().items()
-    coloured_pictures = {name: sides.reflected(picture) for name, picture in shown}
-    colours = [as_image(picture).double() for picture in coloured_pictures.values()]
+    shown = {
+        name: [*map(sides.reflected, pictures)]
+        for name, pictures in restorable_pictures(lowered).items()
+    }
     # Mirrored as well, so that tones cross in both ways.
-    colours.append(as_image(coloured_pictures["chequers"]).double().flip(3))
+    shown["mirrored"] = [chequers[:, ::-1].copy() for chequers in shown["chequers"]]
+    colours = [as_image(one).double() for pictures in shown.values() for one in pictures]
     small = small_crops(exact)
     effects = effect_of_noise(lowered, small)
     by_channel, overflow = channel_gains(lowered, effects, exact, colours)
     even = with_overflow(with_gains(lowered, by_channel), overflow)
     photographed = observe(even, tqdm(exact, "observing", disable=None if progress else True))
-    coloured = observe(even, colours)
+    coloured = observe(even, [*exact[:1], *colours])
     full = {name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()}
     observer = OBSERVERS.get(method, least_squares_range)
     limits = {value: (0.0, one.limit) for value, one in overflow.items()}
