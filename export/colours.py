@@ -101,7 +101,7 @@ def _text() -> list[Picture]:
     for ink, ground in ((1, 6), (4, 3), (0, 4), (7, 1), (2, 5)):
         line = Image.new("RGB", (64, 12), CORNERS[ground])
         ImageDraw.Draw(line).text((2, 0), "Red 255, 0", CORNERS[ink], font)
-        lines.append(np.asarray(line))
+        lines.append(np.array(line))
     return lines
 
 

@@ -44,6 +44,7 @@ from quantize.observers import (
     observe,
 )
 from quantize.range_choice import less_harmful_ranges
+from quantize.saturation import unsaturated
 from quantize.scale_classes import Concatenations, ScaleClasses, moved, rectified, scale_classes
 from quantize.sensitivity import effect_of_noise
 from quantize.simulator import CONVOLUTIONS, Simulator
@@ -144,8 +145,9 @@ def quantize_network(
     full = {name: min_max_range(seen.merged(coloured[name])) for name, seen in photographed.items()}
     observer = OBSERVERS.get(method, least_squares_range)
     limits = {value: (0.0, one.limit) for value, one in overflow.items()}
-    full |= limits
     narrow = {name: observer(seen) for name, seen in photographed.items()} | limits
+    full = unsaturated(even, full | limits, narrow)
+    narrow = {name: _within(span, full[name]) for name, span in narrow.items()}
     effect: dict[str, float] = defaultdict(float)
     for name, by in effects.items():
         gains = torch.tensor(by_channel.get(lowered.origin(name), (1.0,)))
@@ -248,6 +250,10 @@ def output_error(
 def estimated_loss(error: float) -> float:
     """Return the loss in dB that noise of this mean square causes at a typical PSNR."""
     return float(10 * np.log10(1 + error * 10 ** (_TYPICAL_PSNR / 10)))
+
+
+def _within(inner: Range, outer: Range) -> Range:
+    return max(inner[0], outer[0]), min(inner[1], outer[1])
 
 
 def _activations(

@@ -51,6 +51,7 @@ from training.catalogue import Model, list_models
 Announce = Callable[[str], None]
 
 _LARGEST_PEER = 4  # times the network's MultAdds; larger networks would take most of the time
+_SEEN = 1.0  # dB; a loss that a warning is worth
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
 _REFERENCE = Variant("tflite", "float32")
@@ -173,6 +174,7 @@ def ship(
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module, source.graph.sides), pairs)
     manifest = _scored(manifest, out, pairs, reference)
+    _tell_losses(manifest, announce)
     others = [
         (Source.of(other, scale), load_scales(other.name, scale)) for other in peers_of(source)
     ]
@@ -251,6 +253,17 @@ def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -
             )
         artifacts.append(dataclasses.replace(artifact, measured=measured))
     return dataclasses.replace(manifest, artifacts=tuple(artifacts))
+
+
+def _tell_losses(manifest: Manifest, announce: Announce) -> None:
+    """Name the files whose loss is seen at once."""
+    for artifact in manifest.artifacts:
+        loss = artifact.measured.psnr_loss
+        if loss is not None and loss > _SEEN:
+            announce(
+                f"{artifact.file} loses {loss:.1f} dB: look at its pictures before you ship it; "
+                "int8 does not suit every network"
+            )
 
 
 def _latency(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from export.colours import colour_pictures
+from export.colours import colour_pictures, range_pictures
 from export.graph import Graph, Node
 from quantize import colour_ranges
-from quantize.colour_ranges import colour_safe_ranges
+from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
 from quantize.observers import min_max_range, observe
 from quantize.ptq import as_image
 
@@ -54,6 +54,22 @@ def test_a_range_that_red_needs_is_widened_and_one_that_it_does_not_need_stays()
     assert high > 1.9  # red minus green reaches 2; photographs of grey reach 1
     _, high = _found(surplus=0.0)
     assert high < 1.01
+
+
+def test_parts_that_a_network_restores_stay_of_a_picture_that_it_does_not() -> None:
+    sharp = np.zeros((3, 3, 3, 3), np.float32)
+    sharp[range(3), range(3)] = np.array([[0, -2, 0], [-2, 9, -2], [0, -2, 0]])
+    node = Node("Conv", "a", ("image", "w", "b"), ("restored_image",), {"groups": 1})
+    graph = Graph((node,), {"w": sharp, "b": np.zeros(3, np.float32)})
+    mild = Graph((node,), {"w": sharp / 9, "b": np.zeros(3, np.float32)})
+
+    found, all_of_it = restorable_pictures(graph), restorable_pictures(mild)
+
+    whole = range_pictures()
+    assert all(np.array_equal(one, whole[name]) for name, (one,) in all_of_it.items())
+    # Five times as bright in a corner: beyond 2 from 102 on.
+    assert {int(one.max()) for one in found["tones"]} == {0, 17, 34, 51, 68, 85}
+    assert found["text"] == []
 
 
 def test_where_rounding_is_off_by_several_levels_clipping_may_be_too() -> None:
