@@ -279,6 +279,12 @@ def _activations(
             for value in members
             if value not in unread
         ]
+        # The picture is of no class; what it is requantized for must hold all of it.
+        spans += [
+            ranges[value]
+            for value, joined in classes.requantized
+            if value in classes.pixels and joined in members
+        ]
         span = min(low for low, _ in spans), max(high for _, high in spans)
         low, high = _with_room_for_biases(graph, members, span)
         chosen.update(dict.fromkeys(members, Quantization.of_range(low, high)))
