@@ -185,7 +185,7 @@ CANDIDATES: Sequence[Candidate] = (
     ),
     Candidate(
         "DRUNet",
-        _spandrel("DRUNet.__arch.network_unet", "DRUNet", in_nc=3, out_nc=3, nc=[8, 8, 8, 8], nb=1),
+        _spandrel("DRUNet.__arch.network_unet", "DRUNet", in_nc=4, out_nc=3, nc=[4, 8, 8, 8], nb=2),
     ),
     Candidate(
         "NAFNet",
@@ -246,6 +246,7 @@ CANDIDATES: Sequence[Candidate] = (
             "HAT.__arch.HAT",
             "HAT",
             embed_dim=16,
+            squeeze_factor=8,
             depths=[1],
             num_heads=[2],
             window_size=8,

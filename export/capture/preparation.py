@@ -20,6 +20,8 @@ from export.capture.movements import recognize_movements
 from export.capture.onnx_reading import INPUT, OUTPUT
 from export.capture.spellings import SPELLINGS
 from export.capture.vectors import keep_pixel_axes
+from export.errors import CannotLower
+from runtime.errors import first_line
 
 _EVERYTHING = 2**31
 """Bytes of constants that may be folded."""
@@ -80,7 +82,11 @@ def compute_in_float32(graph: ir.Graph) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold what is constant, remove what does nothing, and infer all shapes."""
+    """Fold what is constant, remove what does nothing, and infer all shapes.
+
+    Raises:
+        CannotLower: If shapes contradict each other at the chosen size.
+    """
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -91,5 +97,10 @@ def _simplify(model: ir.Model) -> None:
             output_size_limit=_EVERYTHING,
             should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
         )
+    except ir.passes.PassError as error:
+        cause = error.__cause__ or error
+        raise CannotLower(
+            f"its arithmetic on shapes cannot be worked out: {first_line(cause)}"
+        ) from error
     finally:
         logger.setLevel(level)

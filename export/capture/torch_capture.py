@@ -52,6 +52,7 @@ def capture(module: nn.Module) -> Graph:
         reason = error
     try:
         model = _trace(module, _SIZE)
+        prepare(model, (1, 3, *_SIZE))
     except CannotLower:
         raise reason from None
     return _read_at_one_size(model, module)
@@ -66,14 +67,13 @@ _TOLERANCE = 1e-4
 
 
 def _read_at_one_size(model: ir.Model, module: nn.Module) -> Graph:
-    """Read a network that was traced at one size, on which its arithmetic on shapes is constant.
+    """Read a network that was traced and prepared at one size, where all shapes are constant.
 
     The graph has no size any more. For which sizes it is the network is found out by running both.
 
     Raises:
         CannotLower: If it is the network for no sizes but the one, or cannot be read.
     """
-    prepare(model, (1, 3, *_SIZE))
     make_planes(model.graph)
     graph = read_model(model)
     step = graph.multiple
