@@ -68,7 +68,7 @@ def _described(path: Path, tensors: Mapping[str, Tensor]) -> _Described:
     except spandrel.UnsupportedModelError as error:
         raise UserError(
             f"{path}: {len(tensors)} tensors of no architecture that spandrel knows ({names}, …); "
-            "docs/own-network.md lists those that become files"
+            "docs/networks.md lists those that become files"
         ) from error
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
         # torch lists the tensors behind a line that says no more than this message.
