@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import InvalidGraph
+from export.misfits import Shape
 from export.node import Node
-from export.operators import Shape, Trait
+from export.operators import Trait
 from export.sampling import PICTURE, POOLED, Reach, Samplings, Size
 from export.values import Values
 from runtime.sides import Sides

@@ -8,12 +8,13 @@ operator in its ``HANDLERS``, or its ``REFUSED`` says what to do instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
+from export import misfits
 from export.formulas import FORMULAS
+from export.misfits import INTERPOLATIONS, Attributes, Shape, Shapes, channels_of
 from export.sampling import (
     AVERAGED,
     KEPT,
@@ -26,15 +27,6 @@ from export.sampling import (
     spread,
     windows,
 )
-
-Shape = tuple[int, ...]
-
-Shapes = Sequence[Shape]
-"""Shapes of operands, in order. Constants and kernels have their full shape; an activation has the
-shape of one pixel, 1 × C × 1 × 1, because height and width are symbolic."""
-
-Attributes = Mapping[str, Any]
-"""Attributes by name, of the types that ``Operator.attributes`` lists."""
 
 
 class Trait(Enum):
@@ -68,16 +60,6 @@ def like_operands(attributes: Attributes, shapes: Shapes) -> tuple[int, ...]:
     return (max(channels_of(shape) for shape in shapes),)
 
 
-def fits(attributes: Attributes, shapes: Shapes) -> str:
-    """Accept all attributes and operands: return an empty string."""
-    return ""
-
-
-def channels_of(shape: Shape) -> int:
-    """Return the channels of an operand that is broadcast to 1 × C × H × W."""
-    return shape[-3] if len(shape) >= 3 else 1
-
-
 @dataclass(frozen=True)
 class Operator:
     """One operator of the vocabulary.
@@ -105,7 +87,7 @@ class Operator:
     channels: Callable[[Attributes, Shapes], tuple[int, ...]] = like_operands
     sampling: Callable[[Attributes, Shapes], Samplings] | None = None
     multadds: Callable[[Attributes, Shapes], int] = lambda attributes, shapes: 0
-    misfit: Callable[[Attributes, Shapes], str] = fits
+    misfit: Callable[[Attributes, Shapes], str] = misfits.fits
 
     def __post_init__(self) -> None:
         if self.sampling is None and not self.traits & {Trait.POINTWISE, Trait.KERNEL}:
@@ -132,135 +114,6 @@ def by_name(*operators: Operator) -> Mapping[str, Operator]:
     return {operator.name: operator for operator in operators}
 
 
-def _convolution_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    kernel = shapes[1]
-    if len(kernel) != 4 or kernel[2] != kernel[3] or kernel[2] % 2 == 0:
-        return f"a kernel of shape {kernel}; expected output × input/groups × k × k with an odd k"
-    return _groups_misfit(attributes, shapes)
-
-
-def _general_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    kernel, pads = shapes[1], attributes["pads"]
-    if len(kernel) != 4:
-        return f"a kernel of shape {kernel}; expected output × input/groups × height × width"
-    if min(attributes["stride"], attributes["dilation"]) < 1:
-        return f"stride {attributes['stride']} and dilation {attributes['dilation']}"
-    if len(pads) != 4 or min(pads) < 0:
-        return f"pads {pads}; expected four, none negative"
-    return _groups_misfit(attributes, shapes)
-
-
-def _groups_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    (_, channels, *_), kernel, bias = shapes
-    if attributes["groups"] < 1 or kernel[0] % attributes["groups"]:
-        return f"{attributes['groups']} groups of {kernel[0]} output channels"
-    if kernel[1] * attributes["groups"] != channels:
-        return f"a kernel of shape {kernel} in {attributes['groups']} groups on {channels} channels"
-    return _bias_misfit(bias, kernel[0])
-
-
-def _transposed_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    (_, channels, *_), kernel, bias = shapes
-    if len(kernel) != 4:
-        return f"a kernel of shape {kernel}; expected input × output/groups × height × width"
-    if attributes["stride"] < 1 or min(kernel[2:]) < attributes["stride"]:
-        return f"a kernel of shape {kernel} with stride {attributes['stride']}"
-    if len(attributes["crops"]) != 4 or min(attributes["crops"]) < 0:
-        return f"crops {attributes['crops']}; expected four, none negative"
-    if attributes["groups"] < 1 or channels % attributes["groups"]:
-        return f"{attributes['groups']} groups of {channels} channels"
-    if kernel[0] != channels:
-        return f"a kernel of shape {kernel} on {channels} channels"
-    return _bias_misfit(bias, kernel[1] * attributes["groups"])
-
-
-def _bias_misfit(bias: Shape, channels: int) -> str:
-    return "" if bias == (channels,) else f"a bias of shape {bias} for {channels} channels"
-
-
-def _slope_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    channels, slope = shapes[0][1], shapes[1]
-    return "" if slope == (channels,) else f"slopes of shape {slope} for {channels} channels"
-
-
-def _broadcast_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    for shape in shapes:
-        if math.prod(shape) != channels_of(shape):
-            return f"a constant of shape {shape}; expected one value per channel, C × 1 × 1"
-    counts = [channels_of(shape) for shape in shapes]
-    return "" if len({*counts} - {1}) <= 1 else f"operands of {counts} channels"
-
-
-def _split_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    sizes, channels = attributes["sizes"], shapes[0][1]
-    return "" if sum(sizes) == channels else f"sizes {sizes} of {channels} channels"
-
-
-def _shuffle_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    block, channels = attributes["block"], shapes[0][1]
-    if attributes["mode"] not in {"CRD", "DCR"}:
-        return f"mode {attributes['mode']}; expected CRD or DCR"
-    if block < 1 or channels % block**2:
-        return f"blocks of {block} × {block} from {channels} channels"
-    return ""
-
-
-def _pad_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    pads, mode = attributes["pads"], attributes["mode"]
-    if mode not in PADDING:
-        return f"mode {mode}; expected one of {', '.join(PADDING)}"
-    if len(pads) != 4:
-        return f"pads {pads}; expected four"
-    if mode != "zeros" and min(pads) < 0:
-        return f"pads {pads}; only zeros are added at one edge while another is cut off"
-    return ""
-
-
-def _pool_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    kernel, stride, pads = attributes["kernel"], attributes["stride"], attributes["pads"]
-    if len(kernel) != 2 or min(*kernel, stride) < 1:
-        return f"a window of {kernel} with stride {stride}"
-    if len(pads) != 4 or min(pads) < 0 or max(pads[:2]) >= kernel[0] or max(pads[2:]) >= kernel[1]:
-        return f"pads {pads}; expected four, each smaller than the window of {kernel}"
-    return ""
-
-
-def _unshuffle_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    if attributes["mode"] not in {"CRD", "DCR"}:
-        return f"mode {attributes['mode']}; expected CRD or DCR"
-    return "" if attributes["block"] >= 1 else f"blocks of {attributes['block']} pixels"
-
-
-def _mixture_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    coefficients, templates = shapes
-    if templates == (math.prod(coefficients), math.prod(attributes["shape"])):
-        return ""
-    return f"coefficients {coefficients} and templates {templates} for {attributes['shape']}"
-
-
-def _norm_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    channels = shapes[0][1]
-    if any(shape != (channels,) for shape in shapes[1:]):
-        return f"factors {shapes[1]} and shifts {shapes[2]} for {channels} channels"
-    if attributes["epsilon"] <= 0:
-        return f"an epsilon of {attributes['epsilon']}; expected a positive number"
-    groups = attributes.get("groups", 1)
-    return f"{groups} groups of {channels} channels" if groups < 1 or channels % groups else ""
-
-
-PADDING = ("zeros", "reflect", "edge")
-"""What Pad adds: zeros, the pixels inside the edge mirrored at it, or the pixel of the edge."""
-
-INTERPOLATIONS: Mapping[str, int] = {"linear": 1, "cubic": 2}
-"""How many pixels on either side of a pixel count, by the kind of interpolation."""
-
-
-def _interpolation_misfit(attributes: Attributes, shapes: Shapes) -> str:
-    if attributes["mode"] not in INTERPOLATIONS:
-        return f"mode {attributes['mode']}; expected one of {', '.join(INTERPOLATIONS)}"
-    return "" if attributes["factor"] >= 2 else f"factor {attributes['factor']}; expected 2 or more"
-
-
 _ACTIVATION = frozenset({Trait.POINTWISE, Trait.PER_CHANNEL})
 _BINARY = frozenset({Trait.POINTWISE, Trait.BROADCASTS})
 
@@ -274,7 +127,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         channels=lambda attributes, shapes: (shapes[1][0],),
         sampling=lambda attributes, shapes: windows(shapes[1][2:], 1, 1, (shapes[1][-1] // 2,) * 4),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
-        misfit=_convolution_misfit,
+        misfit=misfits.convolution,
     ),
     # Any stride and dilation, with zeros added above, below, left and right; the kernel is output ×
     # input/groups × height × width.
@@ -288,7 +141,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
             shapes[1][2:], attributes["stride"], attributes["dilation"], attributes["pads"]
         ),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
-        misfit=_general_misfit,
+        misfit=misfits.general_convolution,
     ),
     # The kernel is input × output/groups × height × width, at least as large as the stride; crops
     # are pixels cut off above, below, left and right.
@@ -301,7 +154,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
             shapes[1][2:], attributes["stride"], attributes["crops"]
         ),
         multadds=lambda attributes, shapes: math.prod(shapes[1]),
-        misfit=_transposed_misfit,
+        misfit=misfits.transposed_convolution,
     ),
     Operator("Relu", traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
     Operator("LeakyRelu", {"slope": float}, traits=_ACTIVATION | {Trait.HOMOGENEOUS}),
@@ -310,7 +163,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         "PRelu",
         constants=("slope",),
         traits=_ACTIVATION | {Trait.HOMOGENEOUS},
-        misfit=_slope_misfit,
+        misfit=misfits.slopes,
     ),
     Operator("Clip", {"minimum": float, "maximum": float}, traits=_ACTIVATION),
     Operator("Sigmoid", traits=_ACTIVATION),
@@ -320,25 +173,25 @@ OPERATORS: Mapping[str, Operator] = by_name(
         "Add",
         operands=2,
         traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU},
-        misfit=_broadcast_misfit,
+        misfit=misfits.broadcast,
     ),
     Operator(
         "Sub",
         operands=2,
         traits=_BINARY | {Trait.HOMOGENEOUS, Trait.FUSES_RELU},
-        misfit=_broadcast_misfit,
+        misfit=misfits.broadcast,
     ),
-    Operator("Mul", operands=2, traits=_BINARY, misfit=_broadcast_misfit),
-    Operator("Div", operands=2, traits=_BINARY, misfit=_broadcast_misfit),
-    Operator("Max", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=_broadcast_misfit),
-    Operator("Min", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=_broadcast_misfit),
+    Operator("Mul", operands=2, traits=_BINARY, misfit=misfits.broadcast),
+    Operator("Div", operands=2, traits=_BINARY, misfit=misfits.broadcast),
+    Operator("Max", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=misfits.broadcast),
+    Operator("Min", operands=2, traits=_BINARY | {Trait.HOMOGENEOUS}, misfit=misfits.broadcast),
     # Each pixel's channels, brought to mean 0 and variance 1, times a factor plus a shift.
     Operator(
         "ChannelNorm",
         {"epsilon": float},
         constants=("scale", "bias"),
         traits=frozenset({Trait.POINTWISE}),
-        misfit=_norm_misfit,
+        misfit=misfits.normalization,
     ),
     # The same for each group of channels over the whole picture.
     Operator(
@@ -347,7 +200,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         constants=("scale", "bias"),
         traits=frozenset({Trait.GLOBAL}),
         sampling=lambda attributes, shapes: KEPT,
-        misfit=_norm_misfit,
+        misfit=misfits.normalization,
     ),
     # Concat and Split work on channels.
     Operator(
@@ -361,7 +214,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         {"sizes": tuple},
         traits=frozenset({Trait.POINTWISE, Trait.HOMOGENEOUS, Trait.MOVES}),
         channels=lambda attributes, shapes: attributes["sizes"],
-        misfit=_split_misfit,
+        misfit=misfits.split,
     ),
     # Mode CRD is PyTorch's order of channels, DCR that of TFLite.
     Operator(
@@ -370,7 +223,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         traits=frozenset({Trait.HOMOGENEOUS, Trait.MOVES}),
         channels=lambda attributes, shapes: (shapes[0][1] // attributes["block"] ** 2,),
         sampling=lambda attributes, shapes: enlarged(attributes["block"]),
-        misfit=_shuffle_misfit,
+        misfit=misfits.shuffle,
     ),
     # The opposite of DepthToSpace, with its orders of channels.
     Operator(
@@ -379,7 +232,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         traits=frozenset({Trait.HOMOGENEOUS, Trait.MOVES}),
         channels=lambda attributes, shapes: (shapes[0][1] * attributes["block"] ** 2,),
         sampling=lambda attributes, shapes: reduced(attributes["block"]),
-        misfit=_unshuffle_misfit,
+        misfit=misfits.unshuffle,
     ),
     # Pixels added above, below, left and right, or cut off where negative.
     Operator(
@@ -389,7 +242,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         sampling=lambda attributes, shapes: padded(
             attributes["pads"], attributes["mode"] == "reflect"
         ),
-        misfit=_pad_misfit,
+        misfit=misfits.pad,
     ),
     # The largest value of a window, in which added pixels do not count.
     Operator(
@@ -399,7 +252,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         sampling=lambda attributes, shapes: windows(
             attributes["kernel"], attributes["stride"], 1, attributes["pads"]
         ),
-        misfit=_pool_misfit,
+        misfit=misfits.pool,
     ),
     # Repeats every pixel factor × factor times (nearest neighbour).
     Operator(
@@ -420,7 +273,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         sampling=lambda attributes, shapes: interpolated(
             attributes["factor"], INTERPOLATIONS[attributes["mode"]]
         ),
-        misfit=_interpolation_misfit,
+        misfit=misfits.interpolation,
     ),
     # All pixels share one pooled value, which needs no halo. Pooling is homogeneous as well, but
     # lacks the trait because tables of scales have no gains for pooled activations.
@@ -435,7 +288,7 @@ OPERATORS: Mapping[str, Operator] = by_name(
         operands=0,
         constants=("coefficients", "templates"),
         traits=frozenset({Trait.KERNEL}),
-        misfit=_mixture_misfit,
+        misfit=misfits.mixture,
     ),
     # The identity on real numbers: marks where an 8-bit value changes its scale.
     Operator("Requantize", traits=_ACTIVATION),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from export.misfits import Shape
 from export.node import Node
-from export.operators import Shape, Trait
+from export.operators import Trait
 from export.sampling import POOLED, Size
 
 

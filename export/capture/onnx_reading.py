@@ -19,8 +19,8 @@ from export.capture.orders import fold_orders
 from export.errors import CannotLower, UnsupportedOperators
 from export.formulas import FORMULAS
 from export.graph import Array, Graph, Node
+from export.misfits import INTERPOLATIONS, channels_of
 from export.node import Attribute
-from export.operators import INTERPOLATIONS, channels_of
 
 INPUT, OUTPUT = "image", "restored_image"
 """Names of the picture and the restored picture."""

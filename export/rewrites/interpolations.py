@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from export.graph import Array, Graph, Node
+from export.misfits import INTERPOLATIONS
 from export.node import Attribute
-from export.operators import INTERPOLATIONS
 from export.rewrites.additions import Additions
 from export.rewrites.windows import convolution
 
