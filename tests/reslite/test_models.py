@@ -47,7 +47,9 @@ def test_mepsnets_are_listed_with_their_cost_and_every_level(
     assert row["scales"] == [1]
     assert row["parameters"]["1"] == row["parameters"]["all"] == parameters
     assert least <= row["multadds_720p"]["1"] <= most
-    assert set(row["psnr"]) == {"shdd-easy", "shdd-moderate", "shdd-difficult"}
+    # Networks published before there were clean pictures have no score of them.
+    clean = {"clean"} if name == "mepsnet-s" else set()
+    assert set(row["psnr"]) == {"shdd-easy", "shdd-moderate", "shdd-difficult"} | clean
     table = cli("models").out
     assert name in table
     assert "shdd-moderate" in table
