@@ -30,7 +30,7 @@ COMMON = (
         "convolve_blocks",
         "transposed_by_shuffles",
     ),
-    *("convolve_before_resizes", "resize_by_shuffles"),
+    *("convolve_before_resizes", "resize_by_shuffles", "interpolate_by_convolutions"),
 )
 QUANTIZED = (
     *(*COMMON, "carry_mean_as_channel"),
@@ -42,29 +42,44 @@ QUANTIZED = (
 FLOAT_REWRITES = {
     "litert-cpu": (
         *(*COMMON, "convolve_before_shuffles"),
-        *("split_shuffled_convolutions", "use_dcr_shuffles", "pad_before_convolutions"),
+        *(
+            "convolve_for_shuffles",
+            "split_shuffled_convolutions",
+            "use_dcr_shuffles",
+            "pad_before_convolutions",
+        ),
     ),
     "litert-cpu-amx": (
         *COMMON,
-        *("split_shuffled_convolutions", "use_dcr_shuffles", "pad_before_convolutions"),
+        *(
+            "convolve_for_shuffles",
+            "split_shuffled_convolutions",
+            "use_dcr_shuffles",
+            "pad_before_convolutions",
+        ),
     ),
     "ort-cpu": (*COMMON, "convolve_before_shuffles"),
     "ort-cpu-banked": ("fold_output_shift",),
     "coreml-ane": COMMON,
     "ethos-u": (
         *(*COMMON, "convolve_before_shuffles"),
-        *("split_shuffled_convolutions", "use_transposed_convolutions"),
+        *("convolve_for_shuffles", "split_shuffled_convolutions", "use_transposed_convolutions"),
         "pad_before_convolutions",
     ),
 }
 INT8_REWRITES = {
     "litert-cpu": (
         *QUANTIZED,
-        *("convolve_before_shuffles", "split_shuffled_convolutions", "use_dcr_shuffles"),
+        *(
+            "convolve_before_shuffles",
+            "convolve_for_shuffles",
+            "split_shuffled_convolutions",
+            "use_dcr_shuffles",
+        ),
         "pad_before_convolutions",
     ),
     "litert-cpu-amx": (
-        *(*QUANTIZED, "make_convolutions_dense", "use_dcr_shuffles"),
+        *(*QUANTIZED, "convolve_for_shuffles", "make_convolutions_dense", "use_dcr_shuffles"),
         "pad_before_convolutions",
     ),
     "ort-cpu": (*QUANTIZED, "convolve_before_shuffles"),
@@ -72,7 +87,12 @@ INT8_REWRITES = {
     "coreml-ane": QUANTIZED,
     "ethos-u": (
         *QUANTIZED,
-        *("convolve_before_shuffles", "split_shuffled_convolutions", "use_transposed_convolutions"),
+        *(
+            "convolve_before_shuffles",
+            "convolve_for_shuffles",
+            "split_shuffled_convolutions",
+            "use_transposed_convolutions",
+        ),
         "pad_before_convolutions",
     ),
 }
@@ -132,7 +152,7 @@ def test_rewrites_that_a_table_does_not_ask_for_are_not_listed(
 
     rewrites = lower_for(source, Variant("coreml", "int8"), plain).rewrites
 
-    assert rewrites == (*QUANTIZED[:11], "with_corrected_biases")
+    assert rewrites == (*QUANTIZED[:12], "with_corrected_biases")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
