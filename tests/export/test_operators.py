@@ -139,6 +139,8 @@ def test_what_is_further_than_the_halo_does_not_matter(
     whole, last = slice(None), start + multiple + halo
     outside = (slice(0, start - halo), slice(last, side))
     assert not any(changes(one, whole) or changes(whole, one) for one in outside)
+    if any(extent.offset < 0 for size in graph.sizes().values() for extent in size):
+        return  # Where activations are cropped, a tile must hold what is cut off, too.
     # Not one less, so that a smaller halo would be wrong.
     edges = (slice(start - halo, start - halo + 1), slice(last - 1, last))
     assert any(changes(one, whole) or changes(whole, one) for one in edges)

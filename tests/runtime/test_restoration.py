@@ -26,6 +26,7 @@ from runtime.restoration import (
     restore_picture,
 )
 from runtime.session import Session
+from runtime.sides import ANY_SIDES
 
 ROOT = Path(runtime.__file__).parent.parent
 
@@ -176,6 +177,7 @@ class Broken:
 
     scale, halo, fixed_size = 2, 3, None
     pooling = open_tiled = None
+    sides = ANY_SIDES
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
