@@ -346,6 +346,7 @@ def test_interrupted_work_keeps_what_was_finished(folder: Path, onnx_session: Se
     class Interrupted:
         scale, halo, fixed_size = 2, 3, None
         pooling = open_tiled = None
+        sides = ANY_SIDES
         calls = 0
 
         def run(self, image: np.ndarray) -> np.ndarray:
