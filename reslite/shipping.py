@@ -174,7 +174,7 @@ def ship(
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module, source.graph.sides), pairs)
     manifest = _scored(manifest, out, pairs, reference)
-    _tell_losses(manifest, announce)
+    tell_losses(manifest, announce)
     others = [
         (Source.of(other, scale), load_scales(other.name, scale)) for other in peers_of(source)
     ]
@@ -255,7 +255,7 @@ def _scored(manifest: Manifest, folder: Path, pairs: Pairs, reference: Scores) -
     return dataclasses.replace(manifest, artifacts=tuple(artifacts))
 
 
-def _tell_losses(manifest: Manifest, announce: Announce) -> None:
+def tell_losses(manifest: Manifest, announce: Announce) -> None:
     """Name the files whose loss is seen at once."""
     for artifact in manifest.artifacts:
         loss = artifact.measured.psnr_loss

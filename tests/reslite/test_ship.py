@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,3 +193,18 @@ def test_networks_many_times_larger_are_not_timed_beside_one(
 ) -> None:
     source = Source.of(find_model(name), scale)
     assert [peer.name for peer in shipping.peers_of(source)] == peers
+
+
+def test_files_that_lose_more_than_a_decibel_are_named() -> None:
+    losses: dict[str, float | None] = {"a.tflite": 1.2, "b.tflite": 0.9, "c.mlpackage": None}
+    artifacts = [
+        SimpleNamespace(file=file, measured=SimpleNamespace(psnr_loss=loss))
+        for file, loss in losses.items()
+    ]
+    manifest: Any = SimpleNamespace(artifacts=artifacts)
+    told: list[str] = []
+
+    shipping.tell_losses(manifest, told.append)
+
+    (line,) = told
+    assert line.startswith("a.tflite loses 1.2 dB")
