@@ -1,10 +1,15 @@
-"""Refusing input sizes that the proof of a file has no memory for, before anything is written."""
+"""Refusing input sizes that a file cannot have, before anything is written.
+
+The network takes no such sides, the proof of the file has no memory for them, or its tiles would be
+all halo.
+"""
 
 from __future__ import annotations
 
 import os
 
 from export.graph import Graph
+from export.rewrites.pooling import restores_tiles
 from runtime.errors import UserError
 
 _ASSUMED = 16_000_000_000  # bytes, where the system does not tell
@@ -50,6 +55,29 @@ def check_size(graph: Graph, size: tuple[int, int]) -> None:
             f"an input of {size[0]}x{size[1]} takes {needed / 1e9:,.1f} GB of memory or more, this "
             f"machine has {available / 1e9:,.1f} GB; choose a smaller --size (larger pictures are "
             "restored in tiles)"
+        )
+
+
+def check_tiles(graph: Graph, size: tuple[int, int]) -> None:
+    """Check that a file fixed at a size restores larger pictures, in tiles of this size.
+
+    Networks that restore no tiles take pictures up to this size, whatever it is.
+
+    Args:
+        graph: The network.
+        size: Height and width of the input.
+
+    Raises:
+        UserError: If the halo leaves no pixel of such a tile.
+    """
+    multiple = graph.sides.multiple
+    lost = 2 * -(-graph.halo() // multiple) * multiple
+    if restores_tiles(graph) and min(size) <= lost:
+        least = graph.sides.fitting(lost + 1)
+        raise UserError(
+            f"tiles of {size[0]}x{size[1]} are all halo: this network loses {lost // 2} pixels at "
+            f"each edge; choose --size {least}x{least} or larger (a file for pictures of exactly "
+            "this size is made by 'reslite export --size')"
         )
 
 

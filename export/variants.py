@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -77,6 +78,15 @@ class Variant:
         if self.flexible is not None:
             parts.append(f"{self.flexible[0]}to{self.flexible[1]}")
         return "_".join(parts) + FORMATS[self.format].suffix
+
+
+def fixed_variants(sizes: Sequence[tuple[int, int]]) -> tuple[Variant, ...]:
+    """Return the files that ``DEFAULT_VARIANTS`` becomes at fixed sizes."""
+    return tuple(
+        dataclasses.replace(one, size=size)
+        for size in dict.fromkeys(sizes)
+        for one in DEFAULT_VARIANTS
+    )
 
 
 DEFAULT_VARIANTS: tuple[Variant, ...] = (

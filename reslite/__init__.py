@@ -65,7 +65,8 @@ def ship(
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
-    size: tuple[int, int] = (128, 128),
+    sizes: Sequence[tuple[int, int]] = (),
+    latency_size: tuple[int, int] = (128, 128),
 ) -> Shipment:
     """Export, prove, measure and report a network, as the command ``reslite ship`` does.
 
@@ -86,7 +87,8 @@ def ship(
         overwrite: Export again even files that exist and are valid.
         rounds: Timed inferences of each file.
         threads: CPU threads of the latency measurement; None for all.
-        size: Height and width of the inputs of the latency measurement.
+        sizes: Heights and widths to fix the input to, in further files of the same bundle.
+        latency_size: Height and width of the inputs of the latency measurement.
 
     Returns:
         The manifest, the report, and the files beside the bundle.
@@ -108,7 +110,8 @@ def ship(
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
-        size=size,
+        sizes=sizes,
+        latency_size=latency_size,
     )
 
 

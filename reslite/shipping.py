@@ -28,15 +28,16 @@ from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
 from benchmarks.devices.ethos_u import estimate
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.pairs import Pair, Pairs, pairs_in
+from benchmarks.report.fixed_sizes import fixed_sizes_of
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from benchmarks.snapshots import GATE_PICTURES, gate_pictures
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
 from export.headroom import Photographs
-from export.memory import check_size
+from export.memory import check_size, check_tiles
 from export.scales import ScaleTable
 from export.sources.source import Source, Trained
-from export.variants import DEFAULT_VARIANTS, Variant
+from export.variants import DEFAULT_VARIANTS, Variant, fixed_variants
 from quantize import load_scales
 from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
@@ -52,6 +53,9 @@ Announce = Callable[[str], None]
 
 _LARGEST_PEER = 4  # times the network's MultAdds; larger networks would take most of the time
 _SEEN = 1.0  # dB; a loss that a warning is worth
+LATENCY_SIZE = (128, 128)
+"""Small enough for a demo on two cores and large enough for arithmetic to outweigh overhead."""
+
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
 _REFERENCE = Variant("tflite", "float32")
@@ -86,7 +90,8 @@ def ship_network(
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
-    size: tuple[int, int] = (128, 128),
+    sizes: Sequence[tuple[int, int]] = (),
+    latency_size: tuple[int, int] = LATENCY_SIZE,
     announce: Announce = lambda line: None,
 ) -> Shipment:
     """Find what ``ship`` needs, int8 scales and pictures, and ship a network at one scale.
@@ -101,7 +106,8 @@ def ship_network(
         overwrite: As in ``ship``, and so are the others.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
-        size: Height and width of the inputs of the latency measurement.
+        sizes: As in ``ship``.
+        latency_size: As in ``ship``.
         announce: Called with a line of text at each step.
 
     Raises:
@@ -111,7 +117,10 @@ def ship_network(
     foreign = not isinstance(network, Model)
     table = None if calibration or foreign else load_scales(network.name, scale)
     source = Source.of(network, scale)
-    check_size(source.graph, size)
+    for size in (latency_size, *sizes):
+        check_size(source.graph, size)
+    for size in sizes:
+        check_tiles(source.graph, size)
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
     return ship(
@@ -124,7 +133,8 @@ def ship_network(
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
-        size=size,
+        sizes=sizes,
+        latency_size=latency_size,
         announce=announce,
     )
 
@@ -140,7 +150,8 @@ def ship(
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
-    size: tuple[int, int] = (128, 128),
+    sizes: Sequence[tuple[int, int]] = (),
+    latency_size: tuple[int, int] = LATENCY_SIZE,
     announce: Announce = lambda line: None,
 ) -> Shipment:
     """Export, prove, measure and report a network at one scale.
@@ -155,14 +166,16 @@ def ship(
         overwrite: Export again even files that exist and are valid.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
-        size: Height and width of the inputs of the latency measurement. The default is small enough
-            for a demo on two cores and large enough for arithmetic to outweigh overhead.
+        sizes: Heights and widths to fix the input to. Each adds a file beside every file that
+            takes any size; it is proven, and neither scored nor timed, for it is the same network.
+        latency_size: Height and width of the inputs of the latency measurement.
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
+    fixed_sized = fixed_variants(sizes)
     bundle = bundle_of(
         source,
-        DEFAULT_VARIANTS,
+        (*DEFAULT_VARIANTS, *fixed_sized),
         out,
         table,
         int8_reference,
@@ -170,7 +183,7 @@ def ship(
         announce,
         photographs,
     )
-    manifest = _shipped(bundle)
+    manifest = _shipped(bundle, DEFAULT_VARIANTS)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module, source.graph.sides), pairs)
     manifest = _scored(manifest, out, pairs, reference)
@@ -180,7 +193,7 @@ def ship(
     ]
     peers = [_peer(other, scales, announce) for other, scales in others]
     announce("measuring latency")
-    latency = _latency([(out, manifest), *peers], rounds, threads, size)
+    latency = _latency([(out, manifest), *peers], rounds, threads, latency_size)
     manifest = _timed(manifest, latency)
     for artifact in manifest.artifacts:
         bundle = with_artifact(bundle, artifact)
@@ -201,6 +214,7 @@ def ship(
         ),
         npu=_npu([(source, table), *others], announce),
         examples=_examples(manifest, out, pairs),
+        fixed_sizes=fixed_sizes_of(_shipped(bundle, fixed_sized)),
     )
     picture = out / "restored.png"
     with replacing(picture) as temporary:
@@ -229,9 +243,9 @@ def _peer(source: Source, table: ScaleTable, announce: Announce) -> tuple[Path, 
     return folder, bundle_of(source, variants, folder, table, int8_reference)
 
 
-def _shipped(bundle: Manifest) -> Manifest:
-    """Return the shipped part of a bundle, whose folder may hold other exports, too."""
-    files = {one.file_name(bundle.model, bundle.scale) for one in DEFAULT_VARIANTS}
+def _shipped(bundle: Manifest, variants: Sequence[Variant]) -> Manifest:
+    """Return these files of a bundle, whose folder may hold other exports, too."""
+    files = {one.file_name(bundle.model, bundle.scale) for one in variants}
     files |= {one.tiled_by for one in bundle.artifacts if one.file in files and one.tiled_by}
     chosen = tuple(one for one in bundle.artifacts if one.file in files)
     return dataclasses.replace(bundle, artifacts=chosen)

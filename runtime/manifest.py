@@ -55,6 +55,12 @@ class TensorInfo:
         assert channels is not None
         return channels
 
+    @property
+    def height_and_width(self) -> tuple[int | None, int | None]:
+        """Extents of height and width; None where the app may choose."""
+        first = 2 if self.layout == "NCHW" else 1
+        return self.shape[first], self.shape[first + 1]
+
 
 @dataclass(frozen=True)
 class PoolingTensors:
@@ -168,6 +174,12 @@ class Artifact:
     tiled_by: str | None = None
     float_io: bool = False
     float16: HalfPrecision | None = None
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Height and width of the input if the file fixes them; None if they are free."""
+        height, width = self.input.height_and_width
+        return None if height is None or width is None else (height, width)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from PIL import Image
 from benchmarks.accuracy import Scores, finite
 from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
+from benchmarks.report.fixed_sizes import FixedSize
 from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
 from runtime.formats import FORMATS, Format, Precision
@@ -134,12 +135,13 @@ class Report:
         pictures: Name of the pictures the scores are taken on, for example ``Set5``.
         source: Scores of the source network in torch.
         baseline: Scores of the task's baseline, without a network, on the same pictures.
-        rows: The artifacts.
+        rows: The artifacts that take any size.
         latency: The interleaved run of this bundle and of bundles to compare with; None if nothing
             was timed.
         points: Latencies for the chart, of this model and others (see ``points_of``).
         npu: Estimates, of this model and others.
         examples: Pictures to look at.
+        fixed_sizes: The artifacts of fixed size.
     """
 
     model: str
@@ -153,6 +155,7 @@ class Report:
     points: tuple[Point, ...] = ()
     npu: tuple[NpuRow, ...] = ()
     examples: tuple[Example, ...] = ()
+    fixed_sizes: tuple[FixedSize, ...] = ()
 
 
 def rows_of(manifest: Manifest, latency: LatencyReport | None) -> tuple[Row, ...]:
@@ -204,6 +207,7 @@ def to_json(report: Report) -> dict[str, Any]:
             for kind, (before, after) in report.source.by_kind().items()
         },
         "artifacts": [_artifact(row) for row in report.rows],
+        "fixed_sizes": [dataclasses.asdict(one) for one in report.fixed_sizes],
         "latency": None if latency is None else _latency(latency),
         "environment": None if latency is None else dataclasses.asdict(latency.environment),
         "npu": [_npu(row) for row in report.npu],

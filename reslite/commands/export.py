@@ -26,6 +26,14 @@ def parse_size(
     return int(found[1]), int(found[2])
 
 
+def parse_sizes(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Read several such sizes, each once (a click callback)."""
+    sizes = (parse_size(ctx, param, one) for one in dict.fromkeys(value))
+    return tuple(size for size in sizes if size is not None)
+
+
 def parse_range(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:

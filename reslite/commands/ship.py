@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reslite.commands.export import parse_size
+from reslite.commands.export import parse_size, parse_sizes
 from reslite.commands.network import NamedNetwork, takes_network
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option(
     "--size",
+    "sizes",
+    callback=parse_sizes,
+    multiple=True,
+    help="Write files whose input is fixed to this height x width, too; may be repeated.",
+)
+@click.option(
+    "--latency-size",
     callback=parse_size,
     default="128x128",
     show_default=True,
@@ -57,7 +64,8 @@ def command(
     calibration: Path | None,
     rounds: int,
     threads: int | None,
-    size: tuple[int, int],
+    sizes: tuple[tuple[int, int], ...],
+    latency_size: tuple[int, int],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -68,7 +76,8 @@ def command(
     class or function in Python: my_net.py:MyNet, package.module:MyNet.
 
     Every file is compared with its source, scored on real pictures and timed; the results are in
-    manifest.json, report.json and report.html. Valid existing files are kept.
+    manifest.json, report.json and report.html. Files of fixed size, which NPUs and browsers want,
+    are compared only: they are the same networks. Valid existing files are kept.
     """
     from reslite.shipping import ship_network
 
@@ -80,7 +89,8 @@ def command(
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
-        size=size,
+        sizes=sizes,
+        latency_size=latency_size,
         announce=lambda line: click.echo(line, err=True),
     )
     if as_json:
@@ -118,6 +128,7 @@ def _table(report: Report) -> str:
         for row in report.rows
         if row.float16 is not None
     ]
+    notes += [fixed.described() for fixed in report.fixed_sizes]
     notes += sorted({f"– {row.not_run}" for row in report.rows if row.not_run})
     return "\n".join(
         [

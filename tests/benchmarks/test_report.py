@@ -18,6 +18,7 @@ from benchmarks.accuracy import PictureScore, Scores
 from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import LABEL, TARGETS, NpuEstimate, NpuLayer
 from benchmarks.environment import Environment
+from benchmarks.report.fixed_sizes import fixed_sizes_of
 from benchmarks.report.report import (
     Example,
     NpuRow,
@@ -199,6 +200,36 @@ def test_half_arithmetic_is_shown_as_executed_and_not_on_a_device(report: Report
     for figure in ("40 k", ">1.6</span>", "body.3", ">46.4</span>", "66.2 <small>dB"):
         assert figure in page, figure
     assert "half arithmetic" not in to_html(report)
+
+
+def test_fixed_sizes_are_a_line_each(report: Report) -> None:
+    entries = [
+        dataclasses.replace(
+            _artifact("tflite", precision, Measured(max_abs_diff=difference)),
+            file=f"a{number}",
+            input=TensorInfo("image", "NHWC", "float32", (1, *size, 3)),
+        )
+        for number, (precision, difference, size) in enumerate(
+            [
+                ("int8", 0.031, (64, 48)),
+                ("int8", 0.024, (64, 48)),
+                ("float32", 1e-6, (64, 48)),
+                ("float32", None, (9, 9)),
+            ]
+        )
+    ]
+    found = fixed_sizes_of(dataclasses.replace(MANIFEST, artifacts=(*MANIFEST.artifacts, *entries)))
+    assert [(one.title, one.files) for one in found] == [
+        ("9x9", ("a3",)),
+        ("64x48", ("a0", "a1", "a2")),
+    ]
+    assert found[1].max_abs_diff == {"int8": 0.031, "float32": 1e-6}
+
+    shown = dataclasses.replace(report, fixed_sizes=found)
+    assert to_json(shown)["fixed_sizes"][1]["size"] == (64, 48)
+    assert "<td>64x48</td><td>3</td>" in to_html(shown)
+    assert f"{len(report.rows) + 4} files from one set" in to_html(shown)
+    assert "Fixed sizes" not in to_html(report)
 
 
 def test_json_holds_environment_and_labelled_estimates(report: Report) -> None:

@@ -70,7 +70,7 @@ def test_a_checkpoint_is_shipped_scored_and_gated(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "dist"
     options = ["--calibration", photos, "--data", photos, "--out", out]
-    short = ["--rounds", 2, "--threads", 1, "--size", "24x24"]
+    short = ["--rounds", 2, "--threads", 1, "--latency-size", "24x24"]
 
     shipped = cli("ship", checkpoint, *options, *short)
 

@@ -81,7 +81,7 @@ def test_a_module_is_shipped(tmp_path: Path, photos: Path, monkeypatch: pytest.M
         data=str(photos),
         rounds=2,
         threads=1,
-        size=(24, 24),
+        latency_size=(24, 24),
     )
     assert len(list(out.glob("my_net_x2_*"))) == 10
     assert (shipment.manifest.model, shipment.report.scale) == ("my-net", 2)

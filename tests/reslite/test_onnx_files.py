@@ -60,7 +60,7 @@ def test_a_file_is_shipped_scored_and_gated(
     out = tmp_path / "dist"
     options = ["--calibration", photos, "--data", photos, "--out", out]
 
-    shipped = cli("ship", file, *options, "--rounds", 2, "--threads", 1, "--size", "24x24")
+    shipped = cli("ship", file, *options, "--rounds", 2, "--threads", 1, "--latency-size", "24x24")
 
     assert shipped.code == 0, shipped.err
     assert "Their_Net_x2.onnx: its licence goes with all files made of it" in shipped.err

@@ -99,7 +99,7 @@ def test_it_is_shipped(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "dist"
     options = ["--calibration", photos, "--data", photos, "--out", out]
-    short = ["--rounds", 2, "--threads", 1, "--size", "24x24"]
+    short = ["--rounds", 2, "--threads", 1, "--latency-size", "24x24"]
     shipped = cli("ship", *network, *options, *short)
     assert shipped.code == 0, shipped.err
     assert len(list(out.glob("mynet_x2_*"))) == 10

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from skimage import data
 
+import reslite
 from export.capture.torch_capture import capture
 from export.graph import Graph
 from export.sources import source as source_module
@@ -38,7 +40,7 @@ FILES = {
 } | {"carn_m_x4_int8_float_io.tflite"}
 
 # The files are tested, not their latency.
-SHORT = ["--rounds", 2, "--threads", 1, "--size", "24x24"]
+SHORT = ["--rounds", 2, "--threads", 1, "--latency-size", "24x24"]
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,62 @@ def test_ones_own_weights_are_shipped_and_other_exports_beside_them_are_let_be(
     assert shown == {name.replace("carn_m_x4", "mine_x2") for name in FILES}
     assert json.loads((out / "report.json").read_text())["npu"]
     assert "mine_x2_float32_1x1.tflite" in {one.file for one in read_manifest(out).artifacts}
+
+
+def test_fixed_sizes_are_beside_the_files_of_any_size_and_restore_tiles(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("carn-m", ["name=mine", "network.blocks=1", "network.channels=8"])
+    weights, out = tmp_path / "mine.safetensors", tmp_path / "dist"
+    torch.manual_seed(0)
+    save_tensors(weights, recipe.network.build().state_dict(), {"recipe": recipe.model_dump_json()})
+    picture = data.astronaut()[:200, :190]
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    monkeypatch.setattr(shipping, "list_models", list)
+    options = ["--scale", 2, "--calibration", tmp_path, "--out", out, *SHORT]
+
+    outcome = cli("ship", weights, *options, "--size", "40x36", "--size", "48x48")
+
+    assert outcome.code == 0, outcome.err
+    every_size = {name.replace("carn_m_x4", "mine_x2") for name in FILES}
+    fixed = {
+        size: {f"{Path(name).stem}_{size}{Path(name).suffix}" for name in every_size}
+        for size in ("40x36", "48x48")
+    }
+    manifest = read_manifest(out)
+    assert {one.file for one in manifest.artifacts} == every_size.union(*fixed.values())
+    assert {one.file for one in manifest.artifacts if one.fixed_size == (40, 36)} == fixed["40x36"]
+    report = json.loads((out / "report.json").read_text())
+    assert {row["file"] for row in report["artifacts"]} == every_size
+    assert [set(one["files"]) for one in report["fixed_sizes"]] == list(fixed.values())
+    assert all(one["max_abs_diff"]["float32"] <= 1e-5 for one in report["fixed_sizes"])
+    assert outcome.out.count("fixed at ") == 2
+
+    for kind in ("float32.onnx", "int8.tflite", "int8_float_io.tflite"):
+        stem, _, suffix = kind.rpartition(".")
+        anywhere = reslite.load(str(out / f"mine_x2_{kind}"))
+        tiled = reslite.load(str(out / f"mine_x2_{stem}_40x36.{suffix}"))
+        assert tiled.session.fixed_size == (40, 36)
+        apart = anywhere.restore(picture).astype(int) - tiled.restore(picture)
+        assert np.abs(apart).max() <= (1 if "float32" in kind else 0), kind
+        assert tiled.restore(picture[:9, :11]).shape == (18, 22, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("30x128", "tiles of 30x128 are all halo: this network loses 2"),
+        ("128", "128: expected height x width"),
+        ("900000x900000", "an input of 900000x900000 takes"),
+    ],
+)
+def test_sizes_that_no_file_can_have_are_one_line_and_leave_nothing_behind(
+    cli: Cli, tmp_path: Path, size: str, message: str
+) -> None:
+    outcome = cli("ship", "carn-m", "--scale", 4, "--size", size, "--out", tmp_path / "dist")
+    assert outcome.code == 2
+    assert message in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "dist").exists()
 
 
 def test_an_unwritable_folder_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
