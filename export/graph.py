@@ -66,6 +66,8 @@ class Graph:
             up. Names that are absent are what they were in the captured graph, but for the gains
             and the rounding that a table of scales asks for.
         step: Pixels of which the picture's sides were multiples when the network was captured.
+        colours: Channels of the picture: 3 in all that is exported; 1 in what was read of a network
+            of luma, until ``export.sources.plain`` gives it colours.
     """
 
     nodes: tuple[Node, ...]
@@ -75,6 +77,7 @@ class Graph:
     pooling: Pooling | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
     step: int = 1
+    colours: int = 3
 
     def check(self) -> Graph:
         """Check that every value is made once, before it is read, and fits the nodes that read it.
@@ -316,7 +319,7 @@ class Graph:
     def _handed_in(self) -> Values:
         """Return the values that exist before the first node runs."""
         values = Values({name: array.shape for name, array in self.constants.items()}, {})
-        values.add_activation(self.input, 3, PICTURE)
+        values.add_activation(self.input, self.colours, PICTURE)
         if self.pooling is not None:
             values.add_activation(self.pooling.pooled, self.pooling.channels, POOLED)
         return values

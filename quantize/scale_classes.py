@@ -80,9 +80,12 @@ def held_values(graph: Graph) -> list[str]:
 
 
 def moved(graph: Graph) -> set[str]:
-    """Return the activations that are copies of others, by their names in the captured graph."""
-    movers = [node for node in graph.nodes if node.op in _MOVING]
-    return {graph.origin(value) for node in movers for value in node.outputs}
+    """Return the activations that are copies of others, by their names in the captured graph.
+
+    A copy that a rewrite made, as with edges around it, has the name of what it is a copy of.
+    """
+    ties = (tie for node in graph.nodes if node.op in _MOVING for tie in _ties(graph, node))
+    return {output for value, output in ties if output != value}
 
 
 def rectified(graph: Graph) -> dict[str, str]:

@@ -31,7 +31,10 @@ def sensitivities(
         run = _Differentiable(graph)
         output = run(picture.clone())
         weights = torch.randint(0, 2, output.shape, generator=signs) * 2 - 1
-        gradients = torch.autograd.grad((output * weights).sum(), list(run.seen.values()))
+        # Parts of a Split that nothing reads do not count.
+        gradients = torch.autograd.grad(
+            (output * weights).sum(), list(run.seen.values()), materialize_grads=True
+        )
         found = {
             name: (value.detach(), gradient)
             for (name, value), gradient in zip(run.seen.items(), gradients, strict=True)

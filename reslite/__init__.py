@@ -73,14 +73,14 @@ def ship(
     Needs the ``demo`` extra.
 
     Args:
-        module: A torch module from N × 3 × H × W RGB pictures in [0, 1] to restored ones, which
-            stays as it is; or a name or file as on the command line.
+        module: A torch module from N × 3 × H × W RGB pictures in [0, 1], or N × 1 × H × W luma, to
+            restored ones, which stays as it is; or a name or file as on the command line.
         scale: Upscaling factor; None finds it by a trial picture.
         out: Folder of the bundle and its report.
         name: What the files of a module are named after; None for its class.
         peak: White in the pictures that a module or the network of a file takes and returns; None
             for 1. Exported files take RGB in [0, 1] all the same.
-        colour: The order of its colours; None for RGB.
+        colour: Its colours, as ``--colour``; None for RGB, or for Y if it has one channel.
         calibration: Folder of pictures to find int8 scales on; None for scikit-image's, or the
             committed scales of a network of reslite's own.
         data: Folder of pictures to score on; None for crops of scikit-image's.
@@ -135,12 +135,11 @@ def export(
 
     Args:
         module: A torch module, name or file, as for ``ship``.
-        scale: Upscaling factor; None finds it by a trial picture.
+        scale: As for ``ship``.
         out: Folder of the bundle.
-        name: What the files of a module are named after; None for its class.
-        peak: White in the pictures that a module or the network of a file takes and returns; None
-            for 1. Exported files take RGB in [0, 1] all the same.
-        colour: The order of its colours; None for RGB.
+        name: As for ``ship``.
+        peak: As for ``ship``.
+        colour: As for ``ship``.
         formats: File formats; None for all.
         precisions: Number formats. Scales of int8 files are found on ``calibration``.
         calibration: Folder of pictures to find int8 scales on, as for ``ship``.
@@ -151,8 +150,7 @@ def export(
         The manifest of all files in the folder.
 
     Raises:
-        runtime.errors.UserError: If the module does not turn one picture into one, cannot be
-            captured, or restores another scale.
+        runtime.errors.UserError: As for ``ship``.
         export.parity.ParityError: If a file fails its proof.
     """
     check_packages()

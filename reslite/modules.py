@@ -43,7 +43,7 @@ def found(
         name: What the files of a module are named after; None for its class.
         scale: The scale that is wanted; None for the only one.
         peak: White in the pictures that it takes and returns; None for 1.
-        colour: The order of its colours; None for RGB.
+        colour: Its colours; None for RGB, or for Y if it has one channel.
 
     Raises:
         UserError: If there is no such network, it does not turn one picture into one, or has no

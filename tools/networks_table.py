@@ -144,6 +144,12 @@ CANDIDATES: Sequence[Candidate] = (
         ),
     ),
     Candidate(
+        "ESRGAN ×4, grey",
+        _spandrel(
+            "ESRGAN.__arch.RRDB", "RRDBNet", in_nc=1, out_nc=1, num_filters=8, num_blocks=1, scale=4
+        ),
+    ),
+    Candidate(
         "Compact",
         _spandrel(
             "Compact.__arch.SRVGG",
@@ -184,8 +190,16 @@ CANDIDATES: Sequence[Candidate] = (
         _spandrel("DnCNN.__arch.network_dncnn", "DnCNN", in_nc=3, out_nc=3, nc=16, nb=4),
     ),
     Candidate(
+        "DnCNN, grey",
+        _spandrel("DnCNN.__arch.network_dncnn", "DnCNN", in_nc=1, out_nc=1, nc=16, nb=4),
+    ),
+    Candidate(
         "DRUNet",
         _spandrel("DRUNet.__arch.network_unet", "DRUNet", in_nc=4, out_nc=3, nc=[4, 8, 8, 8], nb=2),
+    ),
+    Candidate(
+        "DRUNet, grey",
+        _spandrel("DRUNet.__arch.network_unet", "DRUNet", in_nc=2, out_nc=1, nc=[4, 8, 8, 8], nb=2),
     ),
     Candidate(
         "NAFNet",
@@ -350,13 +364,19 @@ Refused, with the reason that `reslite inspect` gives:
 
 
 @click.command()
-def write() -> None:
-    """Build, export and run all architectures, and rewrite docs/networks.md."""
+@click.argument("names", nargs=-1)
+def write(names: tuple[str, ...]) -> None:
+    """Build, export and run all architectures, and rewrite docs/networks.md.
+
+    With NAMES only the lines of these architectures are made, and printed.
+    """
     rows = []
-    for candidate in CANDIDATES:
+    for candidate in (one for one in CANDIDATES if not names or one.name in names):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row_of(candidate, Path(folder)))
         click.echo(line_of(rows[-1]))
+    if names:
+        return
     with replacing(PAGE) as temporary:
         temporary.write_text(page_of(rows), encoding="utf-8")
 

@@ -62,7 +62,12 @@ def read_graph(model: ir.Model) -> Graph:
     nodes = tuple(_read_nodes(model.graph, constants))
     used = {name for node in nodes for name in node.inputs}
     kept = {name: array for name, array in constants.items() if name in used}
-    return fold_orders(Graph(nodes, kept, INPUT, OUTPUT).check())
+    (image,) = model.graph.inputs
+    assert image.shape is not None
+    colours = image.shape[1]
+    assert isinstance(colours, int)
+    found = Graph(nodes, kept, INPUT, OUTPUT, colours=colours)
+    return fold_orders(found.check())
 
 
 def _replace_slashes(graph: ir.Graph) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from export.sources.foreign import Foreign, plain_name
 from export.sources.options import Architecture
 from export.sources.tensors import load
-from export.sources.trial import scale_of
+from export.sources.trial import tried
 from runtime.errors import UserError
 from runtime.manifest import sha256_of
 from training.networks.carn import CarnConfig
@@ -106,7 +106,7 @@ def read_of_authors(
     network.eval().requires_grad_(False)
     modules = {scale: network.at_scale(scale).eval() for scale in scales}
     for module in modules.values():
-        scale_of(module, dict(module.named_parameters()), f"{path}: {title}", "copy it again")
+        tried(module, dict(module.named_parameters()), f"{path}: {title}", "copy it again")
     return Foreign(
         name=plain_name(path.stem, scales[0] if len(scales) == 1 else None),
         path=path,

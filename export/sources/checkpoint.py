@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from export.sources.foreign import Foreign, plain_name
-from export.sources.trial import scale_of
+from export.sources.trial import tried
 from runtime.errors import UserError
 from runtime.manifest import sha256_of
 
@@ -45,6 +45,7 @@ def read_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> Foreign:
         architecture=found.architecture,
         known={"tags": list(found.tags)},
         modules={found.scale: module},
+        colours=found.channels[0],
     )
 
 
@@ -152,17 +153,19 @@ def _check(path: Path, found: _Described, module: nn.Module) -> None:
     Raises:
         UserError: If it does not.
     """
-    if found.channels != (3, 3):
+    if found.channels not in {(3, 3), (1, 1)}:
         raise UserError(
             f"{path}: {found.architecture} takes {found.channels[0]} channels and returns "
-            f"{found.channels[1]}; reslite restores RGB pictures, three and three"
+            f"{found.channels[1]}; reslite restores RGB pictures, three and three, or luma, one "
+            "and one"
         )
-    scale = scale_of(
+    scale = tried(
         module,
         dict(found.model.named_parameters()),
         f"{path}: {found.architecture}",
         "it may be another network than its names say",
-    )
+        found.channels[:1],
+    ).scale
     if scale != found.scale:
         raise UserError(
             f"{path}: {found.architecture} restores ×{scale}, though its tensors say ×{found.scale}"

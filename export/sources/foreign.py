@@ -27,6 +27,8 @@ class Foreign:
         known: What the manifest says of it beside path, hash and architecture.
         modules: By upscaling factor the network in evaluation mode, from N × 3 × H × W pictures in
             [0, 1] to restored ones.
+        colours: Channels of these pictures: 3; or 1 for luma, until ``in_plain_pictures`` makes
+            them 3.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Foreign:
     architecture: str
     known: Mapping[str, Any]
     modules: Mapping[int, nn.Module]
+    colours: int = 3
 
     @property
     def task(self) -> Task:

@@ -50,7 +50,8 @@ def read_onnx(path: Path) -> Foreign:
 
     Raises:
         UserError: If the file is missing, damaged, too large or already quantized, if its external
-            data are missing, or if it is no network from one RGB picture in [0, 1] to another.
+            data are missing, or if it is no network from one picture in [0, 1] to another, RGB or
+            luma.
         CannotLower: If it holds operators outside the vocabulary; lists all.
     """
     model, data = _loaded(path)
@@ -69,6 +70,7 @@ def read_onnx(path: Path) -> Foreign:
         architecture=f"ONNX file of {model.producer_name or 'an unknown program'}",
         known=known,
         modules={graph.scale: GraphModule(graph).eval()},
+        colours=ends.colours,
     )
 
 
@@ -187,24 +189,23 @@ def _ends(path: Path, model: onnx.ModelProto) -> Ends:
     if len(extents) != 4:
         raise UserError(
             f"{path}: '{image.name}' has {len(extents)} axes; expected four, 1 × 3 × height × "
-            "width or 1 × height × width × 3"
+            "width or 1 × height × width × 3, or 1 instead of 3"
         )
     channels_last = extents[3] in (1, 3, 4) and extents[1] not in (1, 3, 4)
     batch, *planar = [extents[axis] for axis in (0, 3, 1, 2)] if channels_last else extents
     if batch not in (None, 1):
         raise UserError(f"{path}: takes {batch} pictures at once; export it for one")
     channels, height, width = planar
-    if channels not in (None, 3):
-        kind = "grey pictures, which reslite does not restore yet" if channels == 1 else "pictures"
+    if channels not in (None, 3, 1):
         raise UserError(
-            f"{path}: takes {kind} of {channels} channel{'s' * (channels > 1)}; expected RGB, three"
+            f"{path}: takes pictures of {channels} channels; expected RGB, three, or luma, one"
         )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if dtype not in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint8)):
         raise UserError(
             f"{path}: takes {dtype} values; expected float32 or float16 in [0, 1], or uint8"
         )
-    return Ends(image.name, outputs[0].name, dtype, channels_last, (height, width))
+    return Ends(image.name, outputs[0].name, dtype, channels_last, (height, width), channels or 3)
 
 
 def _in_half(model: onnx.ModelProto) -> bool:

@@ -52,6 +52,7 @@ class Ends:
         dtype: Type of the input's values.
         channels_last: Whether it takes N × H × W × C.
         size: The height and the width that it takes; None for any.
+        colours: Channels of the picture, 3 or 1.
     """
 
     image: str
@@ -59,6 +60,7 @@ class Ends:
     dtype: np.dtype[Any]
     channels_last: bool
     size: tuple[int | None, int | None]
+    colours: int
 
     def fitted(self, size: Size) -> Size:
         """Return the height and width that it takes, or those of ``size`` where any will do."""
@@ -68,7 +70,8 @@ class Ends:
     def shape(self, size: Size) -> tuple[int, int, int, int]:
         """Return the shape of the input for pictures as ``fitted``."""
         height, width = self.fitted(size)
-        return (1, height, width, 3) if self.channels_last else (1, 3, height, width)
+        planes = self.colours
+        return (1, height, width, planes) if self.channels_last else (1, planes, height, width)
 
 
 def proven(path: Path, model: onnx.ModelProto, ends: Ends, graph: Graph, tolerance: float) -> Graph:
@@ -146,7 +149,7 @@ def _compare(
                 f"{sides.multiple}, {sides.minimum} or more; export it at such a size"
             )
         picture = np.round(parity_pictures((height, width))[0] * 255) / np.float32(255)
-        picture = picture.transpose(2, 0, 1)[None]
+        picture = picture.transpose(2, 0, 1)[None, : ends.colours]
         restored = _run(path, session, ends, picture)
         expected = _in_unit_range(restored)
         with torch.inference_mode():
@@ -195,7 +198,7 @@ def _run(
             f"{path}: ONNX Runtime cannot run it on {height}×{width} pixels: {first_line(error)}"
         ) from error
     found: NDArray[Any] = restored
-    if found.ndim == 4 and found.shape[1] != 3 and found.shape[3] == 3:
+    if found.ndim == 4 and found.shape[1] != ends.colours and found.shape[3] == ends.colours:
         found = found.transpose(0, 3, 1, 2)
     return found
 

@@ -14,7 +14,8 @@ Architecture = Literal["carn", "carn-m", "pcarn", "pcarn-m"]
 """Networks whose checkpoints have equal shapes, two and two, and compute different things."""
 
 
-Colour = Literal["rgb", "bgr"]
+Colour = Literal["rgb", "bgr", "y", "y-video"]
+"""What a network restores: colours in an order, or luma over the whole range or that of video."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Options:
         arguments: What its class or function is called with, by keyword (``--with``).
         architecture: The network that a checkpoint is of, where its names do not tell (``--as``).
         peak: White in the pictures that a network takes and returns (``--range``); None for 1.
-        colour: The order of its colours (``--colour``); None for RGB.
+        colour: Its colours (``--colour``); None for RGB, or for Y if it has one channel.
     """
 
     weights: Path | None = None

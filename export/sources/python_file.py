@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from export.sources.foreign import Foreign, plain_name
 from export.sources.options import Options
 from export.sources.tensors import load, read_tensors
-from export.sources.trial import scale_of
+from export.sources.trial import tried
 from runtime.errors import UserError, first_line
 from runtime.manifest import sha256_of
 from training.recipe import nearest
@@ -78,26 +78,28 @@ def of_module(
     """Return a module as a network that can be exported, in float32 and evaluation mode.
 
     Args:
-        module: From N × 3 × H × W pictures in [0, 1] to restored ones; changed in place.
+        module: From N × 3 × H × W pictures in [0, 1], or N × 1 × H × W luma, to restored ones;
+            changed in place.
         name: What its files are named after.
         path: Where it comes from, for messages and manifests.
         title: What errors call it.
         known: What the manifest says of it.
 
     Raises:
-        UserError: If it does not turn one RGB picture into one.
+        UserError: If it turns neither RGB pictures nor luma into such.
     """
     module = module.cpu().float().eval().requires_grad_(False)
     _check_inputs(module, title)
     with _for_stderr():
-        scale = scale_of(module, dict(module.named_parameters()), title, _REMEDY)
+        found = tried(module, dict(module.named_parameters()), title, _REMEDY, (3, 1))
     return Foreign(
-        name=plain_name(name, scale),
+        name=plain_name(name, found.scale),
         path=path,
         sha256=_fingerprint(module),
         architecture=type(module).__name__,
         known=known,
-        modules={scale: module},
+        modules={found.scale: module},
+        colours=found.colours,
     )
 
 

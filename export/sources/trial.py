@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,50 +17,82 @@ from runtime.errors import UserError, first_line
 _SIDES = (6, 9)
 """Height and width in pixels of the picture that a network is tried on."""
 
+_EXPECTED: Mapping[int, str] = {
+    3: "RGB pictures, three channels in and three out",
+    1: "luma, one channel in and one out",
+}
+
 _BLOCKS = (96, 192)
 """Those of another, for networks that take multiples of several pixels, or many of them."""
 
 
-def scale_of(
-    network: Callable[[Tensor], object], parameters: Mapping[str, Tensor], title: str, remedy: str
-) -> int:
-    """Restore a picture and return how many times larger it became.
+@dataclass(frozen=True)
+class Trial:
+    """What a network did to a picture.
+
+    Attributes:
+        scale: How many times larger it made it.
+        colours: Channels of the picture: 3 for RGB, 1 for luma.
+    """
+
+    scale: int
+    colours: int
+
+
+def tried(
+    network: Callable[[Tensor], object],
+    parameters: Mapping[str, Tensor],
+    title: str,
+    remedy: str,
+    colours: Sequence[int] = (3,),
+) -> Trial:
+    """Restore a picture.
 
     Args:
-        network: From N × 3 × H × W pictures to restored ones.
+        network: From N × C × H × W pictures to restored ones.
         parameters: Its weights by name.
         title: What the network is called in errors.
         remedy: What to do about weights that are never read.
+        colours: Channels that pictures may have, C; the network takes the first that it can.
 
     Raises:
-        UserError: If the network raises, returns something else than one RGB picture of the size or
-            a whole multiple, values that are not finite, or never reads some of its weights.
+        UserError: If the network raises, returns something else than one such picture of the size
+            or a whole multiple, values that are not finite, or never reads some of its weights.
     """
     read: set[int] = set()
     with _kept_by(read):
-        try:
-            scale = _scale_at(_SIDES, network, title)
-        except UserError as refused:
-            try:
-                scale = _scale_at(_BLOCKS, network, title)
-            except UserError:
-                raise refused from refused.__cause__
+        found = _first_that_works(network, title, colours)
     unread = [name for name, one in parameters.items() if id(one) not in read]
     if unread:
         more = ", …" if len(unread) > 1 else ""
         raise UserError(
             f"{title} never reads {len(unread)} of its tensors ({unread[0]}{more}); {remedy}"
         )
-    return scale
+    return found
 
 
-def _scale_at(sides: tuple[int, int], network: Callable[[Tensor], object], title: str) -> int:
-    """Restore a picture of one size and return how many times larger it became.
+def _first_that_works(
+    network: Callable[[Tensor], object], title: str, colours: Sequence[int]
+) -> Trial:
+    first: UserError | None = None
+    for count in colours:
+        for sides in (_SIDES, _BLOCKS):
+            try:
+                return Trial(_scale_at((count, *sides), network, title), count)
+            except UserError as refused:
+                first = first or refused
+    assert first is not None, "expected some number of channels"
+    raise first
+
+
+def _scale_at(shape: tuple[int, int, int], network: Callable[[Tensor], object], title: str) -> int:
+    """Restore a picture, C × H × W, and return how many times larger it became.
 
     Raises:
         UserError: If the network does not restore it.
     """
-    image = torch.linspace(0, 1, 3 * sides[0] * sides[1]).reshape(1, 3, *sides)
+    channels, *sides = shape
+    image = torch.linspace(0, 1, math.prod(shape)).reshape(1, *shape)
     size = f"a picture of {sides[0]}×{sides[1]} pixels"
     try:
         with torch.no_grad():
@@ -76,7 +110,7 @@ def _scale_at(sides: tuple[int, int], network: Callable[[Tensor], object], title
     if restored.ndim != 4 or restored.shape[:2] != image.shape[:2]:
         raise UserError(
             f"{title} turns a picture of shape {tuple(image.shape)} into {tuple(restored.shape)}; "
-            "expected RGB pictures, three channels in and three out"
+            f"expected {_EXPECTED[channels]}"
         )
     height, width = restored.shape[2:]
     scale = height // sides[0]

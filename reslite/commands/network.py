@@ -116,7 +116,8 @@ def network_options(about_weights: str) -> Callable[[Command], Command]:
         @click.option(
             "--colour",
             type=click.Choice(get_args(Colour)),
-            help="Order of colours that the network of a file takes and returns [default: rgb].",
+            help="Colours that the network of a file takes and returns, or luma over the whole "
+            "range (y) or that of video and MATLAB [default: rgb, or y if it has one channel].",
         )
         @wraps(command)
         def with_options(**given: Any) -> Any:
