@@ -6,10 +6,17 @@ from collections.abc import Mapping
 
 from benchmarks.devices.device import Device
 from benchmarks.devices.litert_gpu import LiteRTGPU
+from benchmarks.devices.litert_qualcomm import LiteRTQualcomm
+from benchmarks.devices.qualcomm_htp import QualcommHTP
+from runtime.snapdragon import SNAPDRAGONS
 
 DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
         LiteRTGPU(),
+        QualcommHTP(SNAPDRAGONS["sm8350"]),
+        QualcommHTP(SNAPDRAGONS["sm8650"]),
+        LiteRTQualcomm(SNAPDRAGONS["sm8350"]),
+        LiteRTQualcomm(SNAPDRAGONS["sm8650"]),
     )
 }  # fmt: skip
