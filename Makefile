@@ -4,7 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lock refresh networks clean
+.PHONY: demo test lock refresh networks arm64 clean
 
 demo: .venv/demo
 	$(BIN)/reslite ship carn-m --scale 4 --out dist
@@ -25,6 +25,10 @@ refresh: .venv/dev
 # Makes docs/networks.md again: which architectures of others become files.
 networks: .venv/dev
 	$(BIN)/python -m tools.networks_table
+
+# Makes the arm64 Debian that QEMU runs, in the user's cache folder. Debian packages: qemu-user, gcc.
+arm64: .venv/dev
+	$(BIN)/python -m benchmarks.devices.arm64_root
 
 # Resolves every dependency anew. A local version such as torch's +cpu is cut: it names the build
 # of this machine.

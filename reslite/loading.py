@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from numpy.typing import NDArray
 
 import runtime
+from runtime.cache import cache_folder
 from runtime.errors import UserError
 from runtime.formats import BY_SUFFIX, Precision
 from runtime.session import check_picture
@@ -78,12 +78,6 @@ def open_model(
         return session
     exported = _cached_export(model, scale, cast("Precision", precision or "float32"))
     return runtime.open(exported, verify=verify, runtime=runtime_name, threads=threads)
-
-
-def cache_folder() -> Path:
-    """Return the folder for files exported on demand."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "reslite"
 
 
 def cached_bundle(model: Trained, scale: int) -> Path:

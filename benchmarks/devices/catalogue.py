@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from benchmarks.devices.arm64 import Arm64
+from benchmarks.devices.arm64_instructions import Arm64Instructions
 from benchmarks.devices.device import Device
 from benchmarks.devices.litert_gpu import LiteRTGPU
 from benchmarks.devices.litert_qualcomm import LiteRTQualcomm
@@ -14,6 +16,8 @@ DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
         LiteRTGPU(),
+        Arm64(),
+        Arm64Instructions(),
         QualcommHTP(SNAPDRAGONS["sm8350"]),
         QualcommHTP(SNAPDRAGONS["sm8650"]),
         LiteRTQualcomm(SNAPDRAGONS["sm8350"]),
