@@ -201,6 +201,8 @@ HANDLERS: Mapping[str, Callable[[Node, Sequence[Tensor]], tuple[Tensor, ...]]] =
     "Resize": lambda node, x: (F.interpolate(x[0], scale_factor=node.integer("factor")),),
     "Interpolate": _interpolate,
     "GlobalAveragePool": lambda node, x: (x[0].mean((2, 3), keepdim=True),),
+    "GlobalMaxPool": lambda node, x: (x[0].amax((2, 3), keepdim=True),),
+    "ChannelMax": lambda node, x: (x[0].amax(1, keepdim=True),),
     "MixTemplates": lambda node, x: (torch.matmul(x[0], x[1]).view(node.shape()),),
     "Requantize": lambda node, x: (x[0],),
 }

@@ -281,6 +281,17 @@ OPERATORS: Mapping[str, Operator] = by_name(
         "GlobalAveragePool",
         sampling=lambda attributes, shapes: AVERAGED,
     ),
+    # The largest value of each channel over the picture, and of each pixel over its channels.
+    Operator(
+        "GlobalMaxPool",
+        traits=frozenset({Trait.MOVES, Trait.GLOBAL}),
+        sampling=lambda attributes, shapes: AVERAGED,
+    ),
+    Operator(
+        "ChannelMax",
+        traits=frozenset({Trait.POINTWISE, Trait.MOVES}),
+        channels=lambda attributes, shapes: (1,),
+    ),
     # A kernel of ``shape`` from coefficients (T) and templates (T × the kernel's size).
     Operator(
         "MixTemplates",

@@ -31,6 +31,7 @@ from export.integers import (
     slope_scale,
     weight_scales,
 )
+from export.operators import Trait
 from export.parity import Restore, restored_part
 from export.rewrites.additions import Additions
 from export.scales import Quantization, ScaleTable
@@ -136,7 +137,7 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     # Sums of integers times their multipliers: see ``_dequantized``.
     **dict.fromkeys(CONVOLUTIONS, Simulator.as_real),
     # Operators that move integers.
-    **dict.fromkeys(("Concat", "Split", "DepthToSpace", "Pad", "MaxPool"), Simulator.as_real),
+    **dict.fromkeys(operators.operators_with(Trait.MOVES) - REFUSED_INT8.keys(), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
         ("Relu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),

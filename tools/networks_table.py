@@ -7,6 +7,7 @@ several sizes; Core ML files are written, and run on macOS alone.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,7 +218,7 @@ CANDIDATES: Sequence[Candidate] = (
         _spandrel(
             "SwiftSRGAN.__arch.SwiftSRGAN",
             "Generator",
-            num_channels=16,
+            num_channels=8,
             num_blocks=1,
             upscale_factor=2,
         ),
@@ -302,11 +303,18 @@ def row_of(candidate: Candidate, folder: Path) -> Row:
     return Row(candidate, source.graph.multiple, files, "; ".join(reasons))
 
 
+_NEVER_READ = re.compile(r"(residual\.\d+\.block2|convblock)\.act\.weight")
+
+
 def _lively(module: nn.Module) -> nn.Module:
-    """Give constants of the initialization, as slopes and scales of norms, random values, too."""
+    """Give constants of the initialization, as slopes and scales of norms, random values, too.
+
+    Those of Swift-SRGAN's second activations stay, which its training cannot change either.
+    """
     with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+        for name, parameter in module.named_parameters():
+            same = parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all())
+            if same and not _NEVER_READ.fullmatch(name):
                 parameter.add_(0.1 * torch.rand_like(parameter))
     return module.eval()
 

@@ -236,11 +236,26 @@ def _hard_sigmoid(node: ir.Node, place: str, inputs: list[Array | None]) -> _Rea
 
 
 def _mean(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
-    axes = inputs[1] if len(inputs) == 2 else None
-    over = None if axes is None else sorted(int(axis) % 4 for axis in axes)
-    if over != [2, 3] or node.attributes.get_int("keepdims", 1) != 1:
+    if _axes(node, inputs) != [2, 3]:
         raise CannotLower(f"{place}: a mean must be over height and width, with keepdim=True")
     return "GlobalAveragePool", {}, 1
+
+
+def _largest(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
+    axes = _axes(node, inputs)
+    if axes not in ([2, 3], [1]):
+        raise CannotLower(
+            f"{place}: a maximum must be over height and width, or over channels, with keepdim=True"
+        )
+    return "ChannelMax" if axes == [1] else "GlobalMaxPool", {}, 1
+
+
+def _axes(node: ir.Node, inputs: list[Array | None]) -> list[int] | None:
+    """Return the axes that an operator reduces to one value each; None if they are not known."""
+    axes = inputs[1] if len(inputs) == 2 else None
+    if axes is None or node.attributes.get_int("keepdims", 1) != 1:
+        return None
+    return sorted(int(axis) % 4 for axis in axes)
 
 
 def _quotient(node: ir.Node, place: str, inputs: list[Array | None]) -> _Reading:
@@ -319,6 +334,8 @@ _READERS: Mapping[str, _Reader] = {
     "Resize": _resize,
     # What torch's exporter makes of a mean over height and width, or of a pooling to 1 × 1.
     "ReduceMean": _mean,
+    "ReduceMax": _largest,
+    "GlobalMaxPool": _plain,
 }
 
 

@@ -224,9 +224,12 @@ def nothing(node: ir.Node) -> None:
         replace(node, value)
 
 
-def mean_without_its_axes(node: ir.Node) -> None:
-    """A mean over height and width that drops these axes: one that keeps them, then a Reshape."""
-    if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1) == 1:
+_REDUCING = frozenset({"ReduceMean", "ReduceMax"})
+
+
+def reduction_without_its_axes(node: ir.Node) -> None:
+    """A mean or maximum that drops the axes it is over: one that keeps them, then a Reshape."""
+    if node.op_type not in _REDUCING or node.attributes.get_int("keepdims", 1) == 1:
         return
     axes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
@@ -234,9 +237,9 @@ def mean_without_its_axes(node: ir.Node) -> None:
         return
     dropped = {int(axis) % 4 for axis in axes.ravel()}
     kept = tuple(1 if axis in dropped else extent for axis, extent in enumerate(before))
-    mean = inserted(node, "ReduceMean", [node.inputs[0], node.inputs[1]], kept, {"keepdims": 1})
+    made = inserted(node, node.op_type, [node.inputs[0], node.inputs[1]], kept, {"keepdims": 1})
     target = constant(_graph(node), np.array(after, np.int64), "shape")
-    replace(node, inserted(node, "Reshape", [mean, target], after))
+    replace(node, inserted(node, "Reshape", [made, target], after))
 
 
 SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
@@ -251,7 +254,7 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     assigned_channels,
     repeated_channels,
     nothing,
-    mean_without_its_axes,
+    reduction_without_its_axes,
 )
 """All spellings, in the order they are looked for."""
 

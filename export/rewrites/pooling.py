@@ -37,9 +37,9 @@ def cut_at_pooling(graph: Graph) -> Graph:
             f"{len(pools)} global poolings found; tiles are restored in two passes, which takes "
             "exactly one"
         )
-    normalizations = (node for node in graph.nodes if Trait.GLOBAL in node.operator.traits)
-    if (norm := next(normalizations, None)) is not None:
-        raise CannotLower(f"{norm.name}: {norm.op} normalizes over the whole picture")
+    others = (node for node in graph.nodes if Trait.GLOBAL in node.operator.traits)
+    if (other := next(others, None)) is not None:
+        raise CannotLower(f"{other.name}: {other.op} depends on the whole picture, too")
     (pool,) = pools
     (features,) = pool.inputs
     if graph.sizes()[features] != PICTURE:

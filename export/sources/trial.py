@@ -17,6 +17,8 @@ from runtime.errors import UserError, first_line
 _SIDES = (6, 9)
 """Height and width in pixels of the picture that a network is tried on."""
 
+_AS_MADE = (0.25, 1.0, 0.0)
+
 _EXPECTED: Mapping[int, str] = {
     3: "RGB pictures, three channels in and three out",
     1: "luma, one channel in and one out",
@@ -57,18 +59,28 @@ def tried(
 
     Raises:
         UserError: If the network raises, returns something else than one such picture of the size
-            or a whole multiple, values that are not finite, or never reads some of its weights.
+            or a whole multiple, values that are not finite, or never reads some trained weights.
     """
     read: set[int] = set()
     with _kept_by(read):
         found = _first_that_works(network, title, colours)
-    unread = [name for name, one in parameters.items() if id(one) not in read]
+    unread = [
+        name for name, one in parameters.items() if id(one) not in read and not _is_as_made(one)
+    ]
     if unread:
         more = ", …" if len(unread) > 1 else ""
         raise UserError(
             f"{title} never reads {len(unread)} of its tensors ({unread[0]}{more}); {remedy}"
         )
     return found
+
+
+def _is_as_made(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds what torch makes slopes, factors and shifts of: untrained.
+
+    Such a tensor belongs to a layer that the network never used, in its training either.
+    """
+    return tensor.numel() > 0 and any(bool((tensor == one).all()) for one in _AS_MADE)
 
 
 def _first_that_works(

@@ -29,6 +29,7 @@ from export.scales import ScaleTable
 from export.writers.coreml_functions import function, normalized
 from export.writers.coreml_program import Builder, ct, quiet
 from export.writers.coreml_windows import Windows
+from export.writers.normalizations import CHANNELS, PIXELS
 from export.writers.writing import Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.errors import UserError
@@ -219,9 +220,6 @@ class _ProgramWriter(Windows):
         # Core ML's own has TensorFlow's order of channels, DCR.
         return Builder.depth_to_space(x=x, block_size=block, name=name)
 
-    def average(self, node: Node, name: str) -> Any:
-        return Builder.reduce_mean(x=self.operand(node), axes=[2, 3], keep_dims=True, name=name)
-
     def requantize(self, node: Node, name: str) -> Any:
         x = self.operand(node)
         return Builder.identity(x=x, name=name) if self._scales is None else x
@@ -233,6 +231,12 @@ _Handler = Callable[[_ProgramWriter, Node, str], Any]
 def _binary(build: Callable[..., Any]) -> _Handler:
     return lambda program, node, name: build(
         x=program.operand(node), y=program.operand(node, 1), name=name
+    )
+
+
+def _reduced(build: Callable[..., Any], axes: Sequence[int]) -> _Handler:
+    return lambda program, node, name: build(
+        x=program.operand(node), axes=list(axes), keep_dims=True, name=name
     )
 
 
@@ -258,7 +262,9 @@ HANDLERS: Mapping[str, _Handler] = {
     "DepthToSpace": _ProgramWriter.depth_to_space,
     "Pad": _ProgramWriter.pad,
     "MaxPool": _ProgramWriter.max_pool,
-    "GlobalAveragePool": _ProgramWriter.average,
+    "GlobalAveragePool": _reduced(Builder.reduce_mean, PIXELS),
+    "GlobalMaxPool": _reduced(Builder.reduce_max, PIXELS),
+    "ChannelMax": _reduced(Builder.reduce_max, CHANNELS),
     "Requantize": _ProgramWriter.requantize,
 }
 """Builds the operation of a node under a name and returns its variable, or a list of them."""

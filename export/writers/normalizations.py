@@ -10,7 +10,10 @@ import numpy as np
 from export.formulas import INSTANCE_NORM, NORMALIZATIONS, Formula
 from export.graph import Array, Graph, Node
 
-MEANS: Mapping[str, tuple[int, ...]] = {"MeanOfChannels": (1,), "MeanOfPixels": (2, 3)}
+CHANNELS, PIXELS = (1,), (2, 3)
+"""Axes of N × C × H × W."""
+
+MEANS: Mapping[str, tuple[int, ...]] = {"MeanOfChannels": CHANNELS, "MeanOfPixels": PIXELS}
 """The axes of N × C × H × W that the means of formulas are over."""
 
 

@@ -9,7 +9,7 @@ uint8, because ONNX Runtime leaves convolutions of int8 activations in float.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from export.integers import (
     rounded_slopes,
 )
 from export.scales import ScaleTable
-from export.writers.normalizations import normalization
+from export.writers.normalizations import CHANNELS, PIXELS, normalization
 from export.writers.onnx_functions import NATIVE, Tensor, formula_operands
 from export.writers.onnx_translator import FLOAT16, FLOAT32, Translator, onnx_type
 from export.writers.writing import Written, planar_file, scales_for
@@ -173,6 +173,26 @@ class _Translator(Translator):
     ) -> list[str]:
         return formula_operands(formula, values, name, dtype, self._add, self._constant)
 
+    def average(self, node: Node) -> None:
+        """Add a mean over the picture.
+
+        ONNX Runtime makes an integer kernel of a GlobalAveragePool between roundings, and none of a
+        ReduceMean. The kernel refuses a picture where the scale of what it reads is not 2⁻³² to 2⁸
+        of that of the sum of its pixels, of which there may be one or 2²⁵.
+        """
+        ratio = 1.0
+        if self._scales is not None:
+            ratio = self._scales[node.inputs[0]].scale / self._scales[node.output].scale
+        if 2.0**-7 <= ratio < 2.0**8:
+            self.emit(node)
+        else:
+            self.reduced(node, "ReduceMean", PIXELS)
+
+    def reduced(self, node: Node, op: str, axes: Sequence[int]) -> None:
+        """Reduce some axes to one value each."""
+        over = self._constant(f"{node.output}/axes", np.array(axes))
+        self.emit(node, op, [*self.operands(node), over], keepdims=1)
+
     def split(self, node: Node) -> None:
         sizes = self._constant(f"{node.outputs[0]}/sizes", np.array(node.sizes()))
         self.emit(node, operands=[*self.operands(node), sizes], axis=1)
@@ -211,7 +231,9 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     ),
     "Pad": _Translator.pad,
     "MaxPool": _Translator.max_pool,
-    "GlobalAveragePool": _Translator.emit,
+    "GlobalAveragePool": _Translator.average,
+    "GlobalMaxPool": lambda file, node: file.reduced(node, "ReduceMax", PIXELS),
+    "ChannelMax": lambda file, node: file.reduced(node, "ReduceMax", CHANNELS),
     "MixTemplates": _Translator.mix,
     "Requantize": _Translator.requantize,
 }

@@ -33,6 +33,7 @@ from runtime.atomic import replacing
 from runtime.formats import Precision
 
 _CHANNEL_AXIS = 3
+_PIXELS = (1, 2)
 
 
 def write_tflite(
@@ -181,10 +182,12 @@ class _Translator(Windows, Functions):
             version = GROWING_MUL if growing else None
         self.emit("MUL", node, schema.MulOptionsT(), version=version)
 
-    def average(self, node: Node) -> None:
-        axes = self._constant("spatial_axes", np.array([1, 2], np.int32))
-        operands = [self._tensors[node.inputs[0]], axes]
-        self.emit("MEAN", node, schema.ReducerOptionsT(keepDims=True), operands)
+    def reduced(self, node: Node, operator: str, axes: tuple[int, ...]) -> None:
+        """Reduce some axes to one value each."""
+        name = "spatial_axes" if axes == _PIXELS else "channel_axes"
+        over = self._constant(name, np.array(axes, np.int32))
+        operands = [self._tensors[node.inputs[0]], over]
+        self.emit(operator, node, schema.ReducerOptionsT(keepDims=True), operands)
 
     def requantize(self, node: Node) -> None:
         if self._scales is None:
@@ -233,7 +236,9 @@ HANDLERS: Mapping[str, Callable[[_Translator, Node], None]] = {
     "DepthToSpace": _Translator.depth_to_space,
     "Pad": _Translator.pad,
     "MaxPool": _Translator.max_pool,
-    "GlobalAveragePool": _Translator.average,
+    "GlobalAveragePool": lambda file, node: file.reduced(node, "MEAN", _PIXELS),
+    "GlobalMaxPool": lambda file, node: file.reduced(node, "REDUCE_MAX", _PIXELS),
+    "ChannelMax": lambda file, node: file.reduced(node, "REDUCE_MAX", (_CHANNEL_AXIS,)),
     "Requantize": _Translator.requantize,
 }
 """Writes a node of each operator."""

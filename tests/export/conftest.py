@@ -610,6 +610,13 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "GlobalAveragePool": _case(
         _last("GlobalAveragePool", "a"), compute=lambda image, a, b: a.mean((2, 3), keepdim=True)
     ),
+    "GlobalMaxPool": _case(
+        _last("GlobalMaxPool", "a"),
+        compute=lambda image, a, b: a.flatten(2).max(2)[0][..., None, None],
+    ),
+    "ChannelMax": _case(
+        _last("ChannelMax", "a"), compute=lambda image, a, b: a.max(1, keepdim=True)[0]
+    ),
     "MixTemplates": _case(
         Node("MixTemplates", "bank", ("mixed", "bank"), ("kernel",), {"shape": (5, 3, 3, 3)}),
         _last("Conv", "image", "kernel", "shifts", groups=1),
@@ -871,6 +878,7 @@ _MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
     "depth_to_space": _depth_to_space,
     "reduce_mean": _average,
+    "reduce_max": lambda x, axes, keep_dims: x.amax(axes.tolist(), keepdim=bool(keep_dims)),
     "quantize": _quantize,
     "dequantize": _dequantize,
     "constexpr_affine_dequantize": _dequantize_constant,

@@ -32,7 +32,8 @@ from export.execution import execute
 OPERATORS = frozenset(
     {
         *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose"),
-        *("DepthToSpace", "Div", "Dropout", "Exp", "Gelu", "GlobalAveragePool", "HardSigmoid"),
+        *("DepthToSpace", "Div", "Dropout", "Exp", "Gelu", "GlobalAveragePool", "GlobalMaxPool"),
+        *("HardSigmoid", "ReduceMax"),
         *("HardSwish", "InstanceNormalization", "LeakyRelu", "Max", "MaxPool", "Min", "Mish"),
         *("Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMean", "Relu", "Resize"),
         *("Sigmoid", "Slice", "Softplus", "SpaceToDepth", "Sqrt", "Sub", "Sum", "Tanh"),
@@ -46,6 +47,7 @@ _PICTURES = "one picture of real numbers goes in, and one comes out"
 _POINTWISE = OPERATORS - {
     *("AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "DepthToSpace"),
     *("GlobalAveragePool", "InstanceNormalization", "MaxPool", "Pad", "ReduceMean", "Resize"),
+    *("GlobalMaxPool", "ReduceMax"),
     *("Slice", "SpaceToDepth", "Transpose"),
 }
 """Operators that treat all values alike, so that an array of fewer axes is a picture, too."""
@@ -69,6 +71,7 @@ REASONS: tuple[str, ...] = (
     "equal ones along both axes",
     "without dilation and without a size of its own",
     "a HardSigmoid must be",
+    "a maximum must be over height and width",
     "a mean must be over height and width",
     "a picture is resized",
     "pictures are enlarged by whole factors",

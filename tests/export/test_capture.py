@@ -104,6 +104,14 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
             {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1},
         ),
         (
+            lambda x, image: x * x.amax((2, 3), keepdim=True) * F.adaptive_max_pool2d(x, 1),
+            {"Conv": 1, "GlobalMaxPool": 2, "Mul": 2},
+        ),
+        (
+            lambda x, image: x - x.amax(1, keepdim=True),
+            {"ChannelMax": 1, "Conv": 1, "Sub": 1},
+        ),
+        (
             lambda x, image: F.pixel_shuffle(torch.cat([x, x], 1), 2),
             {"Concat": 1, "Conv": 1, "DepthToSpace": 1},
         ),
@@ -152,6 +160,8 @@ def test_nodes_are_named_after_their_modules(captured: Capture) -> None:
         "constant minus",
         "pool",
         "mean",
+        "largest of pixels",
+        "largest of channels",
         "shuffle",
         "constants",
         "resize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,11 @@ import onnxsim
 import pytest
 from numpy.typing import NDArray
 
-from export.graph import Graph
+from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.rewrites.requantization import with_requantization
-from export.scales import ScaleTable
+from export.scales import Quantization, ScaleTable
 from export.writers.onnx_writer import write_onnx
 from runtime.errors import UserError
 from runtime.formats import Precision
@@ -207,6 +208,25 @@ def test_onnx_runtime_executes_int8_convolutions_as_integers(
     assert found["QLinearConv"] == graph.operators()["Conv"] and found["QLinearAdd"] == 9
     assert found["Conv"] == found["FusedConv"] == found["Relu"] == 0
     assert found["Clip"] == 0  # no sign but one meets in a concatenation
+
+
+def test_a_mean_far_below_its_operand_opens(
+    tmp_path: Path, picture: Picture, calibrated: Calibrate, simulated: Simulate
+) -> None:
+    """ONNX Runtime's integer mean refuses scales further apart than 256 times the pixels."""
+    large = np.full((3, 1, 1), 1000, np.float32)
+    nodes = (
+        Node("Mul", "large", ("image", "thousand"), ("features",)),
+        Node("GlobalAveragePool", "pool", ("features",), ("mean",)),
+        Node("Add", "sum", ("features", "mean"), ("restored_image",)),
+    )
+    graph, image = Graph(nodes, {"thousand": large}).check(), picture(1, 1)
+    table = calibrated(graph, image, output=None)
+    small = {**table.activations, "mean": Quantization.of_range(-1, 1)}
+    table = dataclasses.replace(table, activations=small)
+    write_onnx(graph, tmp_path / "mean.onnx", "int8", table)
+    restored = _run(tmp_path / "mean.onnx", image)
+    np.testing.assert_allclose(restored, simulated(graph, table, image), atol=8, rtol=0)
 
 
 def test_convolutions_share_no_integers(files: dict[str, Path]) -> None:

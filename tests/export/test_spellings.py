@@ -216,6 +216,13 @@ PLANAR: Mapping[str, Written] = {
         {"Conv": 1, "GlobalAveragePool": 1, "Mul": 1, "Sigmoid": 1},
         {**_convolution(3), "shape": _integers(-1, 3, 1, 1)},
     ),
+    "gate by maxima, one without its axis": Written(
+        f"""c = {_SAME}(x, w, b) p = GlobalMaxPool(c) m = Mul(c, p)
+        l = ReduceMax <axes=[1], keepdims=0> (m) u = Unsqueeze(l, axis) g = Sigmoid(u)
+        y = Mul(m, g)""",
+        {"ChannelMax": 1, "Conv": 1, "GlobalMaxPool": 1, "Mul": 2, "Sigmoid": 1},
+        {**_convolution(3), "axis": _integers(1)},
+    ),
     "gate of fully connected layers": Written(
         f"""c = {_SAME}(x, w, b) p = GlobalAveragePool(c) f = Flatten(p)
         h = Gemm <transB=1, alpha=2.0> (f, down, shift) r = Relu(h) m = MatMul(r, up)
