@@ -38,7 +38,7 @@ def bias_corrections(
     Returns:
         As ``ScaleTable.corrections``.
     """
-    pictures = _stacked(small_crops(images))
+    pictures = _stacked(small_crops(images, graph.sides))
     # Kernels that a rewrite made up are exact in int8 and need no correction.
     corrected = {
         node.output

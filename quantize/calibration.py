@@ -18,6 +18,7 @@ from torch import Tensor
 from runtime.errors import UserError
 from runtime.manifest import Calibration, sha256_of
 from runtime.pictures.files import picture_paths
+from runtime.sides import Sides
 from training.data.pictures import Picture, data_folder, read_rgb
 from training.degradations.degradation import version_random
 from training.tasks import Task
@@ -140,16 +141,18 @@ def few_photographs(
     return [crop.astype(np.float32) / np.float32(255) for crop in crops]
 
 
-def small_crops(images: Sequence[Tensor]) -> list[Tensor]:
-    """Return at most sixteen pictures, each cropped to at most 64×64 pixels.
+def small_crops(images: Sequence[Tensor], sides: Sides) -> list[Tensor]:
+    """Return at most sixteen pictures, each cropped to about 64×64 pixels.
 
     That is enough to measure what a layer does: each of its channels has thousands of values in
     each picture.
 
     Args:
         images: 1 × 3 × H × W.
+        sides: The heights and widths that the network takes; the pictures have such.
     """
-    return [image[:, :, :_SMALL_SIDE, :_SMALL_SIDE] for image in images[:_SMALL_COUNT]]
+    side = sides.within(_SMALL_SIDE)
+    return [image[:, :, :side, :side] for image in images[:_SMALL_COUNT]]
 
 
 def calibration_record(paths: Sequence[Path]) -> Calibration:

@@ -136,7 +136,7 @@ def quantize_network(
     # Mirrored as well, so that tones cross in both ways.
     shown["mirrored"] = [chequers[:, ::-1].copy() for chequers in shown["chequers"]]
     colours = [as_image(one).double() for pictures in shown.values() for one in pictures]
-    small = small_crops(exact)
+    small = small_crops(exact, sides)
     effects = effect_of_noise(lowered, small)
     by_channel, overflow = channel_gains(lowered, effects, exact, colours)
     even = with_overflow(with_gains(lowered, by_channel), overflow)

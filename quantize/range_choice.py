@@ -45,7 +45,7 @@ def less_harmful_ranges(
     Returns:
         The chosen quantization of each activation, by its name in the captured graph.
     """
-    pictures = small_crops(images)
+    pictures = small_crops(images, graph.sides)
     effect: dict[str, float] = defaultdict(float)
     for name, by_channel in effect_of_noise(graph, pictures).items():
         effect[graph.origin(name)] += float(by_channel.sum())

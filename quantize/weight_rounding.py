@@ -40,7 +40,7 @@ def weight_roundings(graph: Graph, images: Sequence[Tensor]) -> dict[str, tuple[
     Returns:
         As ``ScaleTable.roundings``.
     """
-    pictures = small_crops(images)
+    pictures = small_crops(images, graph.sides)
     noise = rounding_noise(graph, pictures)
     least = _WORTH_CHOOSING * sum(noise.values())
     shown = {graph.origin(name) for name, made in noise.items() if made > least}

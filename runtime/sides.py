@@ -33,6 +33,13 @@ class Sides:
         """Return the least side that the network takes and that is not smaller."""
         return -(-max(side, self.minimum) // self.multiple) * self.multiple
 
+    def within(self, side: int) -> int:
+        """Return the greatest side that the network takes and that is not larger.
+
+        Where even the least that it takes is larger, it is that.
+        """
+        return max(self.minimum, side // self.multiple * self.multiple)
+
     def reflected(self, picture: NDArray[Any]) -> NDArray[Any]:
         """Continue a picture by reflection at its bottom and right until its sides fit.
 

@@ -207,6 +207,20 @@ def repeated_channels(node: ir.Node) -> None:
     replace(node, inserted(node, "Conv", [value, *constants], made))
 
 
+def padding_by_a_number(node: ir.Node) -> None:
+    """A Pad by another number than 0: a Pad by 0 of what is that much less, and as much more."""
+    value = constant_of(node.inputs[2]) if node.op_type == "Pad" and len(node.inputs) > 2 else None
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if value is None or before is None or after is None or not 0 < abs(value.item()) < _LARGEST:
+        return
+    if node.attributes.get_string("mode", "constant") != "constant":
+        return
+    number = constant(_graph(node), value.astype(np.float32).reshape(()), "padding")
+    less = inserted(node, "Sub", [node.inputs[0], number], before)
+    padded = inserted(node, "Pad", [less, node.inputs[1], None, *node.inputs[3:]], after)
+    replace(node, inserted(node, "Add", [padded, number], after))
+
+
 def nothing(node: ir.Node) -> None:
     """Operators that cut off, add or repeat nothing, as arithmetic on sizes writes them."""
     value, shape = node.inputs[0], shape_of(node.outputs[0])
@@ -253,6 +267,7 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     equal_split,
     assigned_channels,
     repeated_channels,
+    padding_by_a_number,
     nothing,
     reduction_without_its_axes,
 )

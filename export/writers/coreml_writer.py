@@ -34,6 +34,7 @@ from export.writers.writing import Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.formats import Precision
+from runtime.sides import Sides
 
 DEFAULT_SIZES: tuple[tuple[int, int], ...] = (
     (180, 320),
@@ -76,7 +77,8 @@ def write_coreml(
         size: The only height and width the input may have.
         sizes: Without ``size``: the heights and widths it may have, the default first. Where the
             network takes multiples of several pixels, the next such ones.
-        flexible: Instead of ``sizes``: the least and the greatest height and width.
+        flexible: Instead of ``sizes``: the least and the greatest height and width, which become
+            the next such multiples within.
         arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
 
     Raises:
@@ -90,7 +92,7 @@ def write_coreml(
     dtype = np.dtype(arithmetic if precision == "int8" else precision)
     fitting = graph.sides.fitting
     fitted = dict.fromkeys((fitting(height), fitting(width)) for height, width in sizes)
-    shape = _input_shape(size, list(fitted), flexible)
+    shape = _input_shape(size, list(fitted), flexible, graph.sides)
     with quiet():
         model = ct.convert(
             _ProgramWriter(graph, dtype, scales).program(size),
@@ -113,6 +115,7 @@ def _input_shape(
     size: tuple[int, int] | None,
     sizes: Sequence[tuple[int, int]],
     flexible: tuple[int, int] | None,
+    sides: Sides,
 ) -> Any:
     if size is not None:
         return (1, 3, *size)
@@ -122,8 +125,14 @@ def _input_shape(
     minimum, maximum = flexible
     if not 1 <= minimum <= maximum:
         raise UserError(f"flexible={flexible}: expected a least and a greatest size from 1 up")
-    default = min(max(256, minimum), maximum)
-    extents = [ct.RangeDim(minimum, maximum, default) for _ in range(2)]
+    least, greatest = sides.fitting(minimum), sides.within(maximum)
+    if least > maximum:
+        raise UserError(
+            f"flexible={flexible}: the network takes multiples of {sides.multiple} pixels from "
+            f"{sides.minimum} up; let the greatest be {least} or more"
+        )
+    default = min(max(sides.fitting(256), least), greatest)
+    extents = [ct.RangeDim(least, greatest, default) for _ in range(2)]
     return ct.Shape((1, 3, *extents))
 
 

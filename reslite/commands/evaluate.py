@@ -18,6 +18,8 @@ from training.degradations.levels import ScoredLevel
 if TYPE_CHECKING:
     from benchmarks.accuracy import Restore, Scores
     from benchmarks.pairs import FolderPairs
+    from export.sources.source import Trained
+    from runtime.sides import Sides
     from training.tasks import Task
 
 
@@ -166,7 +168,22 @@ def _opened(
         if tile is not None or no_verify:
             raise UserError("--tile and --no-verify are for exported files; leave them out")
         found, chosen = network.find()
-        yield network_restorer(found.at_scale(chosen)), found.task, chosen
+        yield network_restorer(found.at_scale(chosen), _sides(found, chosen)), found.task, chosen
+
+
+def _sides(found: Trained, scale: int) -> Sides:
+    """Return the sides of pictures that a network of others takes; ours take any."""
+    from export.errors import CannotLower
+    from export.sources.foreign import Foreign
+    from export.sources.source import Source
+    from runtime.sides import ANY_SIDES
+
+    if not isinstance(found, Foreign):
+        return ANY_SIDES
+    try:
+        return Source.of(found, scale).graph.sides
+    except CannotLower:  # It cannot be exported, but scored.
+        return ANY_SIDES
 
 
 def _is_of_others(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -154,6 +155,15 @@ def test_a_range_of_sizes_on_request(tmp_path: Path, small_graph: Graph) -> None
     write_coreml(small_graph, path, "float32", flexible=(16, 640))
     ranges = _array_type(path).shapeRange.sizeRanges
     assert [(one.lowerBound, one.upperBound) for one in ranges[2:]] == [(16, 640), (16, 640)]
+
+
+def test_a_range_is_of_sides_that_the_network_takes(tmp_path: Path, small_graph: Graph) -> None:
+    path, stepped = tmp_path / "network.mlpackage", dataclasses.replace(small_graph, step=24)
+    write_coreml(stepped, path, "float32", flexible=(16, 640))
+    ranges = _array_type(path).shapeRange.sizeRanges
+    assert [(one.lowerBound, one.upperBound) for one in ranges[2:]] == [(24, 624), (24, 624)]
+    with pytest.raises(UserError, match=r"multiples of 24 pixels from 24 up; .* be 48 or more"):
+        write_coreml(stepped, path, "float32", flexible=(25, 40))
 
 
 def test_a_fixed_size_is_the_only_one(

@@ -20,6 +20,7 @@ from quantize.calibration import (
     small_crops,
 )
 from runtime.errors import UserError
+from runtime.sides import ANY_SIDES, Sides
 from training.data.pictures import read_rgb
 from training.degradations import bicubic
 from training.tasks import SUPER_RESOLUTION
@@ -137,6 +138,11 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_small_crops_are_few_and_small() -> None:
     images = [torch.rand(1, 3, height, 50) for height in range(60, 80)]
-    crops = small_crops(images)
+    crops = small_crops(images, ANY_SIDES)
     assert [tuple(crop.shape[2:]) for crop in crops] == [(min(h, 64), 50) for h in range(60, 76)]
     assert torch.equal(crops[15], images[15][:, :, :64])
+    # Of networks that take multiples of several pixels, or a least number.
+    large = [torch.rand(1, 3, 96, 192)]
+    for multiple, minimum, expected in ((24, 24, (48, 48)), (96, 96, (96, 96)), (2, 80, (80, 80))):
+        (crop,) = small_crops(large, Sides(multiple, minimum))
+        assert tuple(crop.shape[2:]) == expected

@@ -54,6 +54,27 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def test_pictures_of_any_sides_are_scored(cli: Cli, tmp_path: Path) -> None:
+    """The network halves its picture, which is reflected up to a multiple, as by its files."""
+    (tmp_path / "halving.py").write_text(
+        """
+from torch import nn
+
+def halving():
+    down, up = nn.Conv2d(3, 12, 2, stride=2), nn.PixelShuffle(2)
+    nn.init.dirac_(down.weight)
+    return nn.Sequential(down, nn.Conv2d(12, 12, 1), up)
+"""
+    )
+    (tmp_path / "HR").mkdir()
+    (tmp_path / "LR").mkdir()
+    for folder in ("HR", "LR"):
+        Image.fromarray(data.astronaut()[:41, 100:137]).save(tmp_path / folder / "odd.png")
+    scores = cli("evaluate", f"{tmp_path / 'halving.py'}:halving", "--data", tmp_path, "--json")
+    assert scores.code == 0, scores.err
+    assert json.loads(scores.out)["pictures"] == 1
+
+
 def test_inspect_tells_what_it_is(cli: Cli, network: list[object]) -> None:
     facts = json.loads(cli("inspect", *network, "--json").out)
     assert (facts["name"], facts["architecture"], facts["scale"]) == ("mynet", "MyNet", 2)
