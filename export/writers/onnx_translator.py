@@ -197,23 +197,28 @@ class Translator(ABC):
     ) -> str:
         """Round ``source``, or its Relu, to the 8 bits of ``value``; return ``target``, the result.
 
-        If no integers stand for negative numbers, rounding includes the Relu. Otherwise the Relu is
-        a Clip of integers, because ONNX Runtime would compute a Relu of real numbers, and the
-        convolution before it, in float.
+        If no integers stand for negative numbers, rounding includes the Relu. Otherwise the Relu
+        follows the rounding and is rounded once more, with the same numbers. It is a LeakyRelu
+        without slope: ONNX Runtime has one integer kernel for that, and none for a Relu, and NPUs
+        take it, other than a Clip of integers.
         """
         quantization, shape = scales[value], self._shape(value)
         operands = (
             self._constant(f"{value}/scale", np.array(quantization.scale, np.float32)),
             self._constant(f"{value}/zero", np.array(quantization.zero_point + 128, np.uint8)),
         )
+
+        def rounded(source: str, integers: str, target: str) -> str:
+            self._add("QuantizeLinear", (source, *operands), {integers: shape}, _UINT8)
+            self._add("DequantizeLinear", (integers, *operands), {target: shape}, FLOAT32)
+            return target
+
         integers = f"{value}/uint8"
-        self._add("QuantizeLinear", (source, *operands), {integers: shape}, _UINT8)
-        if relu and quantization.zero_point > -128:
-            positive = f"{value}/relu"
-            self._add("Clip", (integers, operands[1]), {positive: shape}, _UINT8)
-            integers = positive
-        self._add("DequantizeLinear", (integers, *operands), {target: shape}, FLOAT32)
-        return target
+        if not relu or quantization.zero_point == -128:
+            return rounded(source, integers, target)
+        signed = rounded(source, f"{value}/signed.uint8", f"{value}/signed")
+        self._add("LeakyRelu", [signed], {f"{value}/relu": shape}, FLOAT32, alpha=0.0)
+        return rounded(f"{value}/relu", integers, target)
 
     def _cast(self, source: str, target: str, dtype: np.dtype[Any], shape: _Shape) -> None:
         self._add("Cast", [source], {target: shape}, dtype, to=onnx_type(dtype))

@@ -243,20 +243,28 @@ def test_convolutions_share_no_integers(files: dict[str, Path]) -> None:
 def test_the_rounding_of_a_convolution_is_its_relu(
     tmp_path: Path, captured: Capture, picture: Picture, calibrated: Calibrate
 ) -> None:
-    # Where features of both signs share the scale of a concatenation, ReLUs clip at its zero.
+    # Where features of both signs share the scale of a concatenation, a ReLU follows the rounding.
     rewrites = PROFILES["ort-cpu"].rewrites("int8")
     graph = lower(captured("carn-m", 4).graph, [one for one in rewrites if one != "split_signs"])
     write_onnx(graph, tmp_path / "a.onnx", "int8", calibrated(graph, picture(8, 8)))
     model = onnx.load(tmp_path / "a.onnx")
     makers = {output: node for node in model.graph.node for output in node.output}
     found = _histogram(model)
-    assert found["Relu"] == 0 < found["Clip"]
+    assert found["Relu"] == 0 < found["LeakyRelu"]
     for node in model.graph.node:
         made_by = {makers[name].op_type for name in node.input if name in makers}
-        if node.op_type == "Clip":
-            assert made_by == {"QuantizeLinear"}
-        if made_by & {"Conv", "Add"}:
+        if node.op_type == "LeakyRelu":
+            assert made_by == {"DequantizeLinear"}
+        # Backends for NPUs take quantized operators between real numbers, none of integers.
+        if made_by & {"Conv", "Add", "LeakyRelu"}:
             assert node.op_type == "QuantizeLinear"
+        if "QuantizeLinear" in made_by:
+            assert node.op_type == "DequantizeLinear"
+    # In ONNX Runtime each of them is one integer kernel, and nothing between the ends is float.
+    _session(tmp_path / "a.onnx", tmp_path / "optimized.onnx")
+    kernels = _histogram(onnx.load(tmp_path / "optimized.onnx"))
+    assert kernels["QLinearLeakyRelu"] == found["LeakyRelu"]
+    assert kernels["QuantizeLinear"] == kernels["DequantizeLinear"] == 1
 
 
 def test_int8_weights_have_one_scale_per_output_channel(files: dict[str, Path]) -> None:
