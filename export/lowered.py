@@ -62,7 +62,7 @@ def lower_for(
         steps = [*int8_steps(table), corrected, *steps_named(target.further_int8)]
         last = [partial(with_requantization, table=table)] if table.requantized else []
     else:
-        steps, last = steps_named(target.rewrites_float), []
+        steps, last = steps_named(target.rewrites(variant.precision)), []
         form = len(FLOAT_FORM)
         if float16_gains and target.rewrites_float[:form] == FLOAT_FORM:
             steps.insert(form, partial(with_gains, gains=float16_gains))

@@ -19,7 +19,11 @@ from export.rewrites.exact import (
     fold_template_bank,
 )
 from export.rewrites.gains import with_gains
-from export.rewrites.groups import make_convolutions_dense, split_shuffled_convolutions
+from export.rewrites.groups import (
+    make_convolutions_dense,
+    split_grouped_convolutions,
+    split_shuffled_convolutions,
+)
 from export.rewrites.interpolations import interpolate_by_convolutions
 from export.rewrites.overflow import leave_limits_to_rounding, with_overflow
 from export.rewrites.resizes import convolve_before_resizes, resize_by_shuffles
@@ -58,6 +62,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         make_convolutions_dense,
         convolve_before_shuffles,
         convolve_for_shuffles,
+        split_grouped_convolutions,
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,

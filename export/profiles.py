@@ -42,18 +42,22 @@ class Profile:
         name: Its name on the command line and in the manifest.
         format: The file format that the target runs.
         rewrites_float: Rewrites of float32 and float16 files, in order.
+        further_float16: Rewrites of float16 files after those, in order.
         further_int8: Rewrites of int8 files after those of ``QUANTIZED_FORM``, in order.
     """
 
     name: str
     format: Format
     rewrites_float: tuple[str, ...]
+    further_float16: tuple[str, ...] = ()
     further_int8: tuple[str, ...] = ()
 
     def rewrites(self, precision: Precision) -> tuple[str, ...]:
         """Return the rewrites for files of ``precision``, except those that need a table."""
-        int8 = (*QUANTIZED_FORM, *self.further_int8)
-        return int8 if precision == "int8" else self.rewrites_float
+        if precision == "int8":
+            return (*QUANTIZED_FORM, *self.further_int8)
+        float16 = self.further_float16 if precision == "float16" else ()
+        return (*self.rewrites_float, *float16)
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -96,6 +100,7 @@ PROFILES: Mapping[str, Profile] = {
                 "pad_before_convolutions",
             ),
         ),
+        # ONNX Runtime before 1.32 computes float16 groups wrongly on arm64.
         Profile(
             name="ort-cpu",
             format="onnx",
@@ -103,6 +108,7 @@ PROFILES: Mapping[str, Profile] = {
                 *FLOAT_FORM,
                 "convolve_before_shuffles",
             ),
+            further_float16=("split_grouped_convolutions",),
             further_int8=("convolve_before_shuffles",),
         ),
         # Stores templates and coefficients; the runtime mixes the kernels when it opens the file.
@@ -110,6 +116,7 @@ PROFILES: Mapping[str, Profile] = {
             name="ort-cpu-banked",
             format="onnx",
             rewrites_float=("fold_output_shift",),
+            further_float16=("split_grouped_convolutions",),
         ),
         Profile(
             name="coreml-ane",

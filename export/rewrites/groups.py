@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from export.errors import CannotLower
 from export.graph import Array, Graph, Node
 from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
-from export.rewrites.shuffles import chain_from_convolution
+from export.rewrites.shuffles import CHANNELWISE, chain_from_convolution
 
 
 def make_convolutions_dense(graph: Graph) -> Graph:
@@ -96,16 +96,79 @@ def _branches(graph: Graph, chain: Sequence[Node], groups: int, added: Additions
     for group, piece in enumerate(pieces):
         current = piece
         for link in chain:
-            constants = [
-                added.constant(
-                    f"{name}/{group}", np.split(graph.constants[name], groups)[group], name
-                )
-                for name in link.inputs[1:]
-            ]
-            operands = (current, *constants)
-            current = added.activation(f"{link.output}/{group}", link.output)
-            attributes = {**link.attributes, "groups": 1} if link is conv else link.attributes
-            nodes.append(Node(link.op, link.name, operands, (current,), attributes))
+            nodes.append(_of_group(graph, link, group, groups, current, added))
+            current = nodes[-1].output
         shuffled.append(current)
     nodes.append(Node("Concat", shuffle.name, tuple(shuffled), shuffle.outputs))
     return nodes
+
+
+def split_grouped_convolutions(graph: Graph) -> Graph:
+    """Split grouped convolutions into one branch per group, except depthwise ones.
+
+    For runtimes that compute groups wrongly or not at all. A branch goes on through operators that
+    work on single channels and through convolutions in as many groups; branches are concatenated
+    where another operator reads them. Kernels and MultAdds stay the same.
+    """
+    added = Additions(graph)
+    branches: dict[str, tuple[str, ...]] = {}
+    whole = set(graph.inputs)
+
+    def joined(values: Iterable[str]) -> Iterator[Node]:
+        for value in values:
+            if value in branches and value not in whole:
+                whole.add(value)
+                yield Node("Concat", value, branches[value], (value,))
+
+    def rewritten() -> Iterator[Node]:
+        for node in graph.nodes:
+            value = node.inputs[0]
+            groups = _groups_to_split(graph, node)
+            if node.op in CHANNELWISE and value in branches and value not in whole:
+                groups = len(branches[value])
+            if groups == 1:
+                yield from joined(node.inputs)
+                yield node
+                whole.update(node.outputs)
+                continue
+            if len(branches.get(value, ())) != groups:
+                yield from joined([value])
+                branches[value] = tuple(
+                    added.activation(f"{value}/{node.output}.{group}", value)
+                    for group in range(groups)
+                )
+                sizes = (graph.kernel_shape(node)[1],) * groups
+                yield Node("Split", node.name, (value,), branches[value], {"sizes": sizes})
+            copies = [
+                _of_group(graph, node, group, groups, branches[value][group], added)
+                for group in range(groups)
+            ]
+            yield from copies
+            branches[node.output] = tuple(copy.output for copy in copies)
+            yield from joined(name for name in node.outputs if name in graph.outputs)
+
+    return added.graph(rewritten())
+
+
+def _groups_to_split(graph: Graph, node: Node) -> int:
+    """Return the groups of a convolution; 1 if it is depthwise or no convolution."""
+    if node.op not in CONVOLUTIONS:
+        return 1
+    groups = node.integer("groups")
+    return 1 if graph.kernel_shape(node)[:2] == (groups, 1) else groups
+
+
+def _of_group(
+    graph: Graph, node: Node, group: int, groups: int, value: str, added: Additions
+) -> Node:
+    """Return what ``node`` does to the channels of one group."""
+    constants = [
+        added.constant(f"{name}/{group}", np.split(graph.constants[name], groups)[group], name)
+        for name in node.inputs[1:]
+    ]
+    return dataclasses.replace(
+        node,
+        inputs=(value, *constants),
+        outputs=(added.activation(f"{node.output}/{group}", node.output),),
+        attributes={**node.attributes, "groups": 1} if node.op in CONVOLUTIONS else node.attributes,
+    )

@@ -13,8 +13,8 @@ from export.node import Attribute
 from export.operators import CONVOLUTIONS, Trait, operators_with
 from export.rewrites.additions import Additions
 
-# Element-wise operators that commute with a permutation of channels.
-_CHANNELWISE = operators_with(Trait.PER_CHANNEL)
+CHANNELWISE = operators_with(Trait.PER_CHANNEL)
+"""Operators that commute with a permutation of channels."""
 
 
 def convolve_before_shuffles(graph: Graph) -> Graph:
@@ -206,13 +206,13 @@ def chain_from_convolution(graph: Graph, shuffle: Node) -> list[Node]:
         CannotLower: If a node between them is not element-wise, or has other consumers.
     """
     chain = [shuffle]
-    while chain[0].op in _CHANNELWISE or chain[0] is shuffle:
+    while chain[0].op in CHANNELWISE or chain[0] is shuffle:
         producer = graph.producer(chain[0].inputs[0])
         if producer is None or graph.sole_consumer(producer.outputs[0]) is not chain[0]:
             break
         chain.insert(0, producer)
     if chain[0].op not in CONVOLUTIONS:
-        stopped = chain[0] is shuffle or chain[0].op in _CHANNELWISE
+        stopped = chain[0] is shuffle or chain[0].op in CHANNELWISE
         found = "an activation that other nodes read too" if stopped else chain[0].op
         raise CannotLower(
             f"{shuffle.name}: a shuffle must be fed by a convolution of its own; found {found}"

@@ -67,6 +67,10 @@ FLOAT_REWRITES = {
         "pad_before_convolutions",
     ),
 }
+FLOAT16_REWRITES = {
+    "ort-cpu": ("split_grouped_convolutions",),
+    "ort-cpu-banked": ("split_grouped_convolutions",),
+}
 INT8_REWRITES = {
     "litert-cpu": (
         *QUANTIZED,
@@ -142,6 +146,9 @@ def test_rewrites_are_those_of_the_manifests_of_before(
     int8 = lower_for(source, dataclasses.replace(variant, precision="int8"), table)
 
     assert lower_for(source, variant).rewrites == (*FLOAT_REWRITES[profile], *cut)
+    half = lower_for(source, dataclasses.replace(variant, precision="float16"))
+    more = FLOAT16_REWRITES.get(profile, ())
+    assert half.rewrites == (*FLOAT_REWRITES[profile], *more, *cut)
     assert int8.rewrites == (*INT8_REWRITES[profile], *cut, "with_requantization")
 
 

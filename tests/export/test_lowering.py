@@ -22,6 +22,7 @@ from export.rewrites.exact import carry_mean_as_channel, convolve_before_pooling
 from export.rewrites.groups import (
     block_diagonal,
     make_convolutions_dense,
+    split_grouped_convolutions,
     split_shuffled_convolutions,
 )
 from export.rewrites.interpolations import interpolate_by_convolutions
@@ -303,6 +304,43 @@ def test_make_convolutions_dense(groups: int, channels: int, size: tuple[int, in
     assert _largest_change(graph, dense, *size) <= 1e-5
 
 
+@_few
+@given(groups=st.sampled_from([(2, 2), (2, 4), (3, 3), (1, 2)]), shared=st.booleans(), size=_sizes)
+def test_split_grouped_convolutions(
+    groups: tuple[int, int], shared: bool, size: tuple[int, int]
+) -> None:
+    """A PRelu and a Relu between grouped convolutions; ``shared`` values are read whole, too."""
+    entry, constants = _conv("image", "features", 3, 12)
+    first, more = _conv("features", "wide", 12, 12, 3, groups[0])
+    second, rest = _conv("bent", "narrow", 12, 12, 3, groups[1])
+    last, ends = _conv("both", "restored_image", 12, 3, 1)
+    nodes = (
+        *(entry, first, Node("PRelu", "prelu", ("wide", "slopes"), ("bent",)), second),
+        Node("Relu", "relu", ("narrow",), ("positive",)),
+        Node("Add", "add", ("positive", "bent" if shared else "features"), ("both",)),
+        last,
+    )
+    slopes = np.linspace(-0.5, 1, 12, dtype=np.float32)
+    graph = Graph(nodes, {**constants, **more, **rest, **ends, "slopes": slopes})
+    split = split_grouped_convolutions(graph)
+    assert {one.integer("groups") for one in split.nodes if one.op == "Conv"} == {1}
+    assert split.operators()["Split"] == len({*groups} - {1})
+    assert split.multadds(64, 64) == graph.multadds(64, 64)
+    assert _largest_change(graph, split, *size) <= 2e-5
+    assert split_grouped_convolutions(split) == split
+
+
+def test_branches_of_an_output_are_joined_and_depthwise_convolutions_stay() -> None:
+    depthwise, constants = _conv("image", "filtered", 3, 3, groups=3)
+    entry, more = _conv("filtered", "features", 3, 6)
+    exit_, rest = _conv("features", "restored_image", 6, 3, groups=3)
+    graph = Graph((depthwise, entry, exit_), {**constants, **more, **rest})
+    split = split_grouped_convolutions(graph)
+    assert split.operators() == {"Concat": 1, "Conv": 5, "Split": 1}
+    assert split.nodes[0] == depthwise and split.nodes[-1].outputs == ("restored_image",)
+    assert _largest_change(graph, split, 4, 5) <= 1e-5
+
+
 def test_a_dense_kernel_has_its_groups_on_the_diagonal() -> None:
     weight = np.arange(1, 5, dtype=np.float32).reshape(4, 1, 1, 1)
     expected = [[1, 0], [2, 0], [0, 3], [0, 4]]
@@ -447,7 +485,7 @@ def test_use_transposed_convolutions(channels: int, block: int, size: tuple[int,
 
 
 @pytest.mark.parametrize("model", ["carn", "carn-m"])
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_changes_no_output_of_a_network(
     profile: str, precision: Any, model: str, captured: Capture, picture: Picture
@@ -516,7 +554,7 @@ def test_only_crd_shuffles_become_transposed_convolutions() -> None:
 
 def test_profiles_name_existing_rewrites() -> None:
     for profile in PROFILES.values():
-        assert {*profile.rewrites_float, *profile.rewrites("int8")} <= set(REWRITES)
+        assert {*profile.rewrites("float16"), *profile.rewrites("int8")} <= set(REWRITES)
     assert profile_named("ort-cpu").format == "onnx"
     with pytest.raises(UserError, match="abacus: no such target profile; choose one of litert-cpu"):
         profile_named("abacus")
