@@ -4,7 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lock refresh networks arm64 clean
+.PHONY: demo test lock refresh networks arm64 web clean
 
 demo: .venv/demo
 	$(BIN)/reslite ship carn-m --scale 4 --out dist
@@ -29,6 +29,10 @@ networks: .venv/dev
 # Makes the arm64 Debian that QEMU runs, in the user's cache folder. Debian packages: qemu-user, gcc.
 arm64: .venv/dev
 	$(BIN)/python -m benchmarks.devices.arm64_root
+
+# Installs the browser's runtimes from npm in the user's cache folder. Debian: npm, chromium.
+web: .venv/dev
+	$(BIN)/python -m benchmarks.devices.browser
 
 # Resolves every dependency anew. A local version such as torch's +cpu is cut: it names the build
 # of this machine.

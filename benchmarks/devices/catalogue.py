@@ -8,7 +8,9 @@ from benchmarks.devices.arm64 import Arm64
 from benchmarks.devices.arm64_instructions import Arm64Instructions
 from benchmarks.devices.device import Device
 from benchmarks.devices.litert_gpu import LiteRTGPU
+from benchmarks.devices.litert_js import LiteRTJS
 from benchmarks.devices.litert_qualcomm import LiteRTQualcomm
+from benchmarks.devices.onnxruntime_web import OnnxRuntimeWeb
 from benchmarks.devices.qualcomm_htp import QualcommHTP
 from runtime.snapdragon import SNAPDRAGONS
 
@@ -18,6 +20,9 @@ DEVICES: Mapping[str, Device] = {
         LiteRTGPU(),
         Arm64(),
         Arm64Instructions(),
+        OnnxRuntimeWeb(),
+        LiteRTJS("wasm", "WASM"),
+        LiteRTJS("webgpu", "WebGPU"),
         QualcommHTP(SNAPDRAGONS["sm8350"]),
         QualcommHTP(SNAPDRAGONS["sm8650"]),
         LiteRTQualcomm(SNAPDRAGONS["sm8350"]),
