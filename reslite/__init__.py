@@ -67,6 +67,7 @@ def ship(
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     latency_size: tuple[int, int] = (128, 128),
+    apps: Sequence[str] = (),
 ) -> Shipment:
     """Export, prove, measure and report a network, as the command ``reslite ship`` does.
 
@@ -89,6 +90,7 @@ def ship(
         threads: CPU threads of the latency measurement; None for all.
         sizes: Heights and widths to fix the input to, in further files of the same bundle.
         latency_size: Height and width of the inputs of the latency measurement.
+        apps: Languages to write a sample app in: some of ``kotlin``, ``swift``, ``js``, ``python``.
 
     Returns:
         The manifest, the report, and the files beside the bundle.
@@ -99,6 +101,7 @@ def ship(
         export.parity.ParityError: If a file fails its proof.
     """
     check_packages()
+    from reslite.apps.languages import language_named
     from reslite.modules import found
     from reslite.shipping import ship_network
 
@@ -112,6 +115,7 @@ def ship(
         threads=threads,
         sizes=sizes,
         latency_size=latency_size,
+        apps=[language_named(one) for one in apps],
     )
 
 

@@ -42,6 +42,8 @@ from quantize import load_scales
 from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
+from reslite.apps.languages import Language
+from reslite.apps.writing import check_apps, write_app
 from reslite.loading import cached_bundle
 from runtime.atomic import replacing
 from runtime.formats import FORMATS
@@ -72,7 +74,7 @@ class Shipment:
     Attributes:
         manifest: The bundle, with all measured figures.
         report: The report's content.
-        files: ``report.json``, ``report.html`` and the restored picture.
+        files: ``report.json``, ``report.html``, the restored picture, and the folders of apps.
     """
 
     manifest: Manifest
@@ -92,6 +94,7 @@ def ship_network(
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
+    apps: Sequence[Language] = (),
     announce: Announce = lambda line: None,
 ) -> Shipment:
     """Find what ``ship`` needs, int8 scales and pictures, and ship a network at one scale.
@@ -108,6 +111,7 @@ def ship_network(
         threads: CPU threads of the latency measurement.
         sizes: As in ``ship``.
         latency_size: As in ``ship``.
+        apps: As in ``ship``.
         announce: Called with a line of text at each step.
 
     Raises:
@@ -121,6 +125,7 @@ def ship_network(
         check_size(source.graph, size)
     for size in sizes:
         check_tiles(source.graph, size)
+    check_apps(source.graph, apps)
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
     return ship(
@@ -135,6 +140,7 @@ def ship_network(
         threads=threads,
         sizes=sizes,
         latency_size=latency_size,
+        apps=apps,
         announce=announce,
     )
 
@@ -152,6 +158,7 @@ def ship(
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
+    apps: Sequence[Language] = (),
     announce: Announce = lambda line: None,
 ) -> Shipment:
     """Export, prove, measure and report a network at one scale.
@@ -169,6 +176,7 @@ def ship(
         sizes: Heights and widths to fix the input to. Each adds a file beside every file that
             takes any size; it is proven, and neither scored nor timed, for it is the same network.
         latency_size: Height and width of the inputs of the latency measurement.
+        apps: Languages to write a sample app in, beside the bundle.
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
@@ -219,7 +227,12 @@ def ship(
     picture = out / "restored.png"
     with replacing(picture) as temporary:
         Image.fromarray(report.examples[0].restored).save(temporary)
-    return Shipment(bundle, report, (*write_report(report, out), picture))
+    files = (*write_report(report, out), picture)
+    golden = next(iter(pairs)).low
+    written = [
+        write_app(one, source, bundle, out, golden, sizes, overwrite, announce) for one in apps
+    ]
+    return Shipment(bundle, report, (*files, *written))
 
 
 def peers_of(source: Source) -> list[Model]:

@@ -46,6 +46,11 @@ NOT_RUN = {
         "docs/ship.md",
         "reslite ship carn-m --scale 4 --out dist/ --size",
     ): "ships twenty files; tests/reslite/test_ship.py does it for a small network",
+    (
+        "docs/ship.md",
+        "reslite ship carn-m --scale 4 --out dist/ --app",
+    ): "measures every file again; tests/reslite/test_apps.py writes and runs the samples",
+    ("docs/ship.md", "python dist/app"): "needs the app of the block above",
     ("docs/own-network.md", "pip install"): "needs a checkpoint that is not ours to ship",
     ("README.md", "reslite inspect"): "needs a checkpoint that is not ours to ship",
     ("docs/train.md", "reslite train carn-m --data pictures/ --out runs/carn-m"): "trains for more "

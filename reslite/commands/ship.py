@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reslite.apps.languages import LANGUAGES
 from reslite.commands.export import parse_size, parse_sizes
 from reslite.commands.network import NamedNetwork, takes_network
 
@@ -55,6 +56,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Input height x width of the latency measurement.",
 )
+@click.option(
+    "--app",
+    "languages",
+    type=click.Choice(list(LANGUAGES)),
+    multiple=True,
+    help="Write a sample app with a self-test into the folder app/; may be repeated.",
+)
 @click.option("--overwrite", is_flag=True, help="Export again even valid files.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
@@ -66,6 +74,7 @@ def command(
     threads: int | None,
     sizes: tuple[tuple[int, int], ...],
     latency_size: tuple[int, int],
+    languages: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -91,6 +100,7 @@ def command(
         threads=threads,
         sizes=sizes,
         latency_size=latency_size,
+        apps=[LANGUAGES[one] for one in dict.fromkeys(languages)],
         announce=lambda line: click.echo(line, err=True),
     )
     if as_json:

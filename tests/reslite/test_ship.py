@@ -189,7 +189,8 @@ def test_fixed_sizes_are_beside_the_files_of_any_size_and_restore_tiles(
     monkeypatch.setattr(shipping, "list_models", list)
     options = ["--scale", 2, "--calibration", tmp_path, "--out", out, *SHORT]
 
-    outcome = cli("ship", weights, *options, "--size", "40x36", "--size", "48x48")
+    sizes = ["--size", "40x36", "--size", "48x48"]
+    outcome = cli("ship", weights, *options, *sizes, "--app", "python")
 
     assert outcome.code == 0, outcome.err
     every_size = {name.replace("carn_m_x4", "mine_x2") for name in FILES}
@@ -205,6 +206,12 @@ def test_fixed_sizes_are_beside_the_files_of_any_size_and_restore_tiles(
     assert [set(one["files"]) for one in report["fixed_sizes"]] == list(fixed.values())
     assert all(one["max_abs_diff"]["float32"] <= 1e-5 for one in report["fixed_sizes"])
     assert outcome.out.count("fixed at ") == 2
+
+    app = out / "app" / "python"
+    assert f"\n{app}\n" in outcome.out
+    assert json.loads((app / "app.json").read_text())["window"] == [40, 36]
+    command = [sys.executable, "-I", app / "restore.py", "--self-test"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
     for kind in ("float32.onnx", "int8.tflite", "int8_float_io.tflite"):
         stem, _, suffix = kind.rpartition(".")

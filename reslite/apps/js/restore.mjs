@@ -1,0 +1,130 @@
+// Restores pictures with an exported file, on ONNX Runtime: onnxruntime-web in browsers,
+// onnxruntime-node in Node. Has no dependency of its own; the caller hands the runtime over.
+//
+// Everything that is particular to the file stands in app.json. A picture is
+// { height, width, pixels }, RGB bytes in rows; canvases have RGBA, see fromImageData.
+
+/** Open the file once. `ort` is the runtime's module, `model` the file's bytes or address. */
+export async function openNetwork(ort, facts, model, options = {}) {
+  const session = await ort.InferenceSession.create(model, options);
+  return { ort, session, facts };
+}
+
+/** Restore one window, whose size is that of app.json. */
+async function run({ ort, session, facts }, pixels) {
+  const [height, width] = facts.window;
+  const input = new ort.Tensor("float32", packed(pixels), [1, 3, height, width]);
+  const outputs = await session.run({ [facts.input.name]: input });
+  return unpacked(outputs[facts.output.name].data);
+}
+
+/** RGB bytes to floats in [0, 1], first all of red, then green, then blue (NCHW). */
+export function packed(pixels) {
+  const plane = pixels.length / 3;
+  const values = new Float32Array(pixels.length);
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < 3; c++) values[c * plane + i] = pixels[3 * i + c] / 255;
+  }
+  return values;
+}
+
+/** Back to RGB bytes; networks overshoot, so clamp before rounding (Uint8ClampedArray does both). */
+export function unpacked(values) {
+  const plane = values.length / 3;
+  const pixels = new Uint8ClampedArray(values.length);
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < 3; c++) pixels[3 * i + c] = values[c * plane + i] * 255;
+  }
+  return pixels;
+}
+
+/** Cover an axis with windows. A halo is cut off at each end but at the picture's edges. */
+export function spans(extent, window, halo) {
+  const found = [];
+  for (let kept = 0; kept < extent; ) {
+    const start = Math.min(Math.max(0, kept - halo), extent - window);
+    const keepStop = start + window === extent ? extent : start + window - halo;
+    found.push({ start, keepStart: kept, keepStop });
+    kept = keepStop;
+  }
+  return found;
+}
+
+/** The pixel that stands at `index` of an axis that is continued by reflection. */
+export function reflected(index, extent) {
+  if (extent === 1) return 0;
+  const at = index % (2 * extent - 2);
+  return at < extent ? at : 2 * extent - 2 - at;
+}
+
+/** Restore a picture of any size. */
+export async function restore(network, picture) {
+  const { window, halo, scale, multiple } = network.facts;
+  const { height, width } = picture;
+  // Continued by reflection up to a whole window, or up to a multiple that the network takes.
+  const rows = Math.max(window[0], Math.ceil(height / multiple) * multiple);
+  const columns = Math.max(window[1], Math.ceil(width / multiple) * multiple);
+  const result = {
+    height: scale * height,
+    width: scale * width,
+    pixels: new Uint8ClampedArray(3 * scale * height * scale * width),
+  };
+  for (const y of spans(rows, window[0], halo)) {
+    for (const x of spans(columns, window[1], halo)) {
+      const restored = await run(network, cut(picture, y.start, x.start, window));
+      paste(restored, scale * window[1], result, y, x, scale);
+    }
+  }
+  return result;
+}
+
+function cut(picture, top, left, [height, width]) {
+  const pixels = new Uint8ClampedArray(3 * height * width);
+  for (let y = 0; y < height; y++) {
+    const row = reflected(top + y, picture.height) * picture.width;
+    for (let x = 0; x < width; x++) {
+      const from = 3 * (row + reflected(left + x, picture.width));
+      pixels.set(picture.pixels.subarray(from, from + 3), 3 * (y * width + x));
+    }
+  }
+  return pixels;
+}
+
+/** Copy what a tile keeps, without what was restored of reflected pixels. */
+function paste(restored, stride, result, y, x, scale) {
+  const right = Math.min(scale * x.keepStop, result.width);
+  const bottom = Math.min(scale * y.keepStop, result.height);
+  for (let row = scale * y.keepStart; row < bottom; row++) {
+    const from = 3 * ((row - scale * y.start) * stride + scale * (x.keepStart - x.start));
+    const length = 3 * (right - scale * x.keepStart);
+    if (length <= 0) return;
+    const to = 3 * (row * result.width + scale * x.keepStart);
+    result.pixels.set(restored.subarray(from, from + length), to);
+  }
+}
+
+/** Restore the golden picture; `input` and `expected` are the bytes of golden/*.rgb. */
+export async function selfTest(network, input, expected) {
+  const { height, width, tolerance } = network.facts.golden;
+  const restored = await restore(network, { height, width, pixels: input });
+  let largest = 0;
+  for (let i = 0; i < expected.length; i++) {
+    largest = Math.max(largest, Math.abs(restored.pixels[i] - expected[i]));
+  }
+  const passed = restored.pixels.length === expected.length && largest <= tolerance;
+  return { passed, largest, tolerance };
+}
+
+/** A canvas' RGBA bytes to a picture. */
+export function fromImageData({ data, height, width }) {
+  const pixels = new Uint8ClampedArray(3 * height * width);
+  for (let i = 0; i < height * width; i++) pixels.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
+  return { height, width, pixels };
+}
+
+/** A picture to a canvas' RGBA bytes, opaque. */
+export function toImageData({ height, width, pixels }) {
+  const data = new Uint8ClampedArray(4 * height * width).fill(255);
+  for (let i = 0; i < height * width; i++) data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
+  return new ImageData(data, width, height);
+}

@@ -1,0 +1,177 @@
+"""Writing a sample app beside a bundle: sources, the facts of its file, and the golden pair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from export.graph import Graph
+from export.rewrites.pooling import restores_tiles
+from export.sources.source import Source
+from export.variants import Variant
+from reslite.apps.golden import Golden, golden_of
+from reslite.apps.languages import Language
+from runtime.atomic import replacing
+from runtime.errors import UserError
+from runtime.manifest import Artifact, Manifest, TensorInfo
+from training.data.pictures import Picture
+
+APPS = "app"
+"""Folder of the apps in the bundle's."""
+
+_SEEN = 1.0  # dB; a loss that another precision is taken for
+_SIDE = 128
+_COREML_SIDES = (128, 256)  # squares among the sizes that a package of no fixed size takes
+
+
+def check_apps(graph: Graph, languages: Sequence[Language]) -> None:
+    """Check that samples can restore with a network, before its files are made.
+
+    Raises:
+        UserError: If there are languages, and the network takes more than one pass over the tiles.
+    """
+    if languages and (graph.pools_globally or not restores_tiles(graph)):
+        raise UserError(
+            f"--app {languages[0].name}: no suitable file: this network averages over the whole "
+            "picture, and the samples restore in one pass over the tiles; write the two passes "
+            "that docs/ship.md describes, and leave --app out"
+        )
+
+
+def write_app(
+    language: Language,
+    source: Source,
+    manifest: Manifest,
+    folder: Path,
+    picture: Picture,
+    sizes: Sequence[tuple[int, int]] = (),
+    overwrite: bool = False,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write an app into ``folder/app/<language>``; returns that folder.
+
+    Source files that somebody has changed there are kept unless ``overwrite`` is given; the facts
+    and the golden pair are written anew. Everything is made before the first file is written.
+
+    Args:
+        language: The language.
+        source: The network.
+        manifest: The bundle, with losses and half arithmetic.
+        folder: The bundle's folder.
+        picture: A picture for the golden pair, H × W × 3.
+        sizes: Fixed sizes in the bundle; the app's tiles have the first.
+        overwrite: Whether to replace changed source files.
+        announce: Receives a line for each file that is kept.
+
+    Raises:
+        UserError: If the bundle holds no file that the sample opens.
+    """
+    artifact = chosen(language, manifest, sizes)
+    window = artifact.fixed_size or _window(artifact, source.graph)
+    golden = golden_of(source, artifact, folder, window, picture)
+    app = folder / APPS / language.name
+    for name, content in language.sources().items():
+        path = app / name
+        if path.exists() and path.read_bytes() != content and not overwrite:
+            announce(f"kept      {path} (changed; --overwrite replaces it)")
+            continue
+        _write(path, content)
+    facts = facts_of(manifest, artifact, source.graph, window, golden)
+    _write(app / "golden" / "input.rgb", golden.picture.tobytes())
+    _write(app / "golden" / "expected.rgb", golden.expected.tobytes())
+    with replacing(app / "golden" / "input.png") as temporary:
+        Image.fromarray(golden.picture).save(temporary)
+    _write(app / "app.json", (json.dumps(facts, indent=2) + "\n").encode())
+    announce(f"app       {app} restores with {artifact.file}")
+    return app
+
+
+def chosen(
+    language: Language, manifest: Manifest, sizes: Sequence[tuple[int, int]] = ()
+) -> Artifact:
+    """Return the file of a bundle that a sample opens: the first that does not lose visibly.
+
+    Raises:
+        UserError: If there is none.
+    """
+    size = sizes[0] if sizes else None
+    losses = {
+        (one.format, one.precision): one.measured.psnr_loss or 0.0
+        for one in manifest.artifacts
+        if one.fixed_size is None and not one.float_io
+    }
+    for kind, precision in language.opens:
+        name = Variant(kind, precision, size=size).file_name(manifest.model, manifest.scale)
+        artifact = manifest.artifact(name)
+        if artifact is not None and losses.get((kind, precision), 0.0) <= _SEEN:
+            return artifact
+    wanted = " or ".join(f"{precision} {kind}" for kind, precision in language.opens)
+    raise UserError(
+        f"--app {language.name}: no suitable file: it opens {wanted}, and the bundle holds none "
+        f"that loses at most {_SEEN:.0f} dB; choose another language"
+    )
+
+
+def facts_of(
+    manifest: Manifest,
+    artifact: Artifact,
+    graph: Graph,
+    window: tuple[int, int],
+    golden: Golden,
+) -> dict[str, Any]:
+    """Return what app.json says: all that a sample knows of its file."""
+    multiple = graph.sides.multiple
+    return {
+        "model": manifest.model,
+        "scale": manifest.scale,
+        "file": f"../../{artifact.file}",
+        "sha256": artifact.sha256,
+        "window": window,
+        "halo": -(-graph.halo() // multiple) * multiple,
+        "multiple": multiple,
+        "input": _tensor(artifact.input),
+        "output": _tensor(artifact.output),
+        "golden": {
+            "height": golden.picture.shape[0],
+            "width": golden.picture.shape[1],
+            "tolerance": golden.tolerance,
+        },
+    }
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": tensor.name,
+        "layout": tensor.layout,
+        "dtype": tensor.dtype,
+    }
+    if tensor.scale is not None:
+        facts |= {"scale": tensor.scale, "zero_point": tensor.zero_point}
+    return facts
+
+
+def _window(artifact: Artifact, graph: Graph) -> tuple[int, int]:
+    """Return the tile of a file that takes any size: at least half of each side is kept.
+
+    Raises:
+        UserError: If a Core ML package takes no tile of this size.
+    """
+    side = _SIDE
+    while side < 4 * graph.halo():
+        side *= 2
+    side = graph.sides.fitting(side)
+    if artifact.format == "coreml" and side not in _COREML_SIDES:
+        raise UserError(
+            f"--app: {artifact.file} takes no tile of {side}x{side}, which a halo of "
+            f"{graph.halo()} pixels asks for; fix one with --size {side}x{side}"
+        )
+    return side, side
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
