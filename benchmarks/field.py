@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.multadds import layers_of_module, total
 from runtime.manifest import HD
 from training.networks.blocks import FieldConfig
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 
 @dataclass(frozen=True)

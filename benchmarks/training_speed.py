@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch, coming_batches, draw_batches, source_of
-from training.data.pictures import PatchSource
+from training.data.patches import PatchSource
 from training.networks.interface import RestorationNetwork
-from training.optimization import Optimizer, matrices_of, muon_kernels
+from training.optimization import Optimizer, OptimizerOptions, matrices_of, muon_kernels
 from training.precision import with_precision
-from training.recipe import OptimizerOptions, Recipe
+from training.recipe import Recipe
 from training.run import Run
 from training.stepping import step_taker
 
@@ -81,25 +81,25 @@ class Way:
 
 def ways_of(recipe: Recipe, device: str) -> list[Way]:
     """Return the ways to compare for a recipe of known precision, the recipe's own first."""
-    other = "float32" if recipe.precision == "bf16" else "bf16"
+    other = "float32" if recipe.execution.precision == "bf16" else "bf16"
     muon = recipe.optimizer.kind == "muon"
     ways = [
         Way("the recipe", recipe),
         Way("batches kept in memory", recipe, batches_kept=True),
         Way(
             "plain float32 loop",
-            recipe.model_copy(update={"precision": "float32", "masked_dense": False}),
+            recipe.with_execution(precision="float32", masked_dense=False),
             channels_last=False,
             joint_pass=False,
             graphs=False,
             torch_muon=muon,
         ),
-        Way(f"in {other}", recipe.model_copy(update={"precision": other})),
+        Way(f"in {other}", recipe.with_execution(precision=other)),
         Way("without channels_last", recipe, channels_last=False),
     ]
     if device != "cpu":
         ways.append(Way("without CUDA graphs", recipe, graphs=False))
-    if recipe.all_scales:
+    if recipe.method.all_scales:
         ways.append(Way("one scale after another", recipe, joint_pass=False))
     if recipe.network.mixes_kernels:
         ways.append(Way("kernels mixed one by one", recipe, joint_pass=False))
@@ -107,9 +107,9 @@ def ways_of(recipe: Recipe, device: str) -> list[Way]:
         adam = recipe.optimizer.model_copy(update={"kind": "adam"})
         ways.append(Way("Adam alone", recipe.model_copy(update={"optimizer": adam})))
     if recipe.network.groups > 1:
-        name = "grouped convolutions" if recipe.masked_dense else "masked dense convolutions"
-        changes = {"masked_dense": not recipe.masked_dense}
-        ways.append(Way(name, recipe.model_copy(update=changes)))
+        masked = recipe.execution.masked_dense
+        name = "grouped convolutions" if masked else "masked dense convolutions"
+        ways.append(Way(name, recipe.with_execution(masked_dense=not masked)))
     return ways
 
 
@@ -132,7 +132,7 @@ def training_speed(
         device: ``cpu`` or ``cuda``.
     """
     recipe = with_precision(recipe, device)
-    paths = picture_paths(data / recipe.train_folder)[:pictures]
+    paths = picture_paths(data / recipe.data.train)[:pictures]
     source, _ = source_of(recipe, paths)
     drawn = (1 + rounds) * steps
     for step in range(drawn):  # distorted pictures are made at their first draw: not timed

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.field import FieldRow, field_rows
 from training.data.pictures import data_folder
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe
 
 # Tests do not assert how long anything takes: machines differ and do other things meanwhile.
 settings.register_profile("reslite", deadline=None)

@@ -26,7 +26,7 @@ from benchmarks.multadds import layers_of_module, total
 from reslite.__main__ import cli, main
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("runtime", "training", "export", "quantize", "benchmarks", "reslite", "tools")

@@ -79,7 +79,7 @@ from benchmarks.report.report import Report, to_html
 from quantize import load_scales
 from training.catalogue import list_models
 from training.data.wallpapers import listed_wallpapers
-from training.recipe import load_recipe, recipe_names
+from training.recipe_reading import load_recipe, recipe_names
 
 scores = Scores(30.5, 0.875, (PictureScore("one", 30.5, 0.875),))
 models = list_models()

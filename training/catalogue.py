@@ -16,8 +16,11 @@ from torch import nn
 from runtime.errors import UserError
 from runtime.manifest import sha256_of
 from training.checkpoint import load_tensors
+from training.configuration import nearest
 from training.networks.interface import RestorationNetwork
-from training.recipe import Recipe, nearest, parse_recipe
+from training.recipe import Recipe
+from training.recipe_reading import parse_recipe
+from training.recipe_versions import present_version
 from training.shipped import WEIGHTS_FOLDER, json_object, metadata_of
 from training.tasks import Task
 
@@ -166,7 +169,11 @@ def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return True
     if "recipe" not in one or "recipe" not in other:
         return False
-    first, second = ({key: run[key] for key in run.keys() - _PUBLISHED} for run in (one, other))
+    first, second = (
+        {key: run[key] for key in run.keys() - _PUBLISHED}
+        | {"recipe": present_version(run["recipe"])}
+        for run in (one, other)
+    )
     return _agree(first, second)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Metric = Literal["psnr", "ssim"]
+"""The scores that a run can log; PSNR in dB."""
 
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _SSIM_SIGMA, _SSIM_WINDOW = 1.5, 11

@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from training.recipe import OptimizerOptions
+from training.configuration import Configuration
 
 _MOMENTUM = 0.95
 _ITERATIONS = 5
@@ -30,6 +32,41 @@ _LARGE = 256
 """Rows and columns from which on a matrix is large: time grows with columns · rows²."""
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz iteration, steep at zero: small values approach one fast."""
+
+_Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerOptions(Configuration):
+    """Adam or Muon, with a linear warm-up and then the schedule over all steps.
+
+    ``muon`` steps kernels by Muon at ``learning_rate`` and everything else by Adam at
+    ``adam_learning_rate``; ``adam`` steps everything by Adam at ``learning_rate``.
+
+    ``trapezoid`` stays at the learning rate and falls linearly to ``final_fraction`` of it over the
+    last ``decay`` steps, so that the number of steps can change until the fall begins. ``cosine``
+    falls from the start; ``halving`` halves at the steps of ``halvings``, as the papers do.
+    """
+
+    kind: Literal["adam", "muon"] = "adam"
+    learning_rate: float = Field(gt=0)
+    adam_learning_rate: float | None = Field(default=None, gt=0)
+    betas: tuple[_Moment, _Moment] = (0.9, 0.999)
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="fraction of a parameter subtracted by a step at rate 1"
+    )
+    warmup: int = Field(default=500, ge=0)
+    schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
+    decay: int = Field(default=5000, gt=0)
+    final_fraction: float = Field(default=0.01, ge=0, le=1)
+    large_kernels_every: int = Field(
+        default=1,
+        ge=1,
+        description="kernels with at least 256 rows and columns are updated by Muon every N-th "
+        "step, with an N times larger step",
+    )
+    halvings: tuple[int, ...] = (200_000, 400_000)
+    clip_norm: float = Field(gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
 
 
 class Optimizer:

@@ -19,9 +19,9 @@ _ROUNDS = 5
 
 def with_precision(recipe: Recipe, device: str = "cpu") -> Recipe:
     """Return the recipe with ``precision: auto`` replaced by the faster one on ``device``."""
-    if recipe.precision != "auto":
+    if recipe.execution.precision != "auto":
         return recipe
-    return recipe.model_copy(update={"precision": faster_precision(device)})
+    return recipe.with_execution(precision=faster_precision(device))
 
 
 def faster_precision(device: str = "cpu") -> Literal["bf16", "float32"]:

@@ -17,18 +17,16 @@ from runtime.atomic import replacing
 from runtime.errors import UserError
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, non_finite, save_tensors
+from training.losses.loss import LossFunction
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
 from training.precision import with_precision
-from training.recipe import Recipe, parse_recipe
+from training.recipe import Recipe
+from training.recipe_reading import parse_recipe
 from training.run_folder import PREVIOUS
 
-_MAY_CHANGE = {
-    *("name", "stages", "optimizer", "revive_at"),
-    *("precision", "masked_dense", "compiled"),
-    *("validate_every", "checkpoint_every"),
-}
-"""Keys of a recipe whose values may change when a run is resumed."""
+_MAY_CHANGE = {"name", "stages", "optimizer", "execution", "validation", "checkpoint_every"}
+"""Keys of a recipe whose values may change when a run is resumed; ``method.revive_at`` may, too."""
 
 
 class NonFinite(UserError):
@@ -56,6 +54,7 @@ class Run:
         restore: The network's ``restore_scales``, compiled if the recipe says so.
         average: Exponential moving average of the network's parameters, which is published.
         optimizer: Steps the network's parameters.
+        losses: Weight and function of each of the recipe's losses.
         step: Steps done.
         seconds: Time spent in the steps.
         start: Records of the weights the run began with, each once: hashes, recipes, training
@@ -67,6 +66,7 @@ class Run:
     restore: Callable[[Mapping[int, Tensor]], dict[int, Tensor]]
     average: dict[str, Tensor]
     optimizer: Optimizer
+    losses: tuple[tuple[float, LossFunction], ...]
     step: int = 0
     seconds: float = 0.0
     start: list[dict[str, Any]] = field(default_factory=list)
@@ -104,14 +104,15 @@ class Run:
         network = recipe.network.build().to(device).train()
         # torch's stubs lack this overload of a module's method.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.train_masked_dense(recipe.masked_dense)
+        network.train_masked_dense(recipe.execution.masked_dense)
         restore = network.restore_scales
-        if recipe.compiled:
+        if recipe.execution.compiled:
             restore = torch.compile(restore, dynamic=False)
-        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if recipe.execution.precision == "bf16" else torch.float32
         optimizer = Optimizer(network, recipe.optimizer, dtype)
         average = {name: value.detach().clone() for name, value in network.named_parameters()}
-        return cls(recipe, network, restore, average, optimizer)
+        losses = tuple((one.weight, one.build(torch.device(device))) for one in recipe.losses)
+        return cls(recipe, network, restore, average, optimizer, losses)
 
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs; an existing file becomes ``PREVIOUS``.
@@ -154,8 +155,8 @@ class Run:
                 "or remove it to begin anew"
             )
         trained = parse_recipe(json.loads(metadata.get("recipe", "{}")), str(path))
-        if recipe.precision == "auto":
-            recipe = recipe.model_copy(update={"precision": trained.precision})
+        if recipe.execution.precision == "auto":
+            recipe = recipe.with_execution(precision=trained.execution.precision)
         if changed := _changes(trained, recipe):
             raise UserError(
                 f"{path}: was trained with another {', '.join(changed)} than recipe "
@@ -185,6 +186,8 @@ class Run:
 
 def _changes(trained: Recipe, recipe: Recipe) -> list[str]:
     """Return the keys in which another recipe describes another run."""
+    method = recipe.method.model_copy(update={"revive_at": trained.method.revive_at})
+    recipe = recipe.model_copy(update={"method": method})
     keys = [key for key in Recipe.model_fields if key not in _MAY_CHANGE]
     changed = [key for key in keys if getattr(trained, key) != getattr(recipe, key)]
     if trained.optimizer.kind != recipe.optimizer.kind:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import Batch, draw_batches
-from training.data.pictures import PatchSource
-from training.loss import distance
+from training.data.patches import PatchSource
+from training.losses.loss import Patches
 from training.recipe import Stage
 from training.revival import revive_dead_channels
 from training.run import Run, schedule
@@ -164,20 +164,21 @@ def _turn(run: Run) -> int:
 
 
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
-    recipe = run.recipe
+    asks = any(one.asks_what_was_untouched for one in run.recipe.losses)
     with _precision(run):
         restored = run.restore(_low(batches))
     losses = []
     for batch in batches:
-        original = _to_picture(batch.high)
-        untouched = (batch.low == batch.high).all(3) if recipe.identity_weight != 1 else None
-        apart = distance(recipe, restored[batch.scale].float(), original, untouched)
-        losses.append(batch.weight * apart)
+        untouched = (batch.low == batch.high).all(3) if asks else None
+        patches = Patches(restored[batch.scale].float(), _to_picture(batch.high), untouched)
+        losses += [batch.weight * weight * measure(patches) for weight, measure in run.losses]
     return torch.stack(losses).sum()
 
 
 def _precision(run: Run) -> torch.autocast:
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
+    return torch.autocast(
+        run.device.type, torch.bfloat16, enabled=run.recipe.execution.precision == "bf16"
+    )
 
 
 def _low(batches: Sequence[Batch]) -> dict[int, Tensor]:

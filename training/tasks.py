@@ -1,22 +1,29 @@
-"""The list of tasks: what a network undoes, how it is scored, what it is compared with.
+"""Tasks: what a network undoes, how it is scored, what it is compared with.
 
-A task is named after its degradation, as recipes spell it. A new task is a module beside
-``degradations/bicubic.py`` and a line in ``TASKS``.
+A task is named after its degradation. Any degradation of a recipe makes one: its networks are
+scored on the standard sets, degraded likewise. The tasks of ``TASKS`` have names on the command
+line and, of SHDD, pictures of their own.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from functools import lru_cache
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 from training.data.pictures import Picture
 from training.degradations import bicubic, shdd
-from training.degradations.degradation import Degradation
+from training.degradations.degradation import Degradation, DegradationStep
+from training.degradations.kinds import AnyDegradationStep, in_a_row
 from training.degradations.levels import Level, ScoredLevel
 from training.metrics import LUMA, RGB, Scoring
+from training.recipe_versions import present_version
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,20 @@ TASKS = _by_name(
     SUPER_RESOLUTION,
     *(SHDD[level] for level in get_args(Level)),
 )
-"""The tasks that a network can be trained for, by name."""
+"""The tasks that have a name on the command line."""
+
+
+@lru_cache
+def task_of(steps: tuple[DegradationStep, ...]) -> Task:
+    """Return the task of undoing a degradation.
+
+    Raises:
+        ValueError: If the steps do not go together.
+    """
+    degradation = in_a_row(steps)
+    if degradation.name in TASKS:
+        return TASKS[degradation.name]
+    return super_resolution(degradation) if degradation.reduces else restoration(degradation)
 
 
 def task_named(name: str) -> Task:
@@ -185,5 +205,19 @@ def task_of_manifest(manifest: Manifest | None, scale: int) -> Task:
     """
     recipe = manifest.training.get("recipe") if manifest is not None else None
     if isinstance(recipe, Mapping):
-        return task_named(str(recipe.get("degradation", SUPER_RESOLUTION.name)))
+        return _task_of_recipe(recipe)
     return SUPER_RESOLUTION if scale > 1 else SHDD["moderate"]
+
+
+def _task_of_recipe(recipe: Mapping[str, Any]) -> Task:
+    steps = present_version(recipe).get("degradation", [{"kind": SUPER_RESOLUTION.name}])
+    try:
+        return task_of(tuple(_STEPS.validate_python(steps)))
+    except ValidationError as error:
+        raise UserError(
+            f"degradation: this version of reslite does not know {json.dumps(steps)}; install the "
+            "one that trained the network"
+        ) from error
+
+
+_STEPS = TypeAdapter(tuple[AnyDegradationStep, ...])

@@ -63,9 +63,9 @@ def train(
     if run.step == recipe.steps and (folder / WEIGHTS).exists():
         tqdm.write(f"already finished: {run.step} steps; for another run choose another --out")
         return folder / WEIGHTS
-    paths = picture_paths(data / recipe.train_folder)
+    paths = picture_paths(data / recipe.data.train)
     source, pictures = source_of(recipe, paths)
-    valid, too_small = _held_out_pictures(recipe, data / recipe.valid_folder)
+    valid, too_small = _held_out_pictures(recipe, data / recipe.data.valid)
     validation = {scale: held_out(recipe, valid, scale) for scale in recipe.network.scales}
     # Entries that a killed run logged after its last checkpoint are replaced.
     log = SummaryWriter(str(folder), purge_step=run.step + 1 if resumes else 0)
@@ -73,7 +73,7 @@ def train(
         total=recipe.steps, initial=run.step, disable=None if progress else True, unit="step"
     )
     resumed = f", resumed after step {run.step}" if resumes else ""
-    bar.write(f"training in {run.recipe.precision}{resumed}")
+    bar.write(f"training in {run.recipe.execution.precision}{resumed}")
     if pictures < len(paths):
         bar.write(f"pictures too small for the largest patch, left out: {len(paths) - pictures}")
     if too_small:
@@ -85,14 +85,14 @@ def train(
     try:
         while True:
             # Before the next step, so that a run that was stopped before validation catches up.
-            if run.step and (run.step % recipe.validate_every == 0 or run.step == recipe.steps):
+            if run.step and (run.step % recipe.validation.every == 0 or run.step == recipe.steps):
                 _log_validation(run, validation, log, bar)
             if run.step == recipe.steps:
                 break
             start = time.perf_counter()
             with interruptions_held_back():
                 is_sound = False
-                if run.step in recipe.revive_at:
+                if run.step in recipe.method.revive_at:
                     bar.write(f"step {run.step}: {revive(run, source)} dead channels revived")
                 losses.append(take_step(next(batches)))
                 if run.device.type == "cpu":
@@ -193,7 +193,13 @@ def _log_validation(
 ) -> None:
     network = run.averaged_network()
     for scale, pairs in validation.items():
-        score = validate(network, pairs, run.recipe.task, scale)
-        log.add_scalar(f"psnr/x{scale}", score, run.step)
-        bar.write(f"step {run.step}: x{scale} {score:.3f} dB")
+        metrics = run.recipe.validation.metrics
+        scores = validate(network, pairs, run.recipe.task, scale, metrics)
+        for metric, score in scores.items():
+            log.add_scalar(f"{metric}/x{scale}", score, run.step)
+        found = [
+            f"{scores[one]:.3f} dB" if one == "psnr" else f"{one} {scores[one]:.4f}"
+            for one in scores
+        ]
+        bar.write(f"step {run.step}: x{scale} {', '.join(found)}")
     log.add_scalar("seconds", run.seconds, run.step)

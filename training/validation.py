@@ -1,4 +1,4 @@
-"""PSNR of a network on held-out pictures, by the protocol of the benchmarks."""
+"""Scores of a network on held-out pictures, by the protocol of the benchmarks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from training.data.pictures import Picture
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import version_random
+from training.metrics import Metric
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe
 from training.tasks import Task
@@ -48,7 +49,17 @@ def restore(network: RestorationNetwork, picture: Picture, scale: int) -> Pictur
     return pixels
 
 
-def validate(network: RestorationNetwork, pairs: HeldOut, task: Task, scale: int) -> float:
-    """Return the mean PSNR in dB of the restored pictures, as the task scores them."""
-    scores = [task.scoring.psnr(restore(network, low, scale), high, scale) for low, high in pairs]
-    return float(np.mean(scores))
+def validate(
+    network: RestorationNetwork,
+    pairs: HeldOut,
+    task: Task,
+    scale: int,
+    metrics: Sequence[Metric] = ("psnr",),
+) -> dict[Metric, float]:
+    """Return the mean scores of the restored pictures, as the task scores them; PSNR in dB."""
+    compare = {"psnr": task.scoring.psnr, "ssim": task.scoring.ssim}
+    restored = [(restore(network, low, scale), high) for low, high in pairs]
+    return {
+        metric: float(np.mean([compare[metric](ours, high, scale) for ours, high in restored]))
+        for metric in metrics
+    }

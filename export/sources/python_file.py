@@ -29,7 +29,7 @@ from export.sources.tensors import load, read_tensors
 from export.sources.trial import tried
 from runtime.errors import UserError, first_line
 from runtime.manifest import sha256_of
-from training.recipe import nearest
+from training.configuration import nearest
 
 _NAMED = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 

@@ -24,7 +24,7 @@ def command(recipe: str, device: str, threads: int | None, as_json: bool) -> Non
     from benchmarks.training_speed import training_speed
     from runtime.errors import UserError
     from training.data.pictures import data_folder
-    from training.recipe import load_recipe
+    from training.recipe_reading import load_recipe
     from training.run import require_device
 
     require_device(device)

@@ -41,7 +41,7 @@ def command(
 
     from runtime.errors import UserError
     from training.data.pictures import data_folder
-    from training.recipe import load_recipe
+    from training.recipe_reading import load_recipe
     from training.run import require_device
     from training.run_folder import owned
     from training.trainer import train

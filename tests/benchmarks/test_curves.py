@@ -10,7 +10,7 @@ from benchmarks.report.curves import draw_curves, logged_runs, read_curves
 from runtime.errors import UserError
 from training.catalogue import Model, find_model
 from training.checkpoint import save_tensors
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 
 def test_curves_are_those_of_the_log(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from training.networks.mdsr import MdsrConfig
 from training.networks.rcan import RcanConfig
 from training.networks.rdn import Rdn
 from training.networks.span import SpanConfig
-from training.recipe import load_recipe, recipe_names
+from training.recipe_reading import load_recipe, recipe_names
 
 # Table 2.4 of the thesis, and Tables 2.5 to 2.7 for SRResNet: parameters, and MultAdds at 720p.
 PRINTED = {

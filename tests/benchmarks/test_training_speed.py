@@ -14,7 +14,8 @@ from benchmarks.training_speed import Way, training_speed, ways_of
 from reslite.__main__ import main
 from training.data.batches import draw_batches, source_of
 from training.networks.mepsnet import TemplateBank
-from training.recipe import Recipe, parse_recipe
+from training.recipe import Recipe
+from training.recipe_reading import parse_recipe
 from training.run import Run
 from training.stepping import train_step
 

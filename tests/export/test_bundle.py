@@ -17,7 +17,7 @@ from export.sources.source import Source
 from export.variants import Variant
 from runtime.manifest import Artifact, Manifest, Measured, read_manifest
 from training.catalogue import Model
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 ANY_SIZE, FIXED = Variant("onnx", "float32"), Variant("onnx", "float32", size=(8, 8))
 FILE, OTHER = (one.file_name("small", 1) for one in (ANY_SIZE, FIXED))

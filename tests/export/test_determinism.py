@@ -23,7 +23,7 @@ from export.variants import DEFAULT_VARIANTS
 from quantize.ptq import quantize_network
 from runtime.manifest import Calibration
 from training.catalogue import Model
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from export.variants import Variant
 from runtime.manifest import HalfPrecision, read_manifest
 from training.catalogue import Model, find_model
 from training.networks.carn import AtScale, Carn, CarnConfig
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 _FLOAT16 = Variant("onnx", "float16")
 

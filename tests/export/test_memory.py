@@ -16,7 +16,7 @@ from export.sources.source import Source
 from export.variants import Variant
 from runtime.errors import UserError
 from training.catalogue import Model
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 
 class _Doubling(nn.Module):

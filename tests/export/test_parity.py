@@ -27,7 +27,7 @@ from quantize.simulator import int8_reference
 from runtime.formats import Format, Precision
 from runtime.manifest import Calibration, read_manifest
 from training.catalogue import Model
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 Open = Callable[[Path], Callable[[NDArray[np.float32]], NDArray[np.float32]]]
 

@@ -42,7 +42,7 @@ from training.data.pictures import read_rgb
 from training.degradations import bicubic
 from training.metrics import LUMA, psnr
 from training.networks.carn import AtScale, Carn, CarnConfig
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 from training.tasks import SUPER_RESOLUTION
 
 Crops = list[NDArray[np.uint8]]

@@ -25,7 +25,7 @@ from runtime.manifest import read_manifest
 from training.checkpoint import save_tensors
 from training.degradations.bicubic import reduce
 from training.metrics import psnr
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 Cli = Callable[..., Any]
 

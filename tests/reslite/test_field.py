@@ -15,7 +15,8 @@ import benchmarks.field
 from benchmarks.field import FieldRow
 from benchmarks.multadds import layers_of_module, total
 from training.checkpoint import save_tensors
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe
 
 Cli = Callable[..., Any]
 

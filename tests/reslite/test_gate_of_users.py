@@ -24,7 +24,7 @@ from export.sources.source import Source
 from export.variants import Variant
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).parents[2]

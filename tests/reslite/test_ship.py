@@ -27,7 +27,7 @@ from reslite import shipping
 from runtime.manifest import read_manifest, sha256_of
 from training.catalogue import find_model
 from training.checkpoint import save_tensors
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 Cli = Callable[..., Any]
 

@@ -17,7 +17,7 @@ from tools.refresh import RESULTS, SHOWN, publish, redraw_curves, rewrite
 from training.catalogue import find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
 from training.metrics import psnr
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 
 def test_rewrite_replaces_the_named_sections_only(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.networks.carn import AtScale, Carn, CarnConfig, GroupedConv2d
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 # Ahn et al. 2018 and its thesis: parameters at ×2 / ×3 / ×4 and of the multi-scale network.
 PARAMETERS = {

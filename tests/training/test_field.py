@@ -26,7 +26,8 @@ from training.networks.memnet import MemnetConfig
 from training.networks.span import SpanConfig
 from training.networks.srcnn import SrcnnConfig
 from training.networks.vdsr import VdsrConfig
-from training.recipe import Recipe, load_recipe, recipe_names
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe, recipe_names
 from training.run import Run
 from training.stepping import train_step
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.loss import distance
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe
 
 
 def _recipe(*changes: str) -> Recipe:

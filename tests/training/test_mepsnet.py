@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from benchmarks.multadds import layers_of_module, total
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 
 def _parameters(**changes: object) -> int:

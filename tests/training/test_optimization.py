@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from training.networks.carn import Carn, CarnConfig
 from training.networks.mepsnet import Mepsnet, MepsnetConfig
-from training.optimization import Optimizer, orthogonalized
-from training.recipe import OptimizerOptions
+from training.optimization import Optimizer, OptimizerOptions, orthogonalized
 
 MUON = OptimizerOptions(
     kind="muon", learning_rate=0.01, adam_learning_rate=0.001, clip_norm=1.0, warmup=0

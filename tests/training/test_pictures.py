@@ -10,8 +10,10 @@ from PIL import Image
 
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
+from training.augmentations.untouched import retoned
 from training.data.batches import Batch
-from training.data.pictures import PatchSource, data_folder, read_rgb, retoned
+from training.data.patches import PatchSource
+from training.data.pictures import data_folder, read_rgb
 from training.data.versions import patch_source
 from training.degradations import bicubic
 

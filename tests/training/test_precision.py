@@ -7,7 +7,7 @@ import pytest
 
 from training import precision
 from training.precision import faster_precision, with_precision
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 from training.run import Run
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from runtime.errors import UserError
-from training.recipe import Recipe, load_recipe, recipe_names
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe, recipe_names
 from training.run import schedule
 
 

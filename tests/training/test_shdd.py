@@ -13,13 +13,12 @@ from runtime.errors import UserError
 from training.data.pictures import Picture
 from training.data.shdd_dataset import write_dataset
 from training.data.versions import DegradedVersions, patch_source
-from training.degradations.degradation import Region, version_random
+from training.degradations.degradation import RANDOM_VERSIONS, Region, version_random
 from training.degradations.levels import ScoredLevel
 from training.degradations.shdd import (
     CHOPS,
     DEGRADATIONS,
     STRENGTHS,
-    VERSIONS,
     distort,
     pink_noise,
     plan_regions,
@@ -138,11 +137,11 @@ def test_training_patches_are_windows_of_the_versions_and_their_originals() -> N
     source = patch_source(pictures, DEGRADATIONS["easy"], (1,), seed=2)
     versions = source.degraded[1]
     assert isinstance(versions, DegradedVersions)
-    assert len(versions) == len(source.originals) == 2 * VERSIONS
+    assert len(versions) == len(source.originals) == 2 * RANDOM_VERSIONS
     np.testing.assert_array_equal(
-        versions[VERSIONS + 3], distort(pictures[1], "easy", version_random(2, 1, 3)).pixels
+        versions[RANDOM_VERSIONS + 3], distort(pictures[1], "easy", version_random(2, 1, 3)).pixels
     )
-    assert source.originals[VERSIONS + 3] is pictures[1]
+    assert source.originals[RANDOM_VERSIONS + 3] is pictures[1]
     originals, distorted = source.windows(np.random.default_rng(0), 1, 24, 6)
     assert originals.shape == distorted.shape == (6, 24, 24, 3)
     again = source.windows(np.random.default_rng(0), 1, 24, 6)

@@ -12,7 +12,7 @@ from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
 from training.data.batches import Batch, draw_batches, drawn_ahead, source_of
 from training.degradations import bicubic, shdd
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 from training.run import Run
 from training.stepping import GraphedSteps, revive, train_step
 

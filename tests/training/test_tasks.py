@@ -22,7 +22,7 @@ from training.data.batches import draw_batches, source_of
 from training.data.pictures import Picture, read_all
 from training.degradations import bicubic
 from training.degradations.degradation import Degradation, Degraded
-from training.recipe import parse_recipe
+from training.recipe_reading import parse_recipe
 from training.run import Run
 from training.stepping import train_step
 from training.tasks import (

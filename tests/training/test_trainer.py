@@ -22,11 +22,13 @@ from training import trainer
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, save_tensors
 from training.data.batches import Batch, draw_batches
-from training.data.pictures import PatchSource, read_all
+from training.data.patches import PatchSource
+from training.data.pictures import read_all
 from training.data.versions import patch_source
 from training.degradations import bicubic
 from training.optimization import Optimizer
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.recipe_reading import load_recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, PREVIOUS, WEIGHTS
 from training.stepping import train_step

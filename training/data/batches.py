@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from runtime.errors import UserError
-from training.data.pictures import PatchSource, Picture, read_all
+from training.data.patches import PatchSource
+from training.data.pictures import Picture, read_all
 from training.data.versions import patch_source
 from training.degradations import bicubic
 from training.degradations.degradation import Degradation
@@ -40,7 +41,9 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
     side = max(stage.patch for stage in recipe.stages) * max(recipe.network.scales)
     pictures = read_all(paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        versions = [list(pool.map(partial(_resized, size=size), pictures)) for size in recipe.sizes]
+        versions = [
+            list(pool.map(partial(_resized, size=size), pictures)) for size in recipe.data.sizes
+        ]
     shown = [
         (index, version)
         for resized in versions
@@ -49,17 +52,16 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
     ]
     if not shown:
         raise UserError(
-            f"{paths[0].parent}: at sizes {list(recipe.sizes)} none of the {len(paths)} pictures "
-            f"read from it holds {side}×{side} pixels, the recipe's largest patch at its largest "
-            "scale; add larger pictures, name larger sizes, or let its stages take smaller patches"
+            f"{paths[0].parent}: at sizes {list(recipe.data.sizes)} none of the {len(paths)} "
+            f"pictures read from it holds {side}×{side} pixels, the recipe's largest patch at its "
+            "largest scale; add larger pictures, name larger sizes, or let its stages take smaller patches"
         )
     originals = [version for _, version in shown]
     source = replace(
         patch_source(originals, recipe.task.degradation, recipe.network.scales, recipe.seed),
-        permute_colours=recipe.permute_colours,
-        by_area=recipe.by_area,
-        any_phase=recipe.any_phase,
-        untouched=recipe.untouched,
+        augment=recipe.augment,
+        by_area=recipe.data.by_area,
+        any_phase=recipe.data.any_phase,
     )
     return source, len({index for index, _ in shown})
 
@@ -119,13 +121,13 @@ def draw_batches(recipe: Recipe, source: PatchSource, step: int) -> list[Batch]:
     """Draw the patches of ``step``, of one scale or of all; equal steps draw equal patches."""
     random = np.random.default_rng((recipe.seed, step))
     stage, scales = recipe.stage_at(step), recipe.network.scales
-    weights = [recipe.weight_of(scale) for scale in scales]
+    weights = recipe.method.shares(scales)
 
     def draw(scale: int, size: int, weight: float = 1.0) -> Batch:
         windows = source.windows(random, scale, stage.patch, size)
         return Batch(scale, recipe.task.degradation, tuple(map(torch.from_numpy, windows)), weight)
 
-    if not recipe.all_scales:
+    if not recipe.method.all_scales:
         return [draw(int(random.choice(scales, p=weights)), stage.batch)]
     return [
         draw(scale, round(stage.batch * weight), weight)

@@ -8,7 +8,8 @@ from typing import overload
 
 import numpy as np
 
-from training.data.pictures import PatchSource, Picture
+from training.data.patches import PatchSource
+from training.data.pictures import Picture
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import Degradation, version_random
 

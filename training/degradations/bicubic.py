@@ -9,14 +9,19 @@ Kernel: Keys, "Cubic convolution interpolation", 1981, with a = −0.5.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.degradations.degradation import Degradation, Degraded, WindowDegradation
+from training.degradations.degradation import (
+    Degradation,
+    DegradationStep,
+    Degraded,
+    WindowDegradation,
+)
 
 _REACH = 2
 """Radius of the kernel, in pixels of the smaller picture."""
@@ -151,3 +156,13 @@ def _degrade(picture: NDArray[np.uint8], scale: int, random: np.random.Generator
 DEGRADATION = Degradation(
     "bicubic", _degrade, reduces=True, of_windows=WindowDegradation(margin, reduce_windows)
 )
+
+
+class Bicubic(DegradationStep):
+    """Pictures are reduced by the network's scale, as MATLAB reduces them."""
+
+    kind: Literal["bicubic"] = "bicubic"
+
+    def degradation(self) -> Degradation:
+        """Return the reduction."""
+        return DEGRADATION

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from training.configuration import Entry
 from training.data.pictures import Picture
+
+RANDOM_VERSIONS = 12
+"""Degraded versions of each training picture, where the degradation is random."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,14 @@ class Degradation:
     versions: int = 1
     kinds: tuple[str, ...] = ()
     of_windows: WindowDegradation | None = None
+
+
+class DegradationStep(Entry):
+    """A step of a recipe's degradation, listed in ``training.degradations.kinds``."""
+
+    @abstractmethod
+    def degradation(self) -> Degradation:
+        """Return what the step does to pictures."""
 
 
 def version_random(seed: int, key: int | str, version: int) -> np.random.Generator:

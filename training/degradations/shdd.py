@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,13 @@ from numpy.typing import NDArray
 from runtime.errors import UserError
 from runtime.records import read_record, write_record
 from training.data.pictures import Picture
-from training.degradations.degradation import Degradation, Degraded, Region
+from training.degradations.degradation import (
+    RANDOM_VERSIONS,
+    Degradation,
+    DegradationStep,
+    Degraded,
+    Region,
+)
 from training.degradations.levels import Level, ScoredLevel
 
 CHOPS: Mapping[ScoredLevel, int] = {"easy": 2, "moderate": 3, "difficult": 4, "untouched": 0}
@@ -41,9 +48,6 @@ STRENGTHS: Mapping[str, tuple[float, float]] = {
 }
 """Least and greatest strength: the variance of white noise on pixels in [0, 1], the variance of
 the Gaussian in square pixels, the deviation of f-noise in levels, the level C of the contrast."""
-
-VERSIONS = 12
-"""Distorted versions of each training picture."""
 
 SCHEMA = 1
 """Schema of the explanations of distorted pictures."""
@@ -205,7 +209,18 @@ def _degradation(level: ScoredLevel) -> Degradation:
     def degrade(picture: Picture, scale: int, random: np.random.Generator) -> Degraded:
         return distort(picture, level, random)
 
-    return Degradation(f"shdd-{level}", degrade, versions=VERSIONS, kinds=kinds_of(level))
+    return Degradation(f"shdd-{level}", degrade, versions=RANDOM_VERSIONS, kinds=kinds_of(level))
 
 
 DEGRADATIONS: Mapping[ScoredLevel, Degradation] = {level: _degradation(level) for level in CHOPS}
+
+
+class Shdd(DegradationStep):
+    """Every region is damaged in another way (chapter 7 of the thesis)."""
+
+    kind: Literal["shdd"] = "shdd"
+    level: Level
+
+    def degradation(self) -> Degradation:
+        """Return the distortions of the level."""
+        return DEGRADATIONS[self.level]

@@ -1,0 +1,36 @@
+"""What the sections of a recipe have in common: strict, frozen, typed, told apart by ``kind``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+_Entry = TypeVar("_Entry", bound="Entry")
+
+
+class Configuration(BaseModel):
+    """A section of a recipe, or an entry of one: unknown keys and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Entry(Configuration):
+    """One of several kinds of a section. A subclass narrows ``kind`` to the kinds it describes."""
+
+    kind: str
+
+
+def by_kind(*entries: type[_Entry]) -> Mapping[str, type[_Entry]]:
+    """Return the classes of a list of a recipe by the values of their key ``kind``."""
+    return {
+        kind: entry for entry in entries for kind in get_args(entry.model_fields["kind"].annotation)
+    }
+
+
+def nearest(word: str, known: Sequence[Any]) -> str:
+    """Return '; did you mean …?' with the known word nearest to ``word``, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
