@@ -89,7 +89,7 @@ def _apply(change: str, content: dict[str, Any]) -> None:
     place: Any = content
     for part in path:
         if isinstance(place, dict):
-            place = place.setdefault(part, {})
+            place = place.setdefault(part, _defaults_of(part) if place is content else {})
         else:
             place = place[_index(change, part, place)]
         if not isinstance(place, dict | list):
@@ -98,6 +98,14 @@ def _apply(change: str, content: dict[str, Any]) -> None:
         place[_index(change, last, place)] = value
     else:
         place[last] = value
+
+
+def _defaults_of(section: str) -> Any:
+    """Return what a recipe that does not name a section has there, for a change of its entries."""
+    field = Recipe.model_fields.get(section)
+    if field is None or not isinstance(field.default, tuple):
+        return {}
+    return [one.model_dump(exclude_unset=True) | {"kind": one.kind} for one in field.default]
 
 
 def _index(change: str, part: str, entries: list[Any]) -> int:

@@ -20,12 +20,13 @@ from training.run import Run
 from training.stepping import train_step
 
 CONTENT = {
+    "version": 2,
     "name": "tiny",
     "network": {"channels": 8, "blocks": 1, "units": 1, "groups": 2, "scales": [2, 3]},
     "stages": [{"steps": 100, "patch": 8, "batch": 2}],
-    "all_scales": True,
+    "method": {"all_scales": True},
     "optimizer": {"kind": "muon", "learning_rate": 1e-3, "clip_norm": 1.0},
-    "precision": "bf16",
+    "execution": {"precision": "bf16"},
 }
 WAYS = [
     "the recipe",
@@ -52,27 +53,27 @@ def test_ways_differ_in_what_their_names_say() -> None:
     recipe = parse_recipe(CONTENT, "tiny")
     adam = recipe.optimizer.model_copy(update={"kind": "adam"})
 
-    def changed(**keys: object) -> Recipe:
-        return recipe.model_copy(update=keys)
-
     plain = {"channels_last": False, "joint_pass": False, "graphs": False, "torch_muon": True}
     assert ways_of(recipe, "cpu") == [
         Way("the recipe", recipe),
         Way("batches kept in memory", recipe, batches_kept=True),
-        Way("plain float32 loop", changed(precision="float32"), **plain),
-        Way("in float32", changed(precision="float32")),
+        Way("plain float32 loop", recipe.with_execution(precision="float32"), **plain),
+        Way("in float32", recipe.with_execution(precision="float32")),
         Way("without channels_last", recipe, channels_last=False),
         Way("one scale after another", recipe, joint_pass=False),
-        Way("Adam alone", changed(optimizer=adam)),
-        Way("masked dense convolutions", changed(masked_dense=True)),
+        Way("Adam alone", recipe.model_copy(update={"optimizer": adam})),
+        Way("masked dense convolutions", recipe.with_execution(masked_dense=True)),
     ]
-    assert [way.name for way in ways_of(changed(masked_dense=True), "cuda")] == [
+    assert [way.name for way in ways_of(recipe.with_execution(masked_dense=True), "cuda")] == [
         *WAYS[:5],
         "without CUDA graphs",
         *WAYS[5:7],
         "grouped convolutions",
     ]
-    assert ways_of(changed(masked_dense=True), "cpu")[2].recipe.masked_dense is False
+    assert (
+        ways_of(recipe.with_execution(masked_dense=True), "cpu")[2].recipe.execution.masked_dense
+        is False
+    )
 
 
 def test_every_way_is_measured_against_the_recipe(pictures: Path) -> None:
@@ -105,7 +106,7 @@ def test_kernels_lie_in_memory_as_the_way_says(channels_last: bool) -> None:
 
 
 def test_the_plain_loop_steps_as_the_recipe_does(pictures: Path) -> None:
-    recipe = parse_recipe({**CONTENT, "precision": "float32"}, "tiny")
+    recipe = parse_recipe({**CONTENT, "execution": {"precision": "float32"}}, "tiny")
     source, _ = source_of(recipe, [pictures / "train" / "noise.png"])
     ours = Run.fresh(recipe)
     plain = Way("", recipe, channels_last=False, torch_muon=True).begin("cpu")
@@ -122,7 +123,7 @@ def test_the_plain_loop_steps_as_the_recipe_does(pictures: Path) -> None:
 def test_ways_that_a_recipe_does_not_have_are_left_out(pictures: Path) -> None:
     plain: dict[str, object] = {
         **CONTENT,
-        "all_scales": False,
+        "method": {},
         "network": {"channels": 8, "blocks": 1, "units": 1, "scales": [2]},
         "optimizer": {"kind": "adam", "learning_rate": 1e-3, "clip_norm": 1.0},
     }
@@ -140,8 +141,8 @@ def test_kernels_are_mixed_together_except_where_the_name_says(
     content: dict[str, object] = {
         **CONTENT,
         "network": {"family": "mepsnet", **shape, "templates": 3},
-        "degradation": "shdd-moderate",
-        "all_scales": False,
+        "degradation": [{"kind": "shdd", "level": "moderate"}],
+        "method": {},
     }
     recipe, mixed = parse_recipe(content, "tiny"), []
     source, _ = source_of(recipe, [pictures / "train" / "noise.png"])

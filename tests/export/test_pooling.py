@@ -53,9 +53,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
         network.reconstruction[2].weight.mul_(0.3)
     recipe = Recipe.model_validate(
         {
+            "version": 2,
             "name": "tiny-mepsnet",
             "network": dataclasses.asdict(CONFIG),
-            "degradation": "shdd-easy",
+            "degradation": [{"kind": "shdd", "level": "easy"}],
             "stages": [{"steps": 1, "patch": 8, "batch": 1}],
             "optimizer": {"learning_rate": 1.0, "clip_norm": 1.0},
         }

@@ -19,6 +19,7 @@ from training.catalogue import find_model
 Cli = Callable[..., Any]
 
 RECIPE = {
+    "version": 2,
     "name": "mini",
     "network": {
         "family": "mepsnet",
@@ -29,10 +30,10 @@ RECIPE = {
         "blocks": 1,
         "templates": 16,
     },
-    "degradation": "shdd-moderate",
+    "degradation": [{"kind": "shdd", "level": "moderate"}],
     "stages": [{"steps": 6, "patch": 16, "batch": 2}],
     "optimizer": {"learning_rate": 0.001, "clip_norm": 1.0, "warmup": 2, "decay": 2},
-    "loss": "l2",
+    "losses": [{"kind": "l2"}],
 }
 
 

@@ -13,13 +13,14 @@ import yaml
 from PIL import Image
 
 TINY: dict[str, Any] = {
+    "version": 2,
     "name": "tiny",
     "network": {"channels": 4, "blocks": 1, "units": 2, "groups": 2, "efficient": True},
     "stages": [{"steps": 30, "patch": 8, "batch": 2}, {"steps": 10, "patch": 12, "batch": 2}],
     "optimizer": {"learning_rate": 0.003, "clip_norm": 1.0, "warmup": 5, "decay": 10},
-    "revive_at": [9, 20],
-    "precision": "bf16",
-    "validate_every": 20,
+    "method": {"revive_at": [9, 20]},
+    "execution": {"precision": "bf16"},
+    "validation": {"every": 20},
     "checkpoint_every": 4,
     "seed": 3,
 }

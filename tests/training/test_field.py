@@ -63,7 +63,7 @@ def test_a_network_restores_pictures_of_any_size(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_network_trains_every_parameter(name: str, field_recipe: FieldRecipe) -> None:
-    recipe = field_recipe(name).model_copy(update={"precision": "float32"})
+    recipe = field_recipe(name).with_execution(precision="float32")
     run, random = Run.fresh(recipe), torch.Generator().manual_seed(0)
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
     for scale in recipe.network.scales:  # parts of MDSR belong to one scale

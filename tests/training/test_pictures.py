@@ -10,7 +10,9 @@ from PIL import Image
 
 from runtime.errors import UserError
 from runtime.pictures.files import picture_paths
-from training.augmentations.untouched import retoned
+from training.augmentations.colours import PermutedColours
+from training.augmentations.flips import Flips
+from training.augmentations.untouched import Untouched, retoned
 from training.data.batches import Batch
 from training.data.patches import PatchSource
 from training.data.pictures import data_folder, read_rgb
@@ -52,7 +54,7 @@ def test_grey_is_spread_over_three_channels(tmp_path: Path) -> None:
 
 def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
     pictures = [np.full((32, 32, 3), colours, np.uint8) for colours in ((10, 20, 30), (1, 2, 3))]
-    source = PatchSource(pictures[:1], {1: pictures[1:]}, permute_colours=True)
+    source = PatchSource(pictures[:1], {1: pictures[1:]}, augment=[Flips(), PermutedColours()])
     originals, distorted = source.windows(np.random.default_rng(0), 1, 8, 40)
     orders = {tuple(window[0, 0]) for window in originals}
     assert len(orders) == 6
@@ -64,14 +66,16 @@ def test_colours_are_permuted_alike_in_both_windows_of_a_pair() -> None:
 def test_both_windows_of_a_pair_are_of_one_place_and_turned_alike(scale: int) -> None:
     low = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     high = low.repeat(scale, 0).repeat(scale, 1)
-    source = PatchSource([high], {scale: [low]})
+    source = PatchSource([high], {scale: [low]}, augment=[Flips()])
     originals, degraded = source.windows(np.random.default_rng(1), scale, 8, 64)
     np.testing.assert_array_equal(originals, degraded.repeat(scale, 1).repeat(scale, 2))
 
 
 def test_patches_are_shown_in_all_eight_orientations() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    (windows,) = PatchSource([picture]).windows(np.random.default_rng(1), 1, 8, 100)
+    (windows,) = PatchSource([picture], augment=[Flips()]).windows(
+        np.random.default_rng(1), 1, 8, 100
+    )
     turned = [np.rot90(one, turns) for one in (picture, picture[:, ::-1]) for turns in range(4)]
     assert {one.tobytes() for one in windows} == {one.tobytes() for one in turned}
 
@@ -105,7 +109,7 @@ def test_patches_are_cut_at_any_pixel_if_asked(scale: int) -> None:
 
 def test_the_share_of_untouched_windows_is_the_original_at_both_places() -> None:
     original, distorted = (np.full((32, 32, 3), value, np.uint8) for value in (100, 200))
-    source = PatchSource([original], {1: [distorted]}, untouched=0.25)
+    source = PatchSource([original], {1: [distorted]}, augment=[Untouched(share=0.25)])
     high, low = source.windows(np.random.default_rng(0), 1, 8, 2000)
     untouched = (low == high).all(axis=(1, 2, 3))
     assert untouched.mean() == pytest.approx(0.25, abs=0.03)

@@ -23,15 +23,18 @@ def test_the_faster_one_is_chosen(
 
 def test_a_recipe_that_has_decided_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "faster_precision", lambda device: "float32")
-    assert with_precision(load_recipe("carn", ["precision=bf16"])).precision == "bf16"
-    assert with_precision(load_recipe("carn")).precision == "float32"
+    assert (
+        with_precision(load_recipe("carn", ["execution.precision=bf16"])).execution.precision
+        == "bf16"
+    )
+    assert with_precision(load_recipe("carn")).execution.precision == "float32"
 
 
 def test_a_run_keeps_what_was_found_when_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe("carn-m")
-    assert recipe.precision == "auto"
+    assert recipe.execution.precision == "auto"
     found = iter(["bf16", "float32"])
     monkeypatch.setattr(precision, "faster_precision", lambda device: next(found))
     run = Run.begin(recipe)
@@ -39,4 +42,4 @@ def test_a_run_keeps_what_was_found_when_it_began(
 
     resumed = Run.resume(tmp_path / "checkpoint.safetensors", recipe)
 
-    assert (run.recipe.precision, resumed.recipe.precision) == ("bf16", "bf16")
+    assert (run.recipe.execution.precision, resumed.recipe.execution.precision) == ("bf16", "bf16")

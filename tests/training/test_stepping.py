@@ -21,20 +21,20 @@ def test_pictures_are_shown_at_every_size_that_holds_a_patch(tmp_path: Path) -> 
     for name, side in (("large", 96), ("small", 48), ("tiny", 40)):
         pixels = np.zeros((side, side + 10, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    changes = ["sizes=[1, 0.5]", "stages=[{steps: 1, patch: 12, batch: 4}]"]
+    changes = ["data.sizes=[1, 0.5]", "stages=[{steps: 1, patch: 12, batch: 4}]"]
     source, used = source_of(load_recipe("carn", changes), picture_paths(tmp_path))
     assert used == 2
     mirrored = 2 * source.edge
     shown = [tuple(side - mirrored for side in one.shape[:2]) for one in source.originals]
     assert shown == [(96, 106), (48, 58), (48, 53)]
     with pytest.raises(UserError, match=r"at sizes \[0.25\] none of the 3 pictures .* 48×48"):
-        source_of(load_recipe("carn", ["sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
+        source_of(load_recipe("carn", ["data.sizes=[0.25]", changes[1]]), picture_paths(tmp_path))
 
 
 def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match=r"sizes.0: Input should be greater than 0 \(found -1\)"):
-        load_recipe("carn", ["sizes=[-1]"])
-    for change in ("sizes=[1, 0.5]", "any_phase=true"):
+        load_recipe("carn", ["data.sizes=[-1]"])
+    for change in ("data.sizes=[1, 0.5]", "data.any_phase=true"):
         with pytest.raises(UserError, match="not with 'shdd-moderate', which degrades whole"):
             load_recipe("mepsnet-s", [change])
 
@@ -46,7 +46,11 @@ def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
     random, losses, kernels = torch.Generator().manual_seed(0), [], []
     windows = torch.randint(0, 256, (2, 32, 32, 3), generator=random, dtype=torch.uint8)
     for compiled in ("false", "true"):
-        changes = [f"compiled={compiled}", "precision=float32", "network.blocks=1"]
+        changes = [
+            f"execution.compiled={compiled}",
+            "execution.precision=float32",
+            "network.blocks=1",
+        ]
         run = Run.fresh(load_recipe("carn-m", [*changes, "network.units=1"]))
         losses.append(train_step(run, [Batch(2, bicubic.DEGRADATION, (windows,))]).item())
         kernels.append(run.network.get_parameter("entry.weight").detach())
@@ -55,7 +59,12 @@ def test_a_compiled_network_trains_as_it_does_otherwise() -> None:
 
 
 def test_pixels_that_nothing_befell_weigh_as_the_recipe_says() -> None:
-    changes = ["precision=float32", "loss=l1", "identity_weight=3", "network.extraction=[8]"]
+    changes = [
+        "execution.precision=float32",
+        "losses.0.kind=l1",
+        "losses.0.identity_weight=3",
+        "network.extraction=[8]",
+    ]
     small = ["channels=4", "experts=2", "srirs=1", "blocks=1", "templates=2"]
     run = Run.fresh(load_recipe("mepsnet-s", [*changes, *(f"network.{one}" for one in small)]))
     random = torch.Generator().manual_seed(0)
@@ -76,7 +85,11 @@ def test_gradients_are_no_longer_than_the_recipe_allows() -> None:
     random, norms = torch.Generator().manual_seed(0), []
     windows = torch.randint(0, 256, (2, 32, 32, 3), generator=random, dtype=torch.uint8)
     for longest in ("1e-3", "1e6"):
-        changes = [f"optimizer.clip_norm={longest}", "precision=float32", "network.blocks=1"]
+        changes = [
+            f"optimizer.clip_norm={longest}",
+            "execution.precision=float32",
+            "network.blocks=1",
+        ]
         run = Run.fresh(load_recipe("carn-m", [*changes, "network.channels=8"]))
         train_step(run, [Batch(2, bicubic.DEGRADATION, (windows,))])
         gradients = [one.grad for one in run.network.parameters() if one.grad is not None]
@@ -107,12 +120,12 @@ def test_replayed_steps_are_those_that_are_taken_one_by_one(
 ) -> None:
     changes = [
         f"optimizer.kind={kind}",
-        f"all_scales={all_scales}".lower(),
-        "precision=float32",
-        "scale_weights={2: 1, 3: 1, 4: 2}",
+        f"method.all_scales={all_scales}".lower(),
+        "execution.precision=float32",
+        "method.scale_weights={2: 1, 3: 1, 4: 2}",
         "optimizer.large_kernels_every=2",
-        "loss=rmse",
-        "luma=0.9",
+        "losses.0.kind=rmse",
+        "losses.0.luma=0.9",
         "stages=[{steps: 30, patch: 8, batch: 4}, {steps: 10, patch: 12, batch: 4}]",
     ]
     recipe = load_recipe(str(tiny_recipe), changes)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.accuracy import baseline, score
 from benchmarks.pairs import Pair
@@ -19,9 +17,12 @@ from runtime.errors import UserError
 from runtime.manifest import Manifest
 from runtime.pictures.files import picture_paths
 from training.data.batches import draw_batches, source_of
-from training.data.pictures import Picture, read_all
-from training.degradations import bicubic
-from training.degradations.degradation import Degradation, Degraded
+from training.data.pictures import read_all
+from training.degradations.bicubic import Bicubic
+from training.degradations.degradation import version_random
+from training.degradations.jpeg import Jpeg
+from training.degradations.kinds import in_a_row
+from training.degradations.noise import Noise
 from training.recipe_reading import parse_recipe
 from training.run import Run
 from training.stepping import train_step
@@ -30,54 +31,38 @@ from training.tasks import (
     SUPER_RESOLUTION,
     TASKS,
     Task,
-    restoration,
-    super_resolution,
     task_of_manifest,
 )
 from training.validation import held_out, validate
 
-
-def _compressed(picture: Picture, scale: int, random: np.random.Generator) -> Degraded:
-    """Reduce a picture and compress it as JPEG of a random quality."""
-    stream = io.BytesIO()
-    quality = int(random.integers(70, 95))
-    reduced = Image.fromarray(bicubic.reduce(picture, scale))
-    reduced.save(stream, "JPEG", quality=quality, subsampling=0)
-    return Degraded(np.array(Image.open(stream)))
-
-
-def _noisy(picture: Picture, scale: int, random: np.random.Generator) -> Degraded:
-    noise = random.normal(0, 5, picture.shape)
-    return Degraded(np.clip(picture + noise, 0, 255).round().astype(np.uint8))
-
-
-COMPRESSED = super_resolution(Degradation("bicubic-jpeg", _compressed, reduces=True, versions=3))
-NOISY = restoration(Degradation("noise", _noisy, versions=3))
+COMPRESSED = [{"kind": "bicubic"}, {"kind": "jpeg", "least": 70, "largest": 95, "chroma": "4:4:4"}]
+NOISY = [{"kind": "noise", "least": 5, "largest": 5}]
 CARN = {"channels": 4, "blocks": 1, "units": 1, "scales": [2, 3]}
 MEPSNET = {"family": "mepsnet", "extraction": [4], "channels": 4, "srirs": 1, "blocks": 1}
 
 
 @pytest.mark.parametrize(
-    ("task", "network"),
-    [(COMPRESSED, CARN), (NOISY, MEPSNET)],
+    ("degradation", "network", "name"),
+    [(COMPRESSED, CARN, "bicubic+jpeg-70-95"), (NOISY, MEPSNET, "noise-5-5")],
     ids=["two times with JPEG", "denoising"],
 )
-def test_another_task_needs_its_line_in_the_list_only(
-    task: Task, network: dict[str, object], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+def test_any_degradation_of_a_recipe_makes_a_task(
+    degradation: list[object], network: dict[str, object], name: str, tiny_data: Path
 ) -> None:
-    monkeypatch.setitem(TASKS, task.name, task)  # type: ignore[arg-type]
     recipe = parse_recipe(
         {
+            "version": 2,
             "name": "another",
             "network": network,
             "stages": [{"steps": 4, "patch": 8, "batch": 6}],
             "optimizer": {"learning_rate": 0.001, "clip_norm": 1.0},
-            "degradation": task.name,
-            "precision": "float32",
+            "degradation": degradation,
+            "execution": {"precision": "float32"},
         },
         "another",
     )
-    assert recipe.task == task
+    task = recipe.task
+    assert task.name == name
     paths = picture_paths(tiny_data / "train")
     source, _ = source_of(recipe, paths)
     run = Run.fresh(recipe)
@@ -95,7 +80,7 @@ def test_another_task_needs_its_line_in_the_list_only(
         assert crop.shape == (12, 12, 3)
         pictures = read_all(paths)
         pairs = held_out(recipe, pictures, scale)
-        assert 5 < validate(run.averaged_network(), pairs, task, scale) < 60
+        assert 5 < validate(run.averaged_network(), pairs, task, scale)["psnr"] < 60
         degraded = [
             Pair.degraded(str(index), one, task, scale) for index, one in enumerate(pictures)
         ]
@@ -104,20 +89,44 @@ def test_another_task_needs_its_line_in_the_list_only(
         assert scores.by_kind() == {}
 
 
-def test_patches_of_whole_degraded_pictures_are_not_cut_at_any_pixel(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(TASKS, COMPRESSED.name, COMPRESSED)  # type: ignore[arg-type]
+def test_patches_of_whole_degraded_pictures_are_not_cut_at_any_pixel() -> None:
     content = {
+        "version": 2,
         "name": "another",
         "network": CARN,
+        "data": {"any_phase": True},
         "stages": [{"steps": 4, "patch": 8, "batch": 6}],
         "optimizer": {"learning_rate": 0.001, "clip_norm": 1.0},
-        "degradation": COMPRESSED.name,
-        "any_phase": True,
+        "degradation": COMPRESSED,
     }
-    with pytest.raises(UserError, match="not with 'bicubic-jpeg', which degrades whole pictures"):
+    with pytest.raises(UserError, match=r"not with 'bicubic\+jpeg-70-95', which degrades whole"):
         parse_recipe(content, "another")
+
+
+def test_pictures_are_reduced_once() -> None:
+    with pytest.raises(ValueError, match="only one step may reduce pictures"):
+        in_a_row((Bicubic(), Bicubic()))
+
+
+def test_noise_and_jpeg_are_as_strong_as_asked() -> None:
+    grey = np.full((96, 96, 3), 128, np.uint8)
+    noisy = Noise(least=9, largest=9).degradation().degrade(grey, 1, version_random(0, 0, 0))
+    assert np.std(noisy.pixels - 128.0) == pytest.approx(9, rel=0.03)
+    edges = (np.indices((96, 96)).sum(0)[..., None] // 5 % 2 * np.full(3, 255)).astype(np.uint8)
+    errors = [
+        np.square(
+            Jpeg(least=one, largest=one)
+            .degradation()
+            .degrade(edges, 1, version_random(0, 0, 0))
+            .pixels
+            - edges.astype(float)
+        ).mean()
+        for one in (95, 50, 10)
+    ]
+    assert errors == sorted(errors)
+    for kind in (Noise, Jpeg):
+        with pytest.raises(ValueError, match="is larger than largest"):
+            kind(least=9, largest=3)
 
 
 def test_every_task_is_listed_by_the_name_of_its_degradation() -> None:
@@ -135,13 +144,14 @@ def test_tasks_name_what_exists_elsewhere(task: Task) -> None:
 def test_no_network_is_trained_on_untouched_pictures_alone() -> None:
     assert SHDD["untouched"].name == "shdd-untouched"
     content = {
+        "version": 2,
         "name": "another",
         "network": MEPSNET,
         "stages": [{"steps": 4, "patch": 8, "batch": 6}],
         "optimizer": {"learning_rate": 0.001, "clip_norm": 1.0},
-        "degradation": "shdd-untouched",
+        "degradation": [{"kind": "shdd", "level": "untouched"}],
     }
-    with pytest.raises(UserError, match=r"expected one of bicubic, .* \(found 'shdd-untouched'\)"):
+    with pytest.raises(UserError, match="level: Input should be 'easy', 'moderate' or 'difficult'"):
         parse_recipe(content, "another")
 
 
@@ -163,11 +173,16 @@ def test_the_manifest_tells_the_task_of_a_file_and_else_its_scale_does() -> None
     def manifest(training: dict[str, object], scale: int = 1) -> Manifest:
         return Manifest("carn", scale, 8, "0" * 64, training, {}, ())
 
-    easy = manifest({"recipe": {"degradation": "shdd-easy"}})
-    assert task_of_manifest(easy, 1) is SHDD["easy"]
+    easy = [{"kind": "shdd", "level": "easy"}]
+    for degradation in ("shdd-easy", easy):  # as recipes of version 1 and 2 spell it
+        assert (
+            task_of_manifest(manifest({"recipe": {"degradation": degradation}}), 1) is SHDD["easy"]
+        )
+    noisy = manifest({"recipe": {"version": 2, "degradation": NOISY}})
+    assert task_of_manifest(noisy, 1).name == "noise-5-5"
     assert task_of_manifest(manifest({"recipe": {}}, 4), 4) is SUPER_RESOLUTION
     for unknown in (None, manifest({})):
         assert task_of_manifest(unknown, 1) is SHDD["moderate"]
         assert task_of_manifest(unknown, 2) is SUPER_RESOLUTION
-    with pytest.raises(UserError, match="fog: no such task; expected one of bicubic, shdd-easy"):
+    with pytest.raises(UserError, match=r"this version of reslite does not know .*fog"):
         task_of_manifest(manifest({"recipe": {"degradation": "fog"}}), 1)

@@ -32,6 +32,7 @@ from training.recipe_reading import load_recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, PREVIOUS, WEIGHTS
 from training.stepping import train_step
+from training.supervision import Supervision
 from training.trainer import train
 from training.validation import held_out, validate
 
@@ -190,7 +191,7 @@ def test_held_out_pictures_without_pixels_inside_the_border_are_left_out_and_nam
 def test_a_validation_that_was_interrupted_is_made_up_for_and_none_is_lost(
     tmp_path: Path, tiny_recipe: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(str(tiny_recipe), ["validate_every=10", "network.scales=[2]"])
+    recipe = load_recipe(str(tiny_recipe), ["validation.every=10", "network.scales=[2]"])
     interrupted = iter([False, True, False, True])
 
     def validated(*arguments: Any) -> float:
@@ -208,7 +209,7 @@ def test_a_validation_that_was_interrupted_is_made_up_for_and_none_is_lost(
     assert len(curve.psnr) == len(curve.seconds) == 4
     assert list(curve.seconds) == sorted(curve.seconds)
     pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
-    final = validate(find_model(str(weights)).network(), pairs, recipe.task, 2)
+    final = validate(find_model(str(weights)).network(), pairs, recipe.task, 2)["psnr"]
     assert curve.psnr[-1] == pytest.approx(final, abs=1e-3)
 
 
@@ -217,8 +218,10 @@ def test_a_run_is_not_resumed_as_another_one(
 ) -> None:
     weights = train(load_recipe(str(tiny_recipe)), tiny_data, tmp_path, progress=False)
     before = weights.read_bytes()
-    other = load_recipe(str(tiny_recipe), ["seed=4", "loss=l2", "optimizer.kind=muon"])
-    with pytest.raises(UserError, match=r"another loss, seed, optimizer\.kind than recipe 'tiny'"):
+    other = load_recipe(str(tiny_recipe), ["seed=4", "losses.0.kind=l2", "optimizer.kind=muon"])
+    with pytest.raises(
+        UserError, match=r"another losses, seed, optimizer\.kind than recipe 'tiny'"
+    ):
         train(other, tiny_data, tmp_path, progress=False)
     shorter = load_recipe(str(tiny_recipe), ["stages=[{steps: 6, patch: 8, batch: 2}]"])
     with pytest.raises(UserError, match="holds a run of 40 steps, more than the recipe's 6"):
@@ -247,6 +250,7 @@ def _source(recipe: Recipe, data: Path) -> PatchSource:
 def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
     recipe = Recipe.model_validate(
         {
+            "version": 2,
             "name": "plain",
             "network": {"channels": 16, "blocks": 1, "units": 1, "scales": [2]},
             "stages": [{"steps": 150, "patch": 12, "batch": 4}],
@@ -254,13 +258,13 @@ def test_training_improves_the_network(tmp_path: Path, tiny_data: Path) -> None:
         }
     )
     pairs = held_out(recipe, read_all(picture_paths(tiny_data / "valid")), 2)
-    before = validate(Run.fresh(recipe).averaged_network(), pairs, recipe.task, 2)
+    before = validate(Run.fresh(recipe).averaged_network(), pairs, recipe.task, 2)["psnr"]
 
     weights = train(recipe, tiny_data, tmp_path, progress=False)
 
     model = find_model(str(weights))
     assert model.training["steps"] == 150
-    assert validate(model.network(), pairs, recipe.task, 2) > before + 2
+    assert validate(model.network(), pairs, recipe.task, 2)["psnr"] > before + 2
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
@@ -327,7 +331,9 @@ def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
 
 def test_scale_weights_choose_the_scale(tiny_recipe: Path, tiny_data: Path) -> None:
     recipe = load_recipe(str(tiny_recipe))
-    only_three = recipe.model_copy(update={"scale_weights": {2: 0.0, 3: 1.0, 4: 0.0}})
+    only_three = recipe.model_copy(
+        update={"method": Supervision(scale_weights={2: 0.0, 3: 1.0, 4: 0.0})}
+    )
     source = _source(recipe, tiny_data)
     assert {_batch(only_three, source, step).scale for step in range(5)} == {3}
 
@@ -336,10 +342,10 @@ def test_a_step_of_all_scales_shares_its_batch_and_its_loss(
     tiny_recipe: Path, tiny_data: Path
 ) -> None:
     changes = [
-        "all_scales=true",
-        "scale_weights={2: 1, 3: 1, 4: 2}",
+        "method.all_scales=true",
+        "method.scale_weights={2: 1, 3: 1, 4: 2}",
         "stages=[{steps: 5, patch: 8, batch: 8}]",
-        "precision=float32",
+        "execution.precision=float32",
         "optimizer.clip_norm=1.0e+9",
     ]
     recipe = load_recipe(str(tiny_recipe), changes)
@@ -365,7 +371,12 @@ def _l1(run: Run, batch: Batch) -> float:
 
 
 def test_the_loss_weighs_what_nothing_befell() -> None:
-    changes = ["identity_weight=3", "loss=l1", "precision=float32", "network.blocks=1"]
+    changes = [
+        "losses.0.identity_weight=3",
+        "losses.0.kind=l1",
+        "execution.precision=float32",
+        "network.blocks=1",
+    ]
     recipe = load_recipe("mepsnet-s", [*changes, "network.srirs=1"])
     random = np.random.default_rng(0)
     low = torch.from_numpy(random.integers(0, 256, (2, 16, 16, 3), np.uint8))
@@ -382,13 +393,15 @@ def test_the_loss_weighs_what_nothing_befell() -> None:
 
 def test_a_batch_that_the_scales_cannot_share_is_refused(tiny_recipe: Path) -> None:
     with pytest.raises(UserError, match="cannot share a batch of 2 by their weights"):
-        load_recipe(str(tiny_recipe), ["all_scales=true"])
+        load_recipe(str(tiny_recipe), ["method.all_scales=true"])
     with pytest.raises(UserError, match="leave no scale to train"):
-        load_recipe(str(tiny_recipe), ["scale_weights={2: 0, 3: 0, 4: 0}"])
+        load_recipe(str(tiny_recipe), ["method.scale_weights={2: 0, 3: 0, 4: 0}"])
 
 
 def test_a_scale_without_weight_gets_no_patches(tiny_recipe: Path, tiny_data: Path) -> None:
-    recipe = load_recipe(str(tiny_recipe), ["all_scales=true", "scale_weights={2: 1, 3: 0, 4: 1}"])
+    recipe = load_recipe(
+        str(tiny_recipe), ["method.all_scales=true", "method.scale_weights={2: 1, 3: 0, 4: 1}"]
+    )
     batches = draw_batches(recipe, _source(recipe, tiny_data), 0)
     assert [(one.scale, len(one.low)) for one in batches] == [(2, 1), (4, 1)]
 
@@ -396,7 +409,7 @@ def test_a_scale_without_weight_gets_no_patches(tiny_recipe: Path, tiny_data: Pa
 def test_a_step_leaves_the_other_scales_alone_and_moves_the_average(
     tiny_recipe: Path, tiny_data: Path
 ) -> None:
-    recipe = load_recipe(str(tiny_recipe)).model_copy(update={"precision": "float32"})
+    recipe = load_recipe(str(tiny_recipe)).with_execution(precision="float32")
     run = Run.fresh(recipe)
     source = _source(recipe, tiny_data)
     before = {name: value.clone() for name, value in run.network.state_dict().items()}

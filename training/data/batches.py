@@ -54,7 +54,8 @@ def source_of(recipe: Recipe, paths: Sequence[Path]) -> tuple[PatchSource, int]:
         raise UserError(
             f"{paths[0].parent}: at sizes {list(recipe.data.sizes)} none of the {len(paths)} "
             f"pictures read from it holds {side}×{side} pixels, the recipe's largest patch at its "
-            "largest scale; add larger pictures, name larger sizes, or let its stages take smaller patches"
+            "largest scale; add larger pictures, name larger sizes, or let its stages take "
+            "smaller patches"
         )
     originals = [version for _, version in shown]
     source = replace(
