@@ -47,26 +47,36 @@ class OptimizerOptions(Configuration):
     falls from the start; ``halving`` halves at the steps of ``halvings``, as the papers do.
     """
 
-    kind: Literal["adam", "muon"] = "adam"
-    learning_rate: float = Field(gt=0)
-    adam_learning_rate: float | None = Field(default=None, gt=0)
-    betas: tuple[_Moment, _Moment] = (0.9, 0.999)
+    kind: Literal["adam", "muon"] = Field(default="adam", description="see above")
+    learning_rate: float = Field(gt=0, description="of kernels, or of everything")
+    adam_learning_rate: float | None = Field(
+        default=None, gt=0, description="of what Muon does not step; learning_rate if none"
+    )
+    betas: tuple[_Moment, _Moment] = Field(default=(0.9, 0.999), description="Adam's")
     weight_decay: float = Field(
         default=0.0, ge=0, description="fraction of a parameter subtracted by a step at rate 1"
     )
-    warmup: int = Field(default=500, ge=0)
-    schedule: Literal["trapezoid", "cosine", "halving"] = "trapezoid"
-    decay: int = Field(default=5000, gt=0)
-    final_fraction: float = Field(default=0.01, ge=0, le=1)
+    warmup: int = Field(default=500, ge=0, description="steps from 0 to the learning rate")
+    schedule: Literal["trapezoid", "cosine", "halving"] = Field(
+        default="trapezoid", description="see above"
+    )
+    decay: int = Field(default=5000, gt=0, description="steps of the trapezoid's fall")
+    final_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="of the learning rate, at the end"
+    )
     large_kernels_every: int = Field(
         default=1,
         ge=1,
         description="kernels with at least 256 rows and columns are updated by Muon every N-th "
         "step, with an N times larger step",
     )
-    halvings: tuple[int, ...] = (200_000, 400_000)
-    clip_norm: float = Field(gt=0)
-    ema: float = Field(default=0.999, ge=0, lt=1)
+    halvings: tuple[int, ...] = Field(
+        default=(200_000, 400_000), description="steps at which the rate halves"
+    )
+    clip_norm: float = Field(gt=0, description="longest gradient, of all parameters together")
+    ema: float = Field(
+        default=0.999, ge=0, lt=1, description="share of the past in the averaged weights"
+    )
 
 
 class Optimizer:

@@ -87,7 +87,7 @@ class Recipe(Configuration):
 
     version: Literal[2] = Field(description="of the recipe's form")
     name: str = Field(pattern=r"^\w[\w.-]*$", description="files are named after it")
-    network: AnyNetworkConfig
+    network: AnyNetworkConfig = Field(description="its family and shape")
     data: Data = Data()
     degradation: tuple[AnyDegradationStep, ...] = Field(
         default=(Bicubic(),), min_length=1, description="steps, taken one after another"
@@ -103,7 +103,7 @@ class Recipe(Configuration):
     optimizer: OptimizerOptions
     validation: Validation = Validation()
     execution: Execution = Execution()
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = Field(default=0, description="of the weights and of all patches")
     start: tuple[str, ...] = Field(
         default=(), description="models or weights files to begin with; several are averaged"
     )

@@ -7,8 +7,27 @@ from pathlib import Path
 import click
 
 
+def _print_schema(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    import json
+
+    from training.recipe import Recipe
+
+    click.echo(json.dumps(Recipe.model_json_schema(), indent=1))
+    context.exit()
+
+
 @click.command("train", epilog="Example: reslite train carn-m --data pictures/ --out runs/carn-m")
 @click.argument("recipe")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of recipes, for editors, and exit.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -15,7 +15,7 @@ from training.data.pictures import Picture
 class Untouched(Augmentation):
     """A share of the windows is not degraded: the network is shown the original itself.
 
-    Half of them are shown in other tones (see ``retoned``).
+    Half of them are shown in other tones, each channel stretched or flattened on its own.
     """
 
     kind: Literal["untouched"] = "untouched"

@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from runtime.errors import UserError
 from runtime.records import read_record, write_record
@@ -219,7 +220,7 @@ class Shdd(DegradationStep):
     """Every region is damaged in another way (chapter 7 of the thesis)."""
 
     kind: Literal["shdd"] = "shdd"
-    level: Level
+    level: Level = Field(description="pictures are divided 2, 3 or 4 times")
 
     def degradation(self) -> Degradation:
         """Return the distortions of the level."""
