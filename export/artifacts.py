@@ -16,6 +16,7 @@ from export.parity import (
     largest_difference,
     parity_pictures,
 )
+from export.rewrites.interpolations import interpolation_multadds
 from export.scales import ScaleTable
 from export.sources.source import Source
 from export.variants import Variant
@@ -52,6 +53,7 @@ def write_artifact(
         pooling=written.pooling,
         tiled_by=companion.file_name(source.model.name, source.scale) if companion else None,
         float_io=variant.float_io,
+        interpolation_multadds=interpolation_multadds(source.graph, *HD),
     )
 
 

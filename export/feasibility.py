@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import get_args
 
@@ -12,13 +11,6 @@ from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.writers.writing import check_int8, refuse
 from runtime.formats import Format, Precision
-
-_WRITERS: Mapping[Format, str] = {
-    "onnx": "export.writers.onnx_writer",
-    "tflite": "export.writers.tflite_writer",
-    "coreml": "export.writers.coreml_writer",
-}
-"""Modules of the writers, imported on first use because coremltools takes seconds."""
 
 
 def obstacles(graph: Graph) -> dict[tuple[Format, Precision], str]:
@@ -38,7 +30,8 @@ def _obstacle(graph: Graph, kind: Format, precision: Precision) -> str:
     profile = PROFILES[DEFAULT_PROFILES[kind]]
     try:
         lowered = lower(graph, profile.rewrites(precision))
-        refuse(lowered, import_module(_WRITERS[kind]).REFUSED)
+        # Imported on first use, because importing coremltools takes seconds.
+        refuse(lowered, import_module(f"export.writers.{kind}_writer").REFUSED)
         if precision == "int8":
             check_int8(lowered)
     except CannotLower as error:

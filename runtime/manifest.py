@@ -143,7 +143,8 @@ class Artifact:
         output: The restored tensor.
         profile: Target profile that chose the rewrites.
         rewrites: Names of the rewrites applied, in order.
-        multadds: Multiply-accumulates of the network at a 1280×720 output.
+        multadds: Multiply-accumulates of the network at a 1280×720 output, as papers count them:
+            without enlarging by interpolation.
         operators: How often each operator occurs in the file.
         calibration: The pictures that int8 scales were found on.
         measured: Measured figures.
@@ -154,6 +155,8 @@ class Artifact:
         float_io: Whether an int8 file takes and returns float32, in a format whose int8 files
             usually take and return integers.
         float16: What half arithmetic makes of a float16 file, as GPUs and NPUs compute.
+        interpolation_multadds: Multiply-accumulates of the network's bicubic and bilinear
+            enlargement as files do it, beside ``multadds``.
     """
 
     file: str
@@ -174,6 +177,7 @@ class Artifact:
     tiled_by: str | None = None
     float_io: bool = False
     float16: HalfPrecision | None = None
+    interpolation_multadds: int = 0
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

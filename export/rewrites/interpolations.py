@@ -52,6 +52,18 @@ def interpolate_by_convolutions(graph: Graph) -> Graph:
     return added.graph(rewritten())
 
 
+def interpolation_multadds(graph: Graph, width: int, height: int) -> int:
+    """Return what the convolutions cost that interpolate, at an output of width × height.
+
+    Args:
+        graph: As captured, which counts interpolation as nothing, as papers do.
+        width: See ``Graph.multadds``.
+        height: See there.
+    """
+    convolved = interpolate_by_convolutions(graph)
+    return convolved.multadds(width, height) - graph.multadds(width, height)
+
+
 def interpolation_kernel(factor: int, mode: str, channels: int) -> Array:
     """Return the kernel that makes blocks of interpolated pixels, in CRD order.
 

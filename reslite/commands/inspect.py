@@ -16,11 +16,13 @@ from reslite.commands.network import NamedNetwork, takes_network
 def command(network: NamedNetwork, as_json: bool) -> None:
     """Tell what MODEL is, a network as in 'reslite ship', and which files it can become.
 
-    MultAdds are at an output of 1280×720. The halo is the number of pixels around a tile that its
+    MultAdds are at an output of 1280×720; enlarging by interpolation, which papers do not count, is
+    told beside. The halo is the number of pixels around a tile that its
     restoration depends on. Operators are those of the network as captured; one that reslite does
     not know is an error that names all of them with their modules.
     """
     from export.feasibility import obstacles
+    from export.rewrites.interpolations import interpolation_multadds
     from export.sources.source import Source
     from runtime.manifest import HD
 
@@ -34,6 +36,7 @@ def command(network: NamedNetwork, as_json: bool) -> None:
         "scale": source.scale,
         "parameters": sum(one.numel() for one in source.module.parameters()),
         "multadds_720p": graph.multadds(*HD),
+        "interpolation_multadds_720p": interpolation_multadds(graph, *HD),
         "halo": graph.halo(),
         "pools_globally": graph.pools_globally,
         "operators": graph.operators(),
@@ -46,10 +49,12 @@ def command(network: NamedNetwork, as_json: bool) -> None:
 
 def _text(facts: dict[str, Any]) -> str:
     operators = ", ".join(f"{name} {count}" for name, count in facts["operators"].items())
+    interpolation = facts["interpolation_multadds_720p"]
     lines = [
         f"{facts['name']}: {facts['architecture']}, ×{facts['scale']}",
         f"parameters  {facts['parameters']:,}",
-        f"MultAdds    {facts['multadds_720p'] / 1e9:.1f} G at 1280×720",
+        f"MultAdds    {facts['multadds_720p'] / 1e9:.1f} G at 1280×720"
+        + (f", and {interpolation / 1e9:.1f} G of interpolation" if interpolation else ""),
         f"halo        {facts['halo']} pixels"
         + (", and one value pooled over the whole picture" if facts["pools_globally"] else ""),
         f"operators   {operators}",

@@ -168,6 +168,16 @@ def test_an_onnx_file_of_luma_is_read_and_given_colours(
         np.testing.assert_allclose(restored, expected, atol=2e-6)
 
 
+def test_the_manifest_tells_the_cost_of_enlarging_chroma(file: Path, tmp_path: Path) -> None:
+    source = Source.of(find_network(f"{file}:ESPCN"), 2)
+    (artifact,) = bundle_of(source, [Variant("onnx", "float32")], tmp_path / "out").artifacts
+    pixels = 640 * 360
+    # Two channels of chroma, of which each of four pixels is made of 5 × 5.
+    assert artifact.interpolation_multadds == 2 * 4 * 2 * 25 * pixels
+    colours = 3 * pixels + 2 * 3 * pixels + 2 * 3 * 4 * pixels
+    assert artifact.multadds == (8 * 25 + 8 * 4 * 9) * pixels + colours
+
+
 def test_luma_is_that_of_pillow(file: Path) -> None:
     # A network that returns black leaves chroma, which is the picture without its luma.
     module = find_network(f"{file}:Nothing", Options(colour="y")).at_scale(1)

@@ -80,6 +80,7 @@ def test_inspect_tells_what_it_is(cli: Cli, network: list[object]) -> None:
     assert (facts["name"], facts["architecture"], facts["scale"]) == ("mynet", "MyNet", 2)
     assert facts["parameters"] == (216 + 8) + (864 + 12)
     assert facts["multadds_720p"] == (216 + 864) * 640 * 360
+    assert facts["interpolation_multadds_720p"] == 0
 
 
 @pytest.mark.slow
