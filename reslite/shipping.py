@@ -125,7 +125,7 @@ def ship_network(
         check_size(source.graph, size)
     for size in sizes:
         check_tiles(source.graph, size)
-    check_apps(source.graph, apps)
+    check_apps(source.graph, apps, sizes)
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
     return ship(

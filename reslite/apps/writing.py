@@ -17,6 +17,7 @@ from reslite.apps.golden import Golden, golden_of
 from reslite.apps.languages import Language
 from runtime.atomic import replacing
 from runtime.errors import UserError
+from runtime.formats import Format
 from runtime.manifest import Artifact, Manifest, TensorInfo
 from training.data.pictures import Picture
 
@@ -28,11 +29,19 @@ _SIDE = 128
 _COREML_SIDES = (128, 256)  # squares among the sizes that a package of no fixed size takes
 
 
-def check_apps(graph: Graph, languages: Sequence[Language]) -> None:
+def check_apps(
+    graph: Graph, languages: Sequence[Language], sizes: Sequence[tuple[int, int]] = ()
+) -> None:
     """Check that samples can restore with a network, before its files are made.
 
+    Args:
+        graph: The network.
+        languages: The languages of the samples.
+        sizes: Fixed sizes of the bundle.
+
     Raises:
-        UserError: If there are languages, and the network takes more than one pass over the tiles.
+        UserError: If the network takes more than one pass over the tiles, or a file without a fixed
+            size takes no tile that is wide enough.
     """
     if languages and (graph.pools_globally or not restores_tiles(graph)):
         raise UserError(
@@ -40,6 +49,10 @@ def check_apps(graph: Graph, languages: Sequence[Language]) -> None:
             "picture, and the samples restore in one pass over the tiles; write the two passes "
             "that docs/ship.md describes, and leave --app out"
         )
+    for language in languages:
+        ((kind, _), *_) = language.opens
+        if not sizes:
+            _window(kind, graph)
 
 
 def write_app(
@@ -71,7 +84,7 @@ def write_app(
         UserError: If the bundle holds no file that the sample opens.
     """
     artifact = chosen(language, manifest, sizes)
-    window = artifact.fixed_size or _window(artifact, source.graph)
+    window = artifact.fixed_size or _window(artifact.format, source.graph)
     golden = golden_of(source, artifact, folder, window, picture)
     app = folder / APPS / language.name
     for name, content in language.sources().items():
@@ -154,7 +167,7 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
     return facts
 
 
-def _window(artifact: Artifact, graph: Graph) -> tuple[int, int]:
+def _window(kind: Format, graph: Graph) -> tuple[int, int]:
     """Return the tile of a file that takes any size: at least half of each side is kept.
 
     Raises:
@@ -164,10 +177,10 @@ def _window(artifact: Artifact, graph: Graph) -> tuple[int, int]:
     while side < 4 * graph.halo():
         side *= 2
     side = graph.sides.fitting(side)
-    if artifact.format == "coreml" and side not in _COREML_SIDES:
+    if kind == "coreml" and side not in _COREML_SIDES:
         raise UserError(
-            f"--app: {artifact.file} takes no tile of {side}x{side}, which a halo of "
-            f"{graph.halo()} pixels asks for; fix one with --size {side}x{side}"
+            f"--app swift: Core ML packages of no fixed size take no tiles of {side}x{side}, which "
+            f"the halo of {graph.halo()} pixels asks for; add --size {side}x{side}"
         )
     return side, side
 

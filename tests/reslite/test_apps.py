@@ -11,7 +11,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +32,7 @@ from quantize import load_scales
 from quantize.simulator import int8_reference
 from reslite.apps.golden import golden_picture, tolerance_of
 from reslite.apps.languages import LANGUAGES, language_named
-from reslite.apps.writing import chosen, write_app
+from reslite.apps.writing import check_apps, chosen, write_app
 from runtime.errors import UserError
 from runtime.manifest import HalfPrecision, Manifest
 from runtime.tiling import restore_tiled
@@ -258,6 +261,29 @@ def test_the_sample_in_javascript_proves_itself(write: Callable[[str], Path], na
     assert done.stdout.startswith("FAILED: largest difference ")
 
 
+@pytest.mark.slow
+def test_the_page_in_javascript_proves_itself_in_a_browser(write: Callable[[str], Path]) -> None:
+    modules = in_node_modules("onnxruntime-web").parent
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    app = write("js")
+    (app / "node_modules").symlink_to(modules)
+    handler = partial(QuietHandler, directory=f"{app.parents[1]}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page = f"http://127.0.0.1:{server.server_port}/app/js/index.html"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=90000"]
+        done = run(browser, *options, "--dump-dom", page)
+        server.shutdown()
+    assert "self-test passed: largest difference " in done.stdout, done.stdout + done.stderr
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 def test_the_page_in_javascript_takes_and_gives_the_colours_of_a_canvas(
     write: Callable[[str], Path],
 ) -> None:
@@ -397,6 +423,15 @@ def test_a_network_that_takes_two_passes_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=r"--app js: no suitable file: this network averages over"):
         reslite.ship(Averaging(), out=tmp_path / "dist", apps=["js"])
     assert not (tmp_path / "dist").exists()
+
+
+def test_halos_too_wide_for_packages_of_no_fixed_size_are_refused_at_once(tmp_path: Path) -> None:
+    far = torch.nn.Conv2d(3, 3, 131, padding=65, bias=False)
+    with pytest.raises(UserError, match=r"halo of 65 pixels asks for; add --size 512x512"):
+        reslite.ship(far, out=tmp_path / "dist", apps=["swift"])
+    assert not (tmp_path / "dist").exists()
+    graph = Source.of(find_model("carn-m"), 2).graph
+    check_apps(graph, list(LANGUAGES.values()))
 
 
 def test_a_bundle_without_a_file_that_the_sample_opens_is_refused(bundle: Bundle) -> None:
