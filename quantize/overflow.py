@@ -20,11 +20,13 @@ from export.graph import Graph, Node
 from export.rewrites.overflow import Surroundings, surroundings
 from export.scales import Overflow
 
-_MOST_ADDED = 0.05
-"""MultAdds that the channels added to one activation may cost, as a share of the network's."""
-_WIDEST = 0.5
+_MOST_ADDED, _MOST_ADDED_AT = 0.05, {2: 0.2, 3: 0.1}
+"""MultAdds that the channels added to one activation may cost, as a share of the network's, and the
+share at small scales, where networks restore so well that the same noise costs two to four times as
+many decibels."""
+_WIDEST = 1.0
 """Channels that may be added, as a share of those of the activation."""
-_WORTH_ADDING = 0.003
+_WORTH_ADDING = 0.001
 """Noise that a channel must save to be added, as a share of that of rounding the activation."""
 _OCTAVES = 4
 """How far below the full range limits are tried."""
@@ -66,14 +68,12 @@ class Around:
     """What a limit of an activation depends on.
 
     Attributes:
-        common: What each channel seldom exceeds on photographs.
         variance: Of each channel on photographs, as kernels read it.
         blocks: The number of equal runs of channels to which equally many channels are added.
         most: The number of channels that may be added to each run.
         kernels: What reads the activation.
     """
 
-    common: Tensor
     variance: Tensor
     blocks: int
     most: int
@@ -99,10 +99,9 @@ def overflowing(
     multadds = {node.output: count for node, count in graph.layer_multadds(*_COUNTED_AT)}
     return {
         name: Around(
-            common=_seldom_exceeded(shown[name].reshape(one.channels, -1)),
             variance=shown[name].reshape(one.channels, -1).var(1, correction=0),
             blocks=one.blocks,
-            most=_most_added(one, multadds),
+            most=_most_added(one, multadds, graph.scale),
             kernels=tuple(_kernel(graph, node, effects) for node in one.readers),
         )
         for name, one in known.items()
@@ -114,8 +113,8 @@ def with_least_noise(
 ) -> tuple[tuple[float, ...], Overflow | None]:
     """Choose a limit with the least rounding noise at the output, and what holds values beyond it.
 
-    Limits are above what photographs hold. Of the channels that reach beyond it those with the most
-    effect overflow, others are multiplied by a power of two.
+    Of the channels that reach beyond it those with the most effect overflow, others are multiplied
+    by a power of two.
 
     Args:
         reach: The largest value of each channel, none negative.
@@ -150,8 +149,7 @@ def with_least_noise(
     if farthest == 0 or not effect.any():
         return (1.0,) * len(reach), None
     limits = [farthest * 2.0 ** (-eighth / 8) for eighth in range(8 * _OCTAVES)]
-    least = float((around.common * effect).sum() / effect.sum())
-    limit = min((one for one in limits if one >= least), key=noise, default=farthest)
+    limit = min(limits, key=noise)
     gains, added = below(limit)
     widest = max(map(len, added))
     if not widest:
@@ -162,11 +160,12 @@ def with_least_noise(
     return tuple(gains.tolist()), Overflow(limit, tuple(c for one in added for c in sorted(one)))
 
 
-def _most_added(around: Surroundings, multadds: Mapping[str, int]) -> int:
+def _most_added(around: Surroundings, multadds: Mapping[str, int], scale: int) -> int:
     """Return how many channels may be added to each run of channels of an activation."""
     # What makes the activation and what reads it grow in the same proportion.
     made_and_read = sum(multadds[node.output] for node in (around.conv, *around.readers))
-    share = min(_WIDEST, _MOST_ADDED * sum(multadds.values()) / made_and_read)
+    most = _MOST_ADDED_AT.get(scale, _MOST_ADDED)
+    share = min(_WIDEST, most * sum(multadds.values()) / made_and_read)
     return int(share * around.channels / around.blocks)
 
 
@@ -190,11 +189,6 @@ class _Kept(Interpreter):
         if name in self.found:
             self.found[name].append(value[0, :, ::2, ::2].flatten(1))
         return value
-
-
-def _seldom_exceeded(values: Tensor) -> Tensor:
-    """Return what one in a hundred of each channel's values exceeds, channels × any number."""
-    return values.kthvalue(max(1, round(0.99 * values.shape[1])), dim=1).values
 
 
 def _kernel(graph: Graph, node: Node, effects: Mapping[str, Tensor]) -> Kernel:

@@ -17,13 +17,9 @@ from quantize.overflow import Around, Kernel, overflowing, with_least_noise
 from quantize.sensitivity import effect_of_noise
 
 
-def _around(
-    channels: int, blocks: int = 1, *, most: int = 1, variance: float = 0.0, common: float = 0.0
-) -> Around:
+def _around(channels: int, blocks: int = 1, *, most: int = 1, variance: float = 0.0) -> Around:
     kernel = Kernel(torch.ones(3, channels), 1, 9, torch.ones(3))
-    return Around(
-        torch.full((channels,), common), torch.full((channels,), variance), blocks, most, (kernel,)
-    )
+    return Around(torch.full((channels,), variance), blocks, most, (kernel,))
 
 
 @settings(deadline=None, max_examples=50)
@@ -58,7 +54,7 @@ _REACH = torch.tensor([4.0, 1, 4, 1, 1, 1, 1, 1])
 def test_the_channel_that_matters_overflows_and_the_others_are_shrunk() -> None:
     effect = torch.tensor([90.0, 9, 0.01, 9, 9, 9, 9, 9])
 
-    gains, overflow = with_least_noise(_REACH, effect, _around(8, common=1.0))
+    gains, overflow = with_least_noise(_REACH, effect, _around(8))
 
     assert overflow is not None
     assert overflow.channels == (0,)
@@ -76,17 +72,11 @@ def test_channels_that_vary_much_stay_for_divided_weights_would_be_coarse() -> N
     assert min(gains) == 1
 
 
-def test_what_photographs_hold_does_not_overflow() -> None:
-    _, overflow = with_least_noise(_REACH, torch.ones(8), _around(8, common=2.5))
-    assert overflow is None or overflow.limit >= 2.5
-    assert with_least_noise(_REACH, torch.ones(8), _around(8, common=4.0)) == ((1.0,) * 8, None)
-
-
 def test_a_dead_activation_stays() -> None:
     assert with_least_noise(torch.zeros(4), torch.ones(4), _around(4)) == ((1.0,) * 4, None)
 
 
-def test_as_many_channels_may_be_added_as_cost_a_twentieth_of_the_multadds(graph: Graph) -> None:
+def test_as_many_channels_may_be_added_as_cost_a_fifth_of_the_multadds_at_x2(graph: Graph) -> None:
     lowered, image = lower(graph, QUANTIZED_FORM), torch.rand(1, 3, 16, 16)
     names = surroundings(lowered)
     found = overflowing(lowered, names, effect_of_noise(lowered, [image]), [image])
@@ -101,6 +91,6 @@ def test_as_many_channels_may_be_added_as_cost_a_twentieth_of_the_multadds(graph
     assert found
     for name, one in found.items():
         size = names[name].channels // one.blocks
-        assert one.most <= size / 2
-        assert not one.most or grown_by(name, one.most) <= 0.05
-        assert one.most + 1 > size / 2 or grown_by(name, one.most + 1) > 0.05
+        assert one.most <= size
+        assert not one.most or grown_by(name, one.most) <= 0.2
+        assert one.most + 1 > size or grown_by(name, one.most + 1) > 0.2
