@@ -18,7 +18,7 @@ from export.capture.layouts import make_planar
 from export.capture.levels import use_unit_range
 from export.capture.movements import recognize_movements
 from export.capture.onnx_reading import INPUT, OUTPUT
-from export.capture.spellings import SPELLINGS
+from export.capture.spellings import SPELLINGS, split_constants
 from export.capture.vectors import keep_pixel_axes
 from export.errors import CannotLower
 from runtime.errors import first_line
@@ -47,6 +47,8 @@ def prepare(model: ir.Model, shape: tuple[int, int, int, int]) -> None:
     (image,), (restored,) = graph.inputs, graph.outputs
     image.name, restored.name = INPUT, OUTPUT
     _simplify(model)
+    if split_constants(graph):
+        _simplify(model)
     for node in list(graph):
         for respell in SPELLINGS:
             if node.graph is not None:

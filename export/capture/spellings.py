@@ -188,23 +188,56 @@ def assigned_channels(node: ir.Node) -> None:
 
 def repeated_channels(node: ir.Node) -> None:
     """Every channel several times in a row, as Unsqueeze, Tile, Reshape: a 1×1 convolution."""
-    tile = node.inputs[0].producer() if node.op_type == "Reshape" and node.inputs[0] else None
-    axis = tile.inputs[0].producer() if tile is not None and tile.inputs[0] else None
-    if tile is None or axis is None or (tile.op_type, axis.op_type) != ("Tile", "Unsqueeze"):
+    found, readers = _repeated(node), [reader for reader, _ in node.outputs[0].uses()]
+    rows_first = any(reader.op_type == "Unsqueeze" for reader in readers)  # See repeated_pixels.
+    if found is None or found[1] != 1 or rows_first:
         return
-    value, repeats = axis.inputs[0], constant_of(tile.inputs[1])
-    shape, made, between = (shape_of(one) for one in (value, node.outputs[0], axis.outputs[0]))
-    if shape is None or made is None or repeats is None or len(shape) != 4 or between is None:
-        return
-    times = int(repeats.max())
-    if between != (*shape[:2], 1, *shape[2:]) or list(repeats) != [1, 1, times, 1, 1]:
-        return
-    if made != (shape[0], shape[1] * times, *shape[2:]):
-        return
+    value, _, times = found
+    shape, made = shape_of(value), shape_of(node.outputs[0])
+    assert shape is not None
+    assert made is not None
     kernel = np.eye(shape[1], dtype=np.float32).repeat(times, axis=0)[..., None, None]
     operands = (kernel, np.zeros(made[1], np.float32))
     constants = [constant(_graph(node), one, "repeat") for one in operands]
     replace(node, inserted(node, "Conv", [value, *constants], made))
+
+
+def repeated_pixels(node: ir.Node) -> None:
+    """Every row and then every column several times in a row, as Keras enlarges: a Resize."""
+    columns = _repeated(node)
+    before = None if columns is None else columns[0].producer()
+    rows = None if before is None else _repeated(before)
+    if columns is None or rows is None or rows[2] != columns[2]:
+        return
+    axes, times = [rows[1], columns[1]], columns[2]
+    if axes not in ([1, 2], [2, 3]):
+        return
+    factors = np.ones(4, np.float32)
+    factors[axes] = times
+    inputs = [rows[0], None, constant(_graph(node), factors, "factors")]
+    attributes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    made = shape_of(node.outputs[0])
+    replace(node, inserted(node, "Resize", inputs, made, attributes))
+
+
+def _repeated(node: ir.Node) -> tuple[ir.Value, int, int] | None:
+    """Return what is repeated along one of four axes, the axis, and how many times."""
+    tile = node.inputs[0].producer() if node.op_type == "Reshape" and node.inputs[0] else None
+    axis = tile.inputs[0].producer() if tile is not None and tile.inputs[0] else None
+    if tile is None or axis is None or (tile.op_type, axis.op_type) != ("Tile", "Unsqueeze"):
+        return None
+    value, repeats = axis.inputs[0], constant_of(tile.inputs[1])
+    shape, made, between = (shape_of(one) for one in (value, node.outputs[0], axis.outputs[0]))
+    if value is None or shape is None or repeats is None or len(shape) != 4 or len(repeats) != 5:
+        return None
+    place, times = int(repeats.argmax()), int(repeats.max())
+    if times < 2 or list(np.delete(repeats, place)) != [1] * 4 or place == 0:
+        return None
+    if between != (*shape[:place], 1, *shape[place:]):
+        return None
+    larger = list(shape)
+    larger[place - 1] *= times
+    return (value, place - 1, times) if made == tuple(larger) else None
 
 
 def padding_by_a_number(node: ir.Node) -> None:
@@ -256,6 +289,20 @@ def reduction_without_its_axes(node: ir.Node) -> None:
     replace(node, inserted(node, "Reshape", [made, target], after))
 
 
+def split_constants(graph: ir.Graph) -> bool:
+    """Fold a Split of a constant, as arithmetic on sizes writes it; tell whether there was one."""
+    found = [node for node in graph if node.op_type == "Split" and node.inputs]
+    whole = [(node, array) for node in found if (array := constant_of(node.inputs[0])) is not None]
+    for node, array in whole:
+        sizes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        count, axis = len(node.outputs), node.attributes.get_int("axis", 0)
+        places = count if sizes is None else np.cumsum(sizes)[:-1]
+        for output, part in zip(node.outputs, np.split(array, places, axis), strict=True):
+            output.replace_all_uses_with(constant(graph, part, "part"))
+        graph.remove(node, safe=True)
+    return bool(whole)
+
+
 SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     relu_of_clip,
     nearest_resize,
@@ -267,6 +314,7 @@ SPELLINGS: tuple[Callable[[ir.Node], None], ...] = (
     equal_split,
     assigned_channels,
     repeated_channels,
+    repeated_pixels,
     padding_by_a_number,
     nothing,
     reduction_without_its_axes,

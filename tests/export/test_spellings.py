@@ -284,6 +284,28 @@ INTERLEAVED: Mapping[str, Written] = {
     "transposes at the ends": Written(
         f"t = {_IN}(x) c = {_SAME}(t, w, b) y = {_OUT}(c)", {"Conv": 1}, _convolution(3)
     ),
+    "rows and columns repeated, as Keras enlarges": Written(
+        f"""t = {_IN}(x) c = {_SAME}(t, w, b) d = {_OUT}(c) s = Shape(d)
+        h = Slice(s, one, two) h2 = Mul(h, two) v = Slice(s, two, three) v2 = Mul(v, two)
+        tall = Concat <axis=0> (one, h2, v, three) large = Concat <axis=0> (one, h2, v2, three)
+        e = Unsqueeze(d, two) f = Tile(e, rows) g = Reshape(f, tall)
+        i = Unsqueeze(g, three) j = Tile(i, columns) y = Reshape(j, large)""",
+        {"Conv": 1, "Resize": 1},
+        {
+            **{**_convolution(3), "one": _integers(1), "two": _integers(2), "three": _integers(3)},
+            **{"rows": _integers(1, 1, 2, 1, 1), "columns": _integers(1, 1, 1, 2, 1)},
+        },
+    ),
+    "transposed, cut by numbers that a constant is split into": Written(
+        f"""t = {_IN}(x) c = ConvTranspose <strides=[2,2]> (t, w, b)
+        one, zero = Split <axis=0> (both) k = Concat <axis=0> (one, one)
+        e = Sub(zero, k) d = Slice(c, k, e, axes) y = {_OUT}(d)""",
+        {"ConvTranspose": 1, "Pad": 1},
+        {
+            **{"w": _random(3, 3, 4, 4), "b": _random(3), "both": _integers(1, 0)},
+            "axes": _integers(2, 3),
+        },
+    ),
     "transposes around every convolution": Written(
         f"""t = {_IN}(x) c = {_SAME}(t, w) u = {_OUT}(c) v = Add(u, shift) r = Relu(v)
         p = PRelu(v, slope) q = Concat <axis=3> (r, p, x)
