@@ -72,7 +72,8 @@ def existing(folder: Path, source: Source, overwrite: bool) -> tuple[Manifest, l
         )
     present = [one for one in manifest.artifacts if (folder / one.file).exists()]
     if not same_weights or manifest.tools != fresh.tools:
-        return fresh, [one.file for one in present]
+        compiled = [one.file for one in manifest.compiled]
+        return fresh, [*(one.file for one in present), *compiled]
     return dataclasses.replace(manifest, artifacts=tuple(present)), []
 
 

@@ -33,6 +33,7 @@ from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of
 from benchmarks.snapshots import GATE_PICTURES, gate_pictures
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
+from export.compiled import check_compilers, compile_bundle
 from export.headroom import Photographs
 from export.memory import check_size, check_tiles
 from export.scales import ScaleTable
@@ -48,6 +49,7 @@ from reslite.loading import cached_bundle
 from runtime.atomic import replacing
 from runtime.formats import FORMATS
 from runtime.manifest import HD, Manifest
+from runtime.snapdragon import Snapdragon
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, list_models
 
@@ -58,6 +60,7 @@ _SEEN = 1.0  # dB; a loss that a warning is worth
 LATENCY_SIZE = (128, 128)
 """Small enough for a demo on two cores and large enough for arithmetic to outweigh overhead."""
 
+_TARGET_SIZES = ((128, 128),)
 _NPU_SIZE = (48, 48)
 _NPU = "ethos-u65-256"
 _REFERENCE = Variant("tflite", "float32")
@@ -93,6 +96,7 @@ def ship_network(
     rounds: int = 15,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    targets: Sequence[Snapdragon] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
     apps: Sequence[Language] = (),
     announce: Announce = lambda line: None,
@@ -110,6 +114,7 @@ def ship_network(
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
         sizes: As in ``ship``.
+        targets: As in ``ship``; without sizes, files of 128 × 128 are made for them.
         latency_size: As in ``ship``.
         apps: As in ``ship``.
         announce: Called with a line of text at each step.
@@ -117,6 +122,8 @@ def ship_network(
     Raises:
         UserError: If there are no scales, no pictures, or a file cannot be made.
     """
+    check_compilers(targets)
+    sizes = sizes or (_TARGET_SIZES if targets else ())
     # A network without a table of scales is refused before it is captured.
     foreign = not isinstance(network, Model)
     table = None if calibration or foreign else load_scales(network.name, scale)
@@ -139,6 +146,7 @@ def ship_network(
         rounds=rounds,
         threads=threads,
         sizes=sizes,
+        targets=targets,
         latency_size=latency_size,
         apps=apps,
         announce=announce,
@@ -157,6 +165,7 @@ def ship(
     rounds: int = 15,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    targets: Sequence[Snapdragon] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
     apps: Sequence[Language] = (),
     announce: Announce = lambda line: None,
@@ -175,6 +184,7 @@ def ship(
         threads: CPU threads of the latency measurement.
         sizes: Heights and widths to fix the input to. Each adds a file beside every file that
             takes any size; it is proven, and neither scored nor timed, for it is the same network.
+        targets: Chips that the ONNX files of fixed size are compiled for.
         latency_size: Height and width of the inputs of the latency measurement.
         apps: Languages to write a sample app in, beside the bundle.
         announce: Called with a line of text at each step.
@@ -191,6 +201,7 @@ def ship(
         announce,
         photographs,
     )
+    bundle = compile_bundle(bundle, out, targets, announce)
     manifest = _shipped(bundle, DEFAULT_VARIANTS)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module, source.graph.sides), pairs)

@@ -187,6 +187,32 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """A file that a vendor's compiler made of an artifact, for one chip.
+
+    Attributes:
+        file: Name beside the manifest.
+        source: Name of the artifact.
+        source_sha256: SHA-256 of the artifact that was compiled.
+        target: The chip, for example ``sm8650``.
+        sha256: SHA-256 of the file.
+        bytes: Size.
+        compiler: The compiler and its version.
+        decibels: PSNR of its output in the vendor's simulation of the chip and the artifact's on
+            the machine that compiled it.
+    """
+
+    file: str
+    source: str
+    source_sha256: str
+    target: str
+    sha256: str
+    bytes: int
+    compiler: str
+    decibels: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle of artifacts made from one network at one scale.
 
@@ -202,6 +228,7 @@ class Manifest:
         multiple: Pixels of which the sides of pictures must be multiples. The runtime reflects
             other pictures up to these and cuts the result.
         minimum: The least side of pictures, likewise.
+        compiled: Files that were compiled of artifacts, for one chip each.
     """
 
     model: str
@@ -213,6 +240,7 @@ class Manifest:
     artifacts: tuple[Artifact, ...]
     multiple: int = 1
     minimum: int = 1
+    compiled: tuple[Compiled, ...] = ()
 
     @property
     def sides(self) -> Sides:
@@ -250,13 +278,14 @@ def _check_names(path: Path, manifest: Manifest) -> None:
     Raises:
         UserError: If there is such an entry; names it.
     """
-    for entry in manifest.artifacts:
-        for name in (entry.file, entry.tiled_by):
-            if name is not None and (name == ".." or Path(name).name != name or "\\" in name):
-                raise UserError(
-                    f"{path}: names '{name}', expected the name of a file beside it; "
-                    "export the bundle again"
-                )
+    files = [name for one in manifest.artifacts for name in (one.file, one.tiled_by)]
+    files += [name for one in manifest.compiled for name in (one.file, one.source)]
+    for name in files:
+        if name is not None and (name == ".." or Path(name).name != name or "\\" in name):
+            raise UserError(
+                f"{path}: names '{name}', expected the name of a file beside it; "
+                "export the bundle again"
+            )
 
 
 def verify(path: Path, artifact: Artifact) -> None:

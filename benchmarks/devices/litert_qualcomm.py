@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.devices.device import Device, Execution, Subject, Takes
-from benchmarks.devices.qualcomm_htp import PACKAGE, htp_precisions, missing_qnn
 from runtime.errors import UserError
+from runtime.qualcomm_htp import PACKAGE, htp_precisions, missing_qnn
 from runtime.session import FloatPicture
 from runtime.snapdragon import Snapdragon
 

@@ -13,6 +13,16 @@ from reslite.commands.network import NamedNetwork, takes_network
 
 if TYPE_CHECKING:
     from benchmarks.report.report import Report
+    from runtime.snapdragon import Snapdragon
+
+
+def _parse_targets(
+    context: click.Context, option: click.Parameter, names: tuple[str, ...]
+) -> tuple[Snapdragon, ...]:
+    """Return the chips of these names, each once."""
+    from runtime.snapdragon import snapdragon_named
+
+    return tuple(dict.fromkeys(snapdragon_named(name) for name in names))
 
 
 @click.command("ship", epilog="Example: reslite ship carn-m --scale 4 --out dist/")
@@ -50,6 +60,14 @@ if TYPE_CHECKING:
     help="Write files whose input is fixed to this height x width, too; may be repeated.",
 )
 @click.option(
+    "--target",
+    "targets",
+    callback=_parse_targets,
+    multiple=True,
+    help="Compile the ONNX files of fixed size for this Qualcomm SoC, for example sm8650; may be "
+    "repeated [default size: 128x128].",
+)
+@click.option(
     "--latency-size",
     callback=parse_size,
     default="128x128",
@@ -73,6 +91,7 @@ def command(
     rounds: int,
     threads: int | None,
     sizes: tuple[tuple[int, int], ...],
+    targets: tuple[Snapdragon, ...],
     latency_size: tuple[int, int],
     languages: tuple[str, ...],
     overwrite: bool,
@@ -86,7 +105,8 @@ def command(
 
     Every file is compared with its source, scored on real pictures and timed; the results are in
     manifest.json, report.json and report.html. Files of fixed size, which NPUs and browsers want,
-    are compared only: they are the same networks. Valid existing files are kept.
+    are compared only: they are the same networks. Valid existing files are kept. Files compiled for
+    a Qualcomm SoC with --target are Qualcomm's context binaries in ONNX files.
     """
     from reslite.shipping import ship_network
 
@@ -99,6 +119,7 @@ def command(
         rounds=rounds,
         threads=threads,
         sizes=sizes,
+        targets=targets,
         latency_size=latency_size,
         apps=[LANGUAGES[one] for one in dict.fromkeys(languages)],
         announce=lambda line: click.echo(line, err=True),

@@ -16,9 +16,10 @@ from benchmarks.devices.catalogue import DEVICES
 from benchmarks.devices.device import Subject
 from benchmarks.devices.isolated import execute_isolated
 from benchmarks.devices.litert_qualcomm import LiteRTQualcomm
-from benchmarks.devices.qualcomm_htp import QualcommHTP, htp_options, missing_qnn
+from benchmarks.devices.qualcomm_htp import QualcommHTP
 from runtime.errors import UserError
 from runtime.manifest import Artifact, TensorInfo
+from runtime.qualcomm_htp import htp_options, missing_qnn
 from runtime.snapdragon import SNAPDRAGONS
 
 HTP_V68, HTP_V75 = DEVICES["qualcomm-htp-v68"], DEVICES["qualcomm-htp-v75"]
@@ -130,21 +131,20 @@ def test_floats_and_free_sizes_are_refused_with_the_reason(tiny_file):
     assert "--size" in HTP_V68.refusal(tiny_file("onnx", "int8", size=None))
 
 
-def test_options_name_architecture_and_soc(tiny_file):
+def test_options_name_architecture_and_soc():
     soc = SNAPDRAGONS["sm8750"]
-    int8 = htp_options(soc, tiny_file("onnx", "int8"))
-    float16 = htp_options(soc, tiny_file("onnx", "float16"))
+    int8, float16 = htp_options(soc, "int8"), htp_options(soc, "float16")
     assert int8["htp_arch"] == float16["htp_arch"] == "79"
     assert "enable_htp_fp16_precision" not in int8
     assert float16["soc_model"] == "69"
 
 
 def test_a_missing_extra_is_named_with_its_command(monkeypatch):
-    monkeypatch.setattr("benchmarks.devices.qualcomm_htp.find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.qualcomm_htp.find_spec", lambda name: None)
     assert "pip install 'reslite[qnn]'" in QualcommHTP(SNAPDRAGONS["sm8650"]).missing()
     assert "pip install 'reslite[qnn]'" in LiteRTQualcomm(SNAPDRAGONS["sm8650"]).missing()
 
 
 def test_other_machines_are_refused(monkeypatch):
-    monkeypatch.setattr("benchmarks.devices.qualcomm_htp.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("runtime.qualcomm_htp.platform.machine", lambda: "aarch64")
     assert "x86-64" in QualcommHTP(SNAPDRAGONS["sm8650"]).missing()
