@@ -13,17 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.interface import RGB_MEANS, RestorationNetwork
+from training.networks.interface import RGB_MEANS, RestorationNetwork, UsualConfig
 
 
 @dataclass(frozen=True)
-class FieldConfig(ABC):
+class FieldConfig(UsualConfig, ABC):
     """Settings of every network of the field.
 
     Attributes:
@@ -31,9 +31,6 @@ class FieldConfig(ABC):
     """
 
     colours: Literal[1, 3] = 3
-
-    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         if self.colours not in {1, 3}:
@@ -47,21 +44,6 @@ class FieldConfig(ABC):
     @abstractmethod
     def build(self) -> RestorationNetwork:
         """Return the network, freshly initialized."""
-
-    @property
-    def groups(self) -> int:
-        """1: no convolution trains as a masked dense one."""
-        return 1
-
-    @property
-    def revivable(self) -> bool:
-        """False: no hidden layers are named."""
-        return False
-
-    @property
-    def mixes_kernels(self) -> bool:
-        """False: every convolution owns its kernel."""
-        return False
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.blocks import check_scales, upsampling_factors
-from training.networks.interface import RGB_MEANS, HiddenLayer, Reader, RestorationNetwork
+from training.networks.interface import (
+    RGB_MEANS,
+    HiddenLayer,
+    Reader,
+    RestorationNetwork,
+    UsualConfig,
+)
 
 
 @dataclass(frozen=True)
-class CarnConfig:
+class CarnConfig(UsualConfig):
     """The shape of a CARN.
 
     Attributes:
@@ -52,9 +58,6 @@ class CarnConfig:
     global_residual: bool = False
     scales: tuple[int, ...] = (2, 3, 4)
 
-    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         if min(self.channels, self.blocks, self.units, self.groups) < 1:
             raise ValueError("channels, blocks, units and groups: expected 1 or more of each")
@@ -66,19 +69,9 @@ class CarnConfig:
         check_scales(self.scales)
 
     @property
-    def colours(self) -> int:
-        """3: pictures are RGB."""
-        return 3
-
-    @property
     def revivable(self) -> bool:
         """True: every layer of the body can be revived."""
         return True
-
-    @property
-    def mixes_kernels(self) -> bool:
-        """False: every convolution owns its kernel."""
-        return False
 
     def build(self) -> Carn:
         """Return the network, freshly initialized."""

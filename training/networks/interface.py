@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
@@ -106,3 +106,30 @@ class NetworkConfig(Protocol):
     def build(self) -> RestorationNetwork:
         """Return the network, freshly initialized."""
         ...
+
+
+class UsualConfig:
+    """What a configuration says (``NetworkConfig``) unless its network is another kind."""
+
+    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    @property
+    def colours(self) -> int:
+        """3: pictures are RGB."""
+        return 3
+
+    @property
+    def groups(self) -> int:
+        """1: no convolution trains as a masked dense one."""
+        return 1
+
+    @property
+    def revivable(self) -> bool:
+        """False: no hidden layers are named."""
+        return False
+
+    @property
+    def mixes_kernels(self) -> bool:
+        """False: every convolution owns its kernel."""
+        return False

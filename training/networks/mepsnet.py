@@ -11,20 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.interface import RGB_MEANS, RestorationNetwork
+from training.networks.interface import RGB_MEANS, RestorationNetwork, UsualConfig
 
 Mix: TypeAlias = Callable[[Tensor], Tensor]
 """Turns coefficients into a kernel."""
 
 
 @dataclass(frozen=True)
-class MepsnetConfig:
+class MepsnetConfig(UsualConfig):
     """The shape of a MEPSNet.
 
     Attributes:
@@ -52,9 +52,6 @@ class MepsnetConfig:
     initial_gain: float = 1.0
     last_gain: float = 0.1
 
-    # Read by pydantic when a recipe is checked: a misspelt key must not pass.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         counts = (self.channels, self.experts, self.srirs, self.blocks, self.templates)
         if not self.extraction or min(*counts, *self.extraction) < 1:
@@ -69,21 +66,6 @@ class MepsnetConfig:
     def scales(self) -> tuple[int, ...]:
         """The only scale: MEPSNet keeps the size of a picture."""
         return (1,)
-
-    @property
-    def colours(self) -> int:
-        """3: pictures are RGB."""
-        return 3
-
-    @property
-    def groups(self) -> int:
-        """1: no convolution is grouped."""
-        return 1
-
-    @property
-    def revivable(self) -> bool:
-        """False: no hidden layers are named."""
-        return False
 
     @property
     def mixes_kernels(self) -> bool:
