@@ -4,7 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lock refresh networks arm64 web clean
+.PHONY: demo test lock refresh networks arm64 web proof clean
 
 demo: .venv/demo
 	$(BIN)/reslite ship carn-m --scale 4 --out dist
@@ -33,6 +33,11 @@ arm64: .venv/dev
 # Installs the browser's runtimes from npm in the user's cache folder. Debian: npm, chromium.
 web: .venv/dev
 	$(BIN)/python -m benchmarks.devices.browser
+
+# Makes docs/runtimes.md again: what runtimes of others make of the files, in about half an hour.
+# litert-gpu needs Debian's packages chromium and libvulkan1; docs/prove.md names the others.
+proof: .venv/dev
+	$(BIN)/python -m tools.proof
 
 # Resolves every dependency anew. A local version such as torch's +cpu is cut: it names the build
 # of this machine.

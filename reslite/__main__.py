@@ -25,6 +25,7 @@ VERBS = (
     "bench",
     "bench-training",
     "gate",
+    "prove",
 )
 _ALIASES = {"upscale": "restore"}
 _EXTRAS = {

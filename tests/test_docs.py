@@ -62,6 +62,7 @@ NOT_RUN = {
         "docs/evaluate.md",
         "reslite evaluate mepsnet-s --split",
     ): "needs the standard pictures; tests/tools/test_refresh.py does it for a small network",
+    ("docs/prove.md", "apt-get install"): "installs packages",
     ("docs/gate.md", "reslite gate"): "exports and measures both networks anew, as make test does",
 }
 """Blocks of commands that no test runs: page, how the block begins, and the reason, which stands
@@ -353,6 +354,7 @@ RUN_TOGETHER = [
     ["docs/train.md"],
     ["docs/evaluate.md"],
     ["docs/own-network.md"],
+    ["docs/prove.md"],
 ]
 """Pages whose commands are run, in order; those in one list use the same files."""
 

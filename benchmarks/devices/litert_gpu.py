@@ -5,6 +5,7 @@ The kernels are those of a phone's GPU; their speed is not. Files of integers ar
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.devices.device import Device, Execution, Subject, Takes, run_session
-from runtime.engines.engine import Engine
+from benchmarks.devices.device import Device, Execution, Subject, Takes, restored
 from runtime.errors import UserError
+from runtime.manifest import sha256_of
 from runtime.native_messages import kept_messages
 from runtime.session import FloatPicture
 
@@ -43,10 +44,13 @@ class LiteRTGPU(Device):
         return None
 
     def versions(self) -> Mapping[str, str]:
-        """Return LiteRT's version and the driver's file."""
-        driver = self._driver()
-        changed = int(driver.stat().st_mtime)
-        return {"LiteRT": metadata.version("ai-edge-litert"), driver.name: str(changed)}
+        """Return LiteRT's version and which file the driver is."""
+        described = json.loads(self._driver().read_text(encoding="utf-8"))
+        library = self._driver().parent / described["ICD"]["library_path"]
+        return {
+            "LiteRT": metadata.version("ai-edge-litert"),
+            f"SHA-256 of {library.name}": sha256_of(library)[:12],
+        }
 
     def environment(self) -> Mapping[str, str]:
         """Return the variable by which Vulkan finds the driver."""
@@ -68,42 +72,18 @@ class LiteRTGPU(Device):
         adapter = next((line.split(_ADAPTER)[1] for line in said if _ADAPTER in line), "")
         if not model.is_fully_accelerated() or not adapter:
             raise UserError("the GPU does not take every operator of this file")
-        version = metadata.version("ai-edge-litert")
-        engine = CompiledModelEngine(f"LiteRT {version} GPU ({adapter})", model, subject)
-        outputs = run_session(engine, subject, pictures)
-        return Execution(engine.name, outputs, self.versions(), fallbacks={})
+        (output,) = model.get_output_tensor_details(next(iter(model.get_signature_list()))).values()
+        shape, dtype = tuple(output["shape"]), np.dtype(subject.artifact.output.dtype)
+        (fed,), (made,) = model.create_input_buffers(0), model.create_output_buffers(0)
+
+        def run(array: NDArray[Any]) -> NDArray[Any]:
+            fed.write(array)
+            model.run_by_index(0, [fed], [made])
+            return np.array(made.read(int(np.prod(shape)), dtype.type), dtype).reshape(shape)
+
+        name = f"LiteRT {metadata.version('ai-edge-litert')} GPU ({adapter})"
+        return Execution(name, restored(run, subject, pictures), self.versions(), fallbacks={})
 
     @staticmethod
     def _driver() -> Path:
         return Path(os.environ.get(_DRIVER) or _SWIFTSHADER)
-
-
-class CompiledModelEngine(Engine):
-    """A compiled model of LiteRT with one picture in and one out, of fixed size."""
-
-    def __init__(self, name: str, model: Any, subject: Subject) -> None:
-        super().__init__(name, (subject.artifact.input,), (subject.artifact.output,))
-        self._model = model
-        self._inputs, self._outputs = model.create_input_buffers(0), model.create_output_buffers(0)
-        (details,) = model.get_output_tensor_details(
-            next(iter(model.get_signature_list()))
-        ).values()
-        self._shape = tuple(details["shape"])
-
-    def feed(self, name: str, array: NDArray[Any]) -> None:
-        """Copy the values of the input into its buffer."""
-        self._inputs[0].write(array)
-
-    def invoke(self) -> None:
-        """Run the network."""
-        self._model.run_by_index(0, self._inputs, self._outputs)
-
-    def fetch(self, name: str) -> NDArray[Any]:
-        """Return a copy of the output."""
-        dtype = np.dtype(self.outputs[0].dtype)
-        values = self._outputs[0].read(int(np.prod(self._shape)), dtype.type)
-        return np.array(values, dtype).reshape(self._shape)
-
-    def close(self) -> None:
-        """Release the model."""
-        self._model = None
