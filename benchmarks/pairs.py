@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from training.data.pictures import Picture, read_rgb
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import Region, version_random
 from training.degradations.shdd import read_explanation
+from training.metrics import RGB
 from training.tasks import EvaluationSet, Task
 
 DEGRADATION_SEED = 2020
@@ -72,6 +73,30 @@ class Pairs(Sized, Protocol):
     def __iter__(self) -> Iterator[Pair]:
         """Go through the pairs."""
         ...
+
+
+@dataclass(frozen=True)
+class PairsAgainst:
+    """Pairs whose originals are what another file or network makes of the degraded pictures.
+
+    Scores on them tell what a file changes, and not what it is worth: they are of RGB, whole.
+
+    Attributes:
+        pairs: The pictures.
+        reference: From a degraded picture to what it is compared with.
+    """
+
+    pairs: Pairs
+    reference: Callable[[Picture], Picture]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Restore the pictures one after the other."""
+        for pair in self.pairs:
+            task = replace(pair.task, scoring=RGB)
+            yield replace(pair, high=self.reference(pair.low), task=task, regions=())
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ class ScaleTable:
             corrections count the channels that are added for them, gains do not.
         roundings: By kernel, which of its weights are rounded up and which down: one text per form
             of the kernel in the int8 form of the network, usually one (see
-            ``export.rewrites.roundings``). Weights of other kernels go to the nearest integer.
+            ``export.rewrites.roundings``). After tuning, by how many quanta each weight is above
+            the integer below it. Weights of other kernels go to the nearest integer.
         corrections: By the output of a convolution, the values added to its bias, one per output
             channel (see ``quantize.bias_correction``).
     """

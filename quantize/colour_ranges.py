@@ -25,6 +25,8 @@ from training.data.pictures import Picture
 
 _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to full ranges makes
 _STEPS = 16
+_TUNED = 2
+"""The step that tuning starts from."""
 _SIDE, _MARGIN = 12, 4
 """Side of a flat part, and of its edge that does not count, in pixels."""
 _SENSE = (-1.0, 2.0)
@@ -105,6 +107,11 @@ def colour_safe_ranges(
                 below = step
         clipped |= {name: _between(narrow[name], full[name], enough) for name in names}
     return {**full, **clipped}
+
+
+def near_photographs(narrow: Mapping[str, Range], full: Mapping[str, Range]) -> dict[str, Range]:
+    """Return ranges to tune from: little wider than ``narrow``, because tuning learns the rest."""
+    return {name: _between(narrow[name], full[name], _TUNED) for name in full}
 
 
 def _between(narrow: Range, full: Range, step: int) -> Range:

@@ -32,7 +32,7 @@ from quantize.calibration import (
     calibration_record,
     small_crops,
 )
-from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
+from quantize.colour_ranges import colour_safe_ranges, near_photographs, restorable_pictures
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
 from quantize.methods import Method
@@ -48,6 +48,7 @@ from quantize.saturation import unsaturated
 from quantize.scale_classes import Concatenations, ScaleClasses, moved, rectified, scale_classes
 from quantize.sensitivity import effect_of_noise
 from quantize.simulator import CONVOLUTIONS, Simulator
+from quantize.tuning import Limit, tuned
 from quantize.weight_rounding import weight_roundings
 from runtime.errors import UserError
 from runtime.manifest import Calibration
@@ -64,6 +65,7 @@ def find_scales(
     method: Method | None = None,
     concatenations: Concatenations | Literal["measured"] = "measured",
     progress: bool = False,
+    tuning: Limit | None = None,
 ) -> ScaleTable:
     """Choose the scales of a trained model from the pictures of a folder.
 
@@ -73,6 +75,7 @@ def find_scales(
         method: As in ``quantize_network``; None for the ``range_method`` of the model's task.
         concatenations: As in ``quantize_network``.
         progress: Show a progress bar.
+        tuning: As in ``quantize_network``.
     """
     paths = calibration_pictures(folder)
     scale = source.scale
@@ -86,6 +89,7 @@ def find_scales(
         method=method or cast(Method, source.model.task.range_method),
         concatenations=concatenations,
         progress=progress,
+        tuning=tuning,
     )
 
 
@@ -100,6 +104,7 @@ def quantize_network(
     method: Method = "mse",
     concatenations: Concatenations | Literal["measured"] = "measured",
     progress: bool = False,
+    tuning: Limit | None = None,
 ) -> ScaleTable:
     """Choose the scale of every activation, round weights and correct biases.
 
@@ -114,6 +119,8 @@ def quantize_network(
         concatenations: ``tied`` or ``requantized`` (see ``scale_classes``), or ``measured``:
             tied, unless requantizing improves the output by more than 0.005 dB.
         progress: Show a progress bar.
+        tuning: How long to train weights, biases and scales (see ``quantize.tuning``), from ranges
+            that are narrower than saturated colours need; None for not at all.
 
     Raises:
         CannotLower: If the graph has no int8 form.
@@ -154,7 +161,10 @@ def quantize_network(
         effect[lowered.origin(name)] += float((by / gains**2).sum())
     effect |= dict.fromkeys(moved(lowered), 0.0)  # it is rounded before
     outputs = sum(image.numel() for image in small) * scale**2
-    safe = colour_safe_ranges(even, narrow, full, effect, outputs)
+    if tuning is None:
+        safe = colour_safe_ranges(even, narrow, full, effect, outputs)
+    else:
+        safe = near_photographs(narrow, full)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
@@ -190,8 +200,10 @@ def quantize_network(
     else:
         table = _cheaper(lowered, table_with("tied"), table_with("requantized"), images, progress)
     scaled = with_overflow(with_gains(lowered, table.gains), overflow)
-    table = dataclasses.replace(table, roundings=weight_roundings(scaled, exact))
-    return dataclasses.replace(table, corrections=bias_corrections(scaled, table, exact))
+    if tuning is None:
+        table = dataclasses.replace(table, roundings=weight_roundings(scaled, exact))
+    table = dataclasses.replace(table, corrections=bias_corrections(scaled, table, exact))
+    return table if tuning is None else tuned(graph, table, images, colours, tuning, progress)
 
 
 def _cheaper(

@@ -61,6 +61,7 @@ def ship(
     peak: int | None = None,
     colour: Colour | None = None,
     calibration: str | Path | None = None,
+    tune: float | None = None,
     data: str | Path | None = None,
     overwrite: bool = False,
     rounds: int = 15,
@@ -84,6 +85,8 @@ def ship(
         colour: Its colours, as ``--colour``; None for RGB, or for Y if it has one channel.
         calibration: Folder of pictures to find int8 scales on; None for scikit-image's, or the
             committed scales of a network of reslite's own.
+        tune: Minutes of training that int8 scales and weights get where scales are found; None for
+            1.5 where the network is not reslite's own, and else none.
         data: Folder of pictures to score on; None for crops of scikit-image's.
         overwrite: Export again even files that exist and are valid.
         rounds: Timed inferences of each file.
@@ -110,6 +113,7 @@ def ship(
         Path(out),
         data=None if data is None else Path(data),
         calibration=None if calibration is None else Path(calibration),
+        tune=tune,
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,
@@ -130,6 +134,7 @@ def export(
     formats: Sequence[Format] | None = None,
     precisions: Sequence[Precision] = ("float32", "float16"),
     calibration: str | Path | None = None,
+    tune: float | None = None,
     size: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> Manifest:
@@ -147,6 +152,7 @@ def export(
         formats: File formats; None for all.
         precisions: Number formats. Scales of int8 files are found on ``calibration``.
         calibration: Folder of pictures to find int8 scales on, as for ``ship``.
+        tune: Minutes of training of int8, as for ``ship``.
         size: Height and width to fix the input to; None for any size.
         overwrite: Export again even files that exist and are valid.
 
@@ -166,6 +172,7 @@ def export(
         formats=formats,
         precisions=precisions,
         calibration=None if calibration is None else Path(calibration),
+        tune=tune,
         size=size,
         overwrite=overwrite,
     )

@@ -23,6 +23,7 @@ from quantize import load_scales
 from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
+from quantize.tuning import limit_for
 from runtime.errors import UserError, first_line
 from runtime.formats import Format, Precision
 from runtime.manifest import Manifest
@@ -83,6 +84,7 @@ def export_network(
     formats: Sequence[Format] | None,
     precisions: Sequence[Precision],
     calibration: Path | None,
+    tune: float | None,
     size: tuple[int, int] | None,
     overwrite: bool,
 ) -> Manifest:
@@ -93,8 +95,10 @@ def export_network(
     source = Source.of(network, scale)
     table = None
     if "int8" in precisions:
-        committed = isinstance(network, Model) and calibration is None
-        table = load_scales(network.name, scale) if committed else find_scales(source, calibration)
+        if isinstance(network, Model) and calibration is None:
+            table = load_scales(network.name, scale)
+        else:
+            table = find_scales(source, calibration, tuning=limit_for(network, tune))
     variants = [
         Variant(kind, precision, size=size)
         for kind in formats or get_args(Format)

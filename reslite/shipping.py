@@ -43,6 +43,7 @@ from quantize import load_scales
 from quantize.calibration import few_photographs
 from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
+from quantize.tuning import limit_for
 from reslite.apps.languages import Language
 from reslite.apps.writing import check_apps, write_app
 from reslite.loading import cached_bundle
@@ -92,6 +93,7 @@ def ship_network(
     *,
     data: Path | None = None,
     calibration: Path | None = None,
+    tune: float | None = None,
     overwrite: bool = False,
     rounds: int = 15,
     threads: int | None = None,
@@ -110,6 +112,8 @@ def ship_network(
         data: Folder of pictures to score on; None for crops of scikit-image's pictures.
         calibration: Folder of pictures to find int8 scales on; None for the committed scales of a
             network of reslite's own, and scikit-image's pictures for any other.
+        tune: Minutes of ``quantize.tuning``, if int8 scales are found; None for the default of
+            ``quantize.tuning.limit_for``.
         overwrite: As in ``ship``, and so are the others.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
@@ -135,10 +139,15 @@ def ship_network(
     check_apps(source.graph, apps, sizes)
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
+    if table is None:
+        tuning = limit_for(network, tune)
+        if tuning is not None:
+            announce(f"int8: tuning for {tuning.minutes:g} minutes; --tune 0 leaves it out")
+        table = find_scales(source, calibration, tuning=tuning)
     return ship(
         source,
         out,
-        table=table or find_scales(source, calibration),
+        table=table,
         pairs=pairs_in(data, network.task, scale) if data else gate_pictures(network.task, scale),
         pictures=data.name if data else GATE_PICTURES,
         photographs=partial(few_photographs, network.task, scale, calibration),

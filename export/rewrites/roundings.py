@@ -1,8 +1,9 @@
 """Kernels whose weights are rounded up or down as a table of scales says, and not to the nearest.
 
 The directions come from ``quantize.weight_rounding``, which weighs rounding errors by what they
-change in the output. If every weight is already a multiple of its scale, rounding in the writers
-leaves it unchanged, so that no writer has to know of this rewrite.
+change in the output, or from ``quantize.tuning``, which moves weights farther. If every weight is
+already a multiple of its scale, rounding in the writers leaves it unchanged, so that no writer has
+to know of this rewrite.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from export.rewrites.additions import Additions
 from runtime.errors import UserError
 
 Flags = NDArray[np.bool_]
+Offsets = NDArray[np.bool_] | NDArray[np.int8]
+"""Flags, or the whole quanta by which weights are above the integer below them."""
 
 
 def in_quanta(kernel: Array) -> Array:
@@ -28,7 +31,7 @@ def in_quanta(kernel: Array) -> Array:
     return quanta
 
 
-def rounded_kernel(kernel: Array, up: Flags) -> Array:
+def rounded_kernel(kernel: Array, up: Offsets) -> Array:
     """Return the kernel of a Conv with every weight on a multiple of its scale.
 
     The largest weight of each output channel must stay ±127 scales: writers derive the scale of the
@@ -36,28 +39,32 @@ def rounded_kernel(kernel: Array, up: Flags) -> Array:
 
     Args:
         kernel: Output × input/groups × k × k.
-        up: In the kernel's shape, True for the multiple above the weight, False for the one below.
+        up: In the kernel's shape: how many multiples above the one below the weight, of flags True
+            for the next.
     """
     scales = weight_scales(kernel).reshape(-1, 1, 1, 1)
     return ((np.floor(in_quanta(kernel)) + up) * scales).astype(np.float32)
 
 
-def as_text(up: Flags) -> str:
-    """Return flags packed into bytes, highest bit first, as base64."""
-    return base64.b64encode(np.packbits(up).tobytes()).decode()
+def as_text(up: Offsets) -> str:
+    """Return offsets as base64: flags packed into bytes, highest bit first, or a byte each."""
+    packed = np.packbits(up) if up.dtype == np.bool_ else up.astype(np.int8)
+    return base64.b64encode(packed.tobytes()).decode()
 
 
-def as_flags(text: str, shape: tuple[int, ...]) -> Flags:
-    """Return the flags of a kernel of ``shape`` from the text that ``as_text`` made of them.
+def as_offsets(text: str, shape: tuple[int, ...]) -> Offsets:
+    """Return the offsets of a kernel of ``shape`` from the text that ``as_text`` made of them.
 
     Raises:
-        ValueError: If the text holds another number of flags.
+        ValueError: If the text holds another number of flags or bytes.
     """
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(text, validate=True), np.uint8))
+    packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     count = int(np.prod(shape))
-    if len(bits) != -(-count // 8) * 8:
-        raise ValueError(f"{len(bits)} flags for a kernel of {count} weights")
-    return bits[:count].astype(bool).reshape(shape)
+    if len(packed) == -(-count // 8):
+        return np.unpackbits(packed)[:count].astype(bool).reshape(shape)
+    if len(packed) != count:
+        raise ValueError(f"{len(packed)} bytes for a kernel of {count} weights")
+    return packed.view(np.int8).reshape(shape)
 
 
 def kernel_forms(graph: Graph) -> dict[str, tuple[str, ...]]:
@@ -77,7 +84,7 @@ def with_roundings(graph: Graph, roundings: Mapping[str, tuple[str, ...]]) -> Gr
 
     Args:
         graph: The result of ``export.rewrites.gains.with_gains``, before all other rewrites.
-        roundings: By the name of a captured kernel, one text of flags (see ``as_text``) per form.
+        roundings: By the name of a captured kernel, one text (see ``as_text``) per form.
 
     Raises:
         UserError: If the roundings do not fit the kernels of the graph.
@@ -90,7 +97,7 @@ def with_roundings(graph: Graph, roundings: Mapping[str, tuple[str, ...]]) -> Gr
                 raise ValueError(f"roundings of {len(texts)} forms for {len(names)}")
             for name, text in zip(names, texts, strict=True):
                 array = graph.constants[name]
-                onto_integers = rounded_kernel(array, as_flags(text, array.shape))
+                onto_integers = rounded_kernel(array, as_offsets(text, array.shape))
                 rounded[name] = added.constant(f"{name}/rounded", onto_integers, name)
         except ValueError as error:
             raise UserError(

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
+from export.sources.options import Options
 from reslite.commands.network import NamedNetwork, takes_network
 from training.degradations.levels import ScoredLevel
 
@@ -49,6 +50,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=8),
     help="Restore in tiles of this many pixels [default: about 128].",
 )
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="Compare with what this network or exported file makes of the same pictures, on whole RGB "
+    "[default: with the originals].",
+)
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
@@ -58,6 +65,7 @@ def command(
     data: Path | None,
     split: str | None,
     tile: int | None,
+    against: str | None,
     no_verify: bool,
     as_json: bool,
 ) -> None:
@@ -72,8 +80,11 @@ def command(
     The task of an exported file is named by the manifest beside it, or by --task. Without both, a
     file that enlarges is taken for bicubic super-resolution, and a file that keeps the size for
     restoration of distorted regions.
+
+    --against tells what a file changes: for example an int8 file against the float32 file beside
+    it.
     """
-    from benchmarks.accuracy import baseline, score
+    from benchmarks.accuracy import baseline
 
     if data is None and split is None:
         raise click.UsageError("name a folder of pictures with --data, or test sets with --split")
@@ -83,11 +94,11 @@ def command(
             chosen = {"picture": _pairs(cast(Path, data), task, found_scale, level)}
         else:
             chosen = _split_pairs(split, data, task, found_scale, level)
-        before = baseline(task, found_scale)
-        results = {
-            name: _Result(pairs.task, score(restore, pairs, progress=True), score(before, pairs))
-            for name, pairs in chosen.items()
-        }
+        with _reference(against, found_scale) as reference:
+            results = {
+                name: _result(restore, baseline(task, found_scale), pairs, reference)
+                for name, pairs in chosen.items()
+            }
     if as_json:
         found = {name: result.to_json() for name, result in results.items()}
         click.echo(json.dumps({"split": split, "sets": found} if split else found["picture"]))
@@ -135,6 +146,31 @@ class _Result:
             origin = f"  from {worse:.2f}" if math.isfinite(worse) else ""
             lines.append(_line(f"{kind} regions", better) + origin)
         return "\n".join(lines)
+
+
+def _result(
+    restore: Restore, before: Restore, pairs: FolderPairs, reference: Restore | None
+) -> _Result:
+    """Score on pairs, or against what ``reference`` makes of them."""
+    from benchmarks.accuracy import score
+    from benchmarks.pairs import PairsAgainst
+    from training.metrics import RGB
+
+    if reference is None:
+        return _Result(pairs.task, score(restore, pairs, progress=True), score(before, pairs))
+    against = PairsAgainst(pairs, reference)
+    task = replace(pairs.task, scoring=RGB)
+    return _Result(task, score(restore, against, progress=True), score(before, against))
+
+
+@contextmanager
+def _reference(against: str | None, scale: int) -> Iterator[Restore | None]:
+    """Open what is compared with; None for the originals."""
+    if against is None:
+        yield None
+    else:
+        with _opened(NamedNetwork(against, scale, Options()), None, False) as (restore, _, _):
+            yield restore
 
 
 def _line(name: str, psnr: float, ssim: float | None = None) -> str:

@@ -10,6 +10,14 @@ import click
 from quantize.methods import Method
 from reslite.commands.network import NamedNetwork, takes_network
 
+tune_option = click.option(
+    "--tune",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="Train int8 weights and scales to give back the float network's pictures [default: 1.5 "
+    "for networks of others, 0 for reslite's own].",
+)
+
 
 @click.command(
     "quantize", epilog="Example: reslite quantize carn-m --scale 4 --calibration photos/"
@@ -25,6 +33,7 @@ from reslite.commands.network import NamedNetwork, takes_network
     type=click.Choice(get_args(Method)),
     help="How ranges are chosen [default: cautious for super-resolution, else measured].",
 )
+@tune_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write [default: MODEL_xS_scales.json]."
 )
@@ -33,6 +42,7 @@ def command(
     network: NamedNetwork,
     calibration: Path | None,
     method: str | None,
+    tune: float | None,
     out: Path | None,
     overwrite: bool,
 ) -> None:
@@ -44,6 +54,7 @@ def command(
     """
     from export.sources.source import Source
     from quantize.ptq import find_scales
+    from quantize.tuning import limit_for
     from runtime.atomic import replacing
     from runtime.errors import UserError
     from training.catalogue import file_stem
@@ -55,7 +66,13 @@ def command(
     # The table is opened first, so that an unwritable folder fails before the work.
     with replacing(out) as temporary:
         source = Source.of(found, scale)
-        table = find_scales(source, calibration, cast("Method | None", method), progress=True)
+        table = find_scales(
+            source,
+            calibration,
+            cast("Method | None", method),
+            progress=True,
+            tuning=limit_for(found, tune),
+        )
         table.write(temporary)
     pictures = len(table.calibration.pictures)
     click.echo(f"{out}: {len(table.activations)} activations, {table.method}, {pictures} pictures")

@@ -10,6 +10,7 @@ import click
 from reslite.apps.languages import LANGUAGES
 from reslite.commands.export import parse_size, parse_sizes
 from reslite.commands.network import NamedNetwork, takes_network
+from reslite.commands.quantize import tune_option
 
 if TYPE_CHECKING:
     from benchmarks.report.report import Report
@@ -44,6 +45,7 @@ def _parse_targets(
     type=click.Path(path_type=Path),
     help="Find int8 scales on these pictures [default: the committed scales, if there are any].",
 )
+@tune_option
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -88,6 +90,7 @@ def command(
     out: Path,
     data: Path | None,
     calibration: Path | None,
+    tune: float | None,
     rounds: int,
     threads: int | None,
     sizes: tuple[tuple[int, int], ...],
@@ -115,6 +118,7 @@ def command(
         out,
         data=data,
         calibration=calibration,
+        tune=tune,
         overwrite=overwrite,
         rounds=rounds,
         threads=threads,

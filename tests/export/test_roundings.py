@@ -12,7 +12,7 @@ from export.graph import Array, Graph, Node
 from export.integers import quantized_weight, weight_scales
 from export.rewrites.roundings import (
     Flags,
-    as_flags,
+    as_offsets,
     as_text,
     in_quanta,
     rounded_kernel,
@@ -29,7 +29,7 @@ _kernels = arrays(
 
 @given(st.integers(1, 40).flatmap(lambda count: arrays(np.bool_, (count, 2, 1, 1))))
 def test_flags_survive_being_text(up: Flags) -> None:
-    assert np.array_equal(as_flags(as_text(up), up.shape), up)
+    assert np.array_equal(as_offsets(as_text(up), up.shape), up)
 
 
 def test_text_is_bits_the_first_the_highest() -> None:

@@ -22,7 +22,7 @@ from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import with_gains
 from export.rewrites.overflow import with_overflow
 from export.rewrites.roundings import (
-    as_flags,
+    as_offsets,
     in_quanta,
     kernel_forms,
     rounded_kernel,
@@ -201,4 +201,4 @@ def test_kernels_are_chosen_by_the_noise_that_rounding_them_makes(
     forms = kernel_forms(exact)
     for kernel, texts in table.roundings.items():
         for name, text in zip(forms[kernel], texts, strict=True):
-            assert as_flags(text, exact.constants[name].shape).any()
+            assert as_offsets(text, exact.constants[name].shape).any()

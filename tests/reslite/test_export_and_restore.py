@@ -287,6 +287,11 @@ def test_evaluate_scores_networks_and_files_alike(
     mismatch = cli("evaluate", file, "--scale", 2, "--data", pictures)
     assert mismatch.code == 2
     assert cli("evaluate", file, "--level", "easy", "--data", pictures).code == 2
+    alike = json.loads(cli("evaluate", file, "--data", pictures, "--against", file, "--json").out)
+    assert alike["psnr"] is None  # equal, and so without a finite PSNR
+    int8 = bundle / "carn_m_x4_int8.tflite"
+    near = cli("evaluate", int8, "--data", pictures, "--against", "carn-m", "--json")
+    assert network["psnr"] + 10 < json.loads(near.out)["psnr"] < 60
 
 
 def test_the_python_interface_restores(

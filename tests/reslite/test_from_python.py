@@ -78,6 +78,7 @@ def test_a_module_is_shipped(tmp_path: Path, photos: Path, monkeypatch: pytest.M
         out=out,
         name="My net",
         calibration=photos,
+        tune=0,
         data=str(photos),
         rounds=2,
         threads=1,
@@ -111,9 +112,8 @@ def test_a_module_of_other_pictures_gives_files_of_plain_ones(
 
 
 def test_int8_scales_are_found_on_the_pictures(tmp_path: Path, photos: Path) -> None:
-    manifest = reslite.export(
-        Twice(), out=tmp_path / "o", formats=["onnx"], precisions=["int8"], calibration=photos
-    )
+    kinds = {"formats": ["onnx"], "precisions": ["int8"]}
+    manifest = reslite.export(Twice(), out=tmp_path / "o", calibration=photos, tune=0, **kinds)
     (artifact,) = manifest.artifacts
     assert artifact.scales_sha256 is not None
     assert artifact.measured.max_abs_diff is not None

@@ -88,7 +88,8 @@ def test_it_is_quantized_exported_scored_restored_and_gated(
     cli: Cli, network: list[object], photos: Path, tmp_path: Path, photo: Path
 ) -> None:
     table, out = tmp_path / "table.json", tmp_path / "dist"
-    assert cli("quantize", *network, "--calibration", photos, "--out", table).code == 0
+    options = ["--calibration", photos, "--tune", "0.02", "--out", table]
+    assert cli("quantize", *network, *options).code == 0
     formats = ["--format", "tflite", "--format", "onnx", "--scales", table, "--out", out]
     exported = cli("export", *network, *formats)
     assert exported.code == 0, exported.err
@@ -120,7 +121,7 @@ def test_it_is_shipped(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "dist"
-    options = ["--calibration", photos, "--data", photos, "--out", out]
+    options = ["--calibration", photos, "--tune", "0", "--data", photos, "--out", out]
     short = ["--rounds", 2, "--threads", 1, "--latency-size", "24x24"]
     shipped = cli("ship", *network, *options, *short)
     assert shipped.code == 0, shipped.err
