@@ -25,8 +25,7 @@ from training.data.pictures import Picture
 
 _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to full ranges makes
 _STEPS = 16
-_TUNED = 2
-"""The step that tuning starts from."""
+_FARTHEST = 16.0  # times what photographs hold
 _SIDE, _MARGIN = 12, 4
 """Side of a flat part, and of its edge that does not count, in pixels."""
 _SENSE = (-1.0, 2.0)
@@ -109,9 +108,19 @@ def colour_safe_ranges(
     return {**full, **clipped}
 
 
-def near_photographs(narrow: Mapping[str, Range], full: Mapping[str, Range]) -> dict[str, Range]:
-    """Return ranges to tune from: little wider than ``narrow``, because tuning learns the rest."""
-    return {name: _between(narrow[name], full[name], _TUNED) for name in full}
+def ranges_to_tune(narrow: Mapping[str, Range], full: Mapping[str, Range]) -> dict[str, Range]:
+    """Return the ranges that tuning starts from: halfway, in octaves, from ``narrow`` to ``full``.
+
+    Tuning learns what else saturated colours need, and photographs.
+    """
+
+    def halfway(inner: float, outer: float) -> float:
+        return math.sqrt(max(inner, outer / _FARTHEST, 0.0) * max(outer, 0.0))
+
+    return {
+        name: (-halfway(-narrow[name][0], -low), halfway(narrow[name][1], high))
+        for name, (low, high) in full.items()
+    }
 
 
 def _between(narrow: Range, full: Range, step: int) -> Range:

@@ -32,7 +32,7 @@ from quantize.calibration import (
     calibration_record,
     small_crops,
 )
-from quantize.colour_ranges import colour_safe_ranges, near_photographs, restorable_pictures
+from quantize.colour_ranges import colour_safe_ranges, ranges_to_tune, restorable_pictures
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
 from quantize.methods import Method
@@ -164,7 +164,7 @@ def quantize_network(
     if tuning is None:
         safe = colour_safe_ranges(even, narrow, full, effect, outputs)
     else:
-        safe = near_photographs(narrow, full)
+        safe = ranges_to_tune(narrow, full)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)

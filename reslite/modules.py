@@ -21,9 +21,8 @@ from export.sources.source import Source, Trained
 from export.variants import Variant
 from quantize import load_scales
 from quantize.calibration import few_photographs
-from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
-from quantize.tuning import limit_for
+from reslite.scales import found_scales
 from runtime.errors import UserError, first_line
 from runtime.formats import Format, Precision
 from runtime.manifest import Manifest
@@ -98,7 +97,7 @@ def export_network(
         if isinstance(network, Model) and calibration is None:
             table = load_scales(network.name, scale)
         else:
-            table = find_scales(source, calibration, tuning=limit_for(network, tune))
+            table = found_scales(source, calibration, tune)
     variants = [
         Variant(kind, precision, size=size)
         for kind in formats or get_args(Format)

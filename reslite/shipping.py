@@ -41,12 +41,11 @@ from export.sources.source import Source, Trained
 from export.variants import DEFAULT_VARIANTS, Variant, fixed_variants
 from quantize import load_scales
 from quantize.calibration import few_photographs
-from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
-from quantize.tuning import limit_for
 from reslite.apps.languages import Language
 from reslite.apps.writing import check_apps, write_app
 from reslite.loading import cached_bundle
+from reslite.scales import found_scales
 from runtime.atomic import replacing
 from runtime.formats import FORMATS
 from runtime.manifest import HD, Manifest
@@ -140,10 +139,7 @@ def ship_network(
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
     if table is None:
-        tuning = limit_for(network, tune)
-        if tuning is not None:
-            announce(f"int8: tuning for {tuning.minutes:g} minutes; --tune 0 leaves it out")
-        table = find_scales(source, calibration, tuning=tuning)
+        table = found_scales(source, calibration, tune, announce)
     return ship(
         source,
         out,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 
 from export.graph import Array, Graph, Node
 from export.integers import quantized_weight, weight_scales
@@ -30,6 +31,20 @@ _kernels = arrays(
 @given(st.integers(1, 40).flatmap(lambda count: arrays(np.bool_, (count, 2, 1, 1))))
 def test_flags_survive_being_text(up: Flags) -> None:
     assert np.array_equal(as_offsets(as_text(up), up.shape), up)
+
+
+@given(arrays(np.int8, st.tuples(st.integers(2, 40), st.just(2), st.just(1), st.just(1))))
+def test_bytes_survive_being_text(offsets: NDArray[np.int8]) -> None:
+    found = as_offsets(as_text(offsets), offsets.shape)
+    assert found.dtype == np.int8
+    assert np.array_equal(found, offsets)
+
+
+def test_weights_move_by_the_quanta_that_bytes_name() -> None:
+    kernel = np.array([127, 10.5, -3.5, 0], np.float32).reshape(1, 4, 1, 1)
+    offsets = np.array([0, 3, -2, 1], np.int8).reshape(kernel.shape)
+
+    assert rounded_kernel(kernel, offsets).ravel().tolist() == [127, 13, -6, 1]
 
 
 def test_text_is_bits_the_first_the_highest() -> None:
@@ -75,8 +90,8 @@ def test_only_named_kernels_are_rounded() -> None:
     [
         ({"other": ("gYA=",)}, "kernel 'other': roundings of 1 forms for 0"),
         ({"kernel": ("gYA=", "gYA=")}, "kernel 'kernel': roundings of 2 forms for 1"),
-        ({"kernel": ("gQ==",)}, "8 flags for a kernel of 9 weights"),
-        ({"kernel": ("gYCA",)}, "24 flags for a kernel of 9 weights"),
+        ({"kernel": ("gQ==",)}, "1 bytes for a kernel of 9 weights"),
+        ({"kernel": ("gYCA",)}, "3 bytes for a kernel of 9 weights"),
         ({"kernel": ("no base64",)}, "kernel 'kernel'"),
     ],
 )

@@ -114,12 +114,11 @@ def test_a_written_table_holds_all_that_was_trained(
 def test_kernels_keep_their_scales_and_weights_move(graph: Graph, tuned: ScaleTable) -> None:
     before = int8_form(graph, dataclasses.replace(tuned, roundings={}))
     after = int8_form(graph, tuned)
-    farthest = 0
+    differ = 0
     for kernel, names in kernel_forms(before).items():
         for old, new in zip(names, kernel_forms(after)[kernel], strict=True):
             was, now = before.constants[old], after.constants[new]
             assert np.allclose(weight_scales(was), weight_scales(now), rtol=1e-6)
-            moved = np.abs(quantized_weight(now).astype(int) - quantized_weight(was))
-            farthest = max(farthest, int(moved.max()))
+            differ += int((quantized_weight(now) != quantized_weight(was)).sum())
 
-    assert farthest > 1  # farther than rounding up or down
+    assert differ > 100

@@ -1,0 +1,50 @@
+"""Finding the int8 scales of a network for its files; what was tuned is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.scales import ScaleTable, read_scale_table
+from export.sources.source import Source
+from quantize.calibration import calibration_pictures, calibration_record
+from quantize.ptq import find_scales
+from quantize.tuning import limit_for
+from reslite.loading import cached_bundle
+from runtime.errors import UserError
+
+
+def found_scales(
+    source: Source,
+    calibration: Path | None,
+    tune: float | None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> ScaleTable:
+    """Find the scales of a network.
+
+    Tuning ends by the clock and never twice at the same weights. Its table is kept in the cache
+    folder, so that files of the same network and pictures are the same when they are made again.
+
+    Args:
+        source: The network.
+        calibration: Folder of pictures; as for ``quantize.calibration.calibration_pictures``.
+        tune: Minutes of tuning, as for ``quantize.tuning.limit_for``.
+        announce: Receives a line of text before and after tuning.
+    """
+    limit = limit_for(source.model, tune)
+    if limit is None:
+        return find_scales(source, calibration)
+    record = calibration_record(calibration_pictures(calibration))
+    folder = cached_bundle(source.model, source.scale)
+    kept = folder / f"scales_{record.sha256[:12]}_{limit.minutes:g}min.json"
+    try:
+        table = read_scale_table(kept)
+        announce(f"int8: {table.method}; kept in {folder}")
+        return table
+    except UserError:
+        announce(f"int8: tuning for {limit.minutes:g} minutes; --tune 0 leaves it out")
+    table = find_scales(source, calibration, tuning=limit)
+    announce(f"int8: {table.method}")
+    folder.mkdir(parents=True, exist_ok=True)
+    table.write(kept)
+    return table
