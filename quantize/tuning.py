@@ -98,7 +98,8 @@ def tuned(
     photographs, colours = ([one.float() for one in few] for few in (photographs, colours))
     network = _Tuned(_whole_form(graph, table), table)
     batches = _batches(graph, photographs, colours)
-    moved = [one.quanta for one in (*network.kernels.values(), *network.shifts.values())]
+    moved = [one.quanta for one in network.kernels.values()]
+    moved += [one.quanta for one in network.shifts.values()]
     groups = [
         {"params": moved, "rate": _WEIGHT_STEP},
         {"params": [*network.widths.values()], "rate": _SCALE_STEP},
@@ -112,7 +113,7 @@ def tuned(
                 group["lr"] = group["rate"] * warm * (0.5 + 0.5 * math.cos(math.pi * done))
             optimizer.zero_grad()
             batch = next(batches)
-            _loss(network(batch), execute(graph, batch)).backward()
+            torch.autograd.backward(_loss(network(batch), execute(graph, batch)))
             optimizer.step()
             steps += 1
             bar.update()
@@ -129,7 +130,8 @@ def _loss(restored: Tensor, wanted: Tensor) -> Tensor:
     # Nothing beyond black and white is seen.
     alike = ((restored > 1) & (wanted >= 1)) | ((restored < 0) & (wanted <= 0))
     error = torch.where(alike, 0.0, restored - clipped)
-    return (error.square().mean((1, 2, 3)) + _FLOOR).log().mean()
+    loss: Tensor = (error.square().mean((1, 2, 3)) + _FLOOR).log().mean()
+    return loss
 
 
 def _error(graph: Graph, table: ScaleTable, pictures: Sequence[Tensor]) -> float:
@@ -156,7 +158,7 @@ def _batches(
     coloured = max(1, count // _COLOURED)
 
     def part(pictures: Sequence[Tensor]) -> Tensor:
-        picture = pictures[random.integers(len(pictures))][0]
+        picture = pictures[int(random.integers(len(pictures)))][0]
         _, height, width = picture.shape
         if min(height, width) < side:
             picture = picture.repeat(1, -(-side // height), -(-side // width))
@@ -268,8 +270,9 @@ class _Tuned(Interpreter):
 
     def __init__(self, graph: Graph, table: ScaleTable) -> None:
         simulator = Simulator(graph, table)
+        rounded = simulator.constants or {}
         constants = {
-            name: simulator.constants.get(name, torch.from_numpy(array))
+            name: rounded.get(name, torch.from_numpy(array))
             for name, array in graph.constants.items()
         }
         super().__init__(graph, constants)
@@ -298,8 +301,8 @@ class _Tuned(Interpreter):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Restore N × 3 × H × W pictures; the result is not rounded."""
-        for name, part in (*self.kernels.items(), *self.shifts.items()):
-            self._constants[name] = part.real()
+        self._constants.update((name, one.real()) for name, one in self.kernels.items())
+        self._constants.update((name, one.real()) for name, one in self.shifts.items())
         return super().__call__(image)
 
     def activation(self, name: str, value: Tensor) -> Tensor:
@@ -309,8 +312,9 @@ class _Tuned(Interpreter):
         held = self._table.of(self.graph.origin(name))
         width = self.widths.get(held)
         scale = torch.tensor(held.scale) if width is None else held.scale * width.exp()
-        restored: Tensor = _Rounded.apply(value, scale, *_ends(held))
-        return restored
+        ends = _ends(held)
+        rounded: Tensor = _Rounded.apply(value, scale, *ends)  # type: ignore[no-untyped-call]
+        return rounded
 
     def table(self) -> ScaleTable:
         """Return the table with what has been trained."""

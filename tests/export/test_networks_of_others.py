@@ -20,6 +20,7 @@ from export.variants import Variant
 from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import int8_reference
+from quantize.tuning import Limit
 
 if find_spec("spandrel") is None:
     pytest.skip("needs the spandrel extra", allow_module_level=True)
@@ -80,6 +81,7 @@ def test_the_files_of_a_checkpoint_are_proven(name: str, tmp_path: Path) -> None
         calibration=calibration_record([]),
         method="min-max",
         concatenations="tied",
+        tuning=Limit(minutes=5, steps=2),
     )
     variants = [Variant(kind, one) for kind in ("tflite", "onnx") for one in ("float32", "int8")]
     # Refuses a float32 file that differs from the network by 1e-5, an int8 one by two quanta from
