@@ -52,6 +52,7 @@ NOT_RUN = {
     ): "measures every file again; tests/reslite/test_apps.py writes and runs the samples",
     ("docs/ship.md", "python dist/app"): "needs the app of the block above",
     ("docs/own-network.md", "pip install"): "needs a checkpoint that is not ours to ship",
+    ("docs/own-network.md", "reslite evaluate"): "needs a checkpoint that is not ours to ship",
     ("README.md", "reslite inspect"): "needs a checkpoint that is not ours to ship",
     ("docs/train.md", "reslite train carn-m --data pictures/ --out runs/carn-m"): "trains for more "
     "than half an hour",
