@@ -128,7 +128,7 @@ def _clip(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _depth_to_space(node: Node, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     value, block = x[0], node.integer("block")
-    if node.attributes["mode"] == "DCR":
+    if node.attributes["mode"] != "CRD":
         count, channels, height, width = value.shape
         value = value.reshape(count, block * block, channels // block**2, height, width)
         value = value.transpose(1, 2).reshape(count, channels, height, width)

@@ -32,6 +32,7 @@ from export.rewrites.scalings import fold_scaling
 from export.rewrites.shuffles import (
     convolve_before_shuffles,
     convolve_for_shuffles,
+    join_rows_of_shuffles,
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
@@ -66,6 +67,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,
+        join_rows_of_shuffles,
         pad_before_convolutions,
     )
 }

@@ -109,8 +109,8 @@ def split(attributes: Attributes, shapes: Shapes) -> str:
 def shuffle(attributes: Attributes, shapes: Shapes) -> str:
     """Check blocks made of channels."""
     block, channels = attributes["block"], shapes[0][1]
-    if attributes["mode"] not in {"CRD", "DCR"}:
-        return f"mode {attributes['mode']}; expected CRD or DCR"
+    if attributes["mode"] not in {"CRD", "DCR", "ROWS"}:
+        return f"mode {attributes['mode']}; expected CRD, DCR or ROWS"
     if block < 1 or channels % block**2:
         return f"blocks of {block} × {block} from {channels} channels"
     return ""

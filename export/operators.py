@@ -216,7 +216,8 @@ OPERATORS: Mapping[str, Operator] = by_name(
         channels=lambda attributes, shapes: attributes["sizes"],
         misfit=misfits.split,
     ),
-    # Mode CRD is PyTorch's order of channels, DCR that of TFLite.
+    # Mode CRD is PyTorch's order of channels, DCR that of TFLite; ROWS is DCR that TFLite files of
+    # a fixed size compute without their operator for it.
     Operator(
         "DepthToSpace",
         {"block": int, "mode": str},

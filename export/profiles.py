@@ -132,6 +132,7 @@ PROFILES: Mapping[str, Profile] = {
                 "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
+                "join_rows_of_shuffles",
                 "pad_before_convolutions",
             ),
             further_int8=(
@@ -139,6 +140,7 @@ PROFILES: Mapping[str, Profile] = {
                 "convolve_for_shuffles",
                 "split_shuffled_convolutions",
                 "use_transposed_convolutions",
+                "join_rows_of_shuffles",
                 "pad_before_convolutions",
             ),
         ),

@@ -161,10 +161,28 @@ def dcr_order(channels: int, block: int) -> np.ndarray:
     return np.arange(channels * block * block).reshape(channels, block * block).T.ravel()
 
 
-def use_transposed_convolutions(graph: Graph) -> Graph:
-    """Turn every CRD shuffle into a transposed convolution with a kernel of zeros and ones.
+def join_rows_of_shuffles(graph: Graph) -> Graph:
+    """Give every CRD shuffle DCR order and mode ROWS: rows of pixels are concatenated.
 
-    For NPUs without a depth-to-space operator (Arm Ethos-U).
+    For NPUs without a depth-to-space operator, where transposed convolutions cannot do it.
+
+    Raises:
+        CannotLower: As ``use_dcr_shuffles``.
+    """
+    permuted = use_dcr_shuffles(graph)
+    return permuted.with_nodes(
+        dataclasses.replace(node, attributes={**node.attributes, "mode": "ROWS"})
+        if node.op == "DepthToSpace"
+        else node
+        for node in permuted.nodes
+    )
+
+
+def use_transposed_convolutions(graph: Graph) -> Graph:
+    """Turn every CRD shuffle of 2×2 blocks into a transposed convolution of zeros and ones.
+
+    For NPUs without a depth-to-space operator (Arm Ethos-U, whose transposed convolutions have a
+    stride of at most two).
 
     Raises:
         CannotLower: If a shuffle is in DCR order.
@@ -174,7 +192,7 @@ def use_transposed_convolutions(graph: Graph) -> Graph:
     def rewritten() -> Iterator[Node]:
         channels = graph.channels()
         for node in graph.nodes:
-            if node.op != "DepthToSpace":
+            if node.op != "DepthToSpace" or node.integer("block") != 2:
                 yield node
                 continue
             if node.attributes["mode"] != "CRD":

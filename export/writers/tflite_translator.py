@@ -154,14 +154,19 @@ class Translator(ABC):
         self._tensors[value] = self._like(value, name)
         return self._tensors[value]
 
-    def _like(self, value: str, name: str, quantization: Quantization | None = None) -> int:
-        """Add a tensor of the shape and, unless another is given, the scale of ``value``."""
+    def _like(
+        self,
+        value: str,
+        name: str,
+        quantization: Quantization | None = None,
+        shape: Shape | None = None,
+    ) -> int:
+        """Add a tensor of the shape and the scale of ``value``, unless others are given."""
+        extents = self._shape(value) if shape is None else shape
         if self._scales is None:
-            return self.file.add_tensor(name, np.float32, self._shape(value))
+            return self.file.add_tensor(name, np.float32, extents)
         found = quantization or self._scales[value]
-        return self.file.add_tensor(
-            name, np.int8, self._shape(value), [found.scale], found.zero_point
-        )
+        return self.file.add_tensor(name, np.int8, extents, [found.scale], found.zero_point)
 
     def _shape(self, value: str) -> Shape:
         channels, (rows, columns) = self._channels[value], self._sizes[value]

@@ -32,7 +32,7 @@ from export.writers.writing import Scales, Written, scales_for
 from runtime.atomic import replacing
 from runtime.formats import Precision
 
-_CHANNEL_AXIS = 3
+_COLUMN_AXIS, _CHANNEL_AXIS = 2, 3
 _PIXELS = (1, 2)
 
 
@@ -167,12 +167,52 @@ class _Translator(Windows, Functions):
         self.emit("SPLIT_V", node, schema.SplitVOptionsT(count), [value, sizes, axis])
 
     def depth_to_space(self, node: Node) -> None:
-        if node.attributes["mode"] != "DCR":
+        if node.attributes["mode"] == "CRD":
             raise CannotLower(
                 f"{node.name}: TFLite shuffles in DCR order only; apply 'use_dcr_shuffles' first"
             )
+        if node.attributes["mode"] == "ROWS" and self._size is not None:
+            self._join_rows(node, node.integer("block"))
+            return
         options = schema.DepthToSpaceOptionsT(node.integer("block"))
         self.emit("DEPTH_TO_SPACE", node, options)
+
+    def _join_rows(self, node: Node, block: int) -> None:
+        """Shuffle without DEPTH_TO_SPACE.
+
+        In NHWC the columns of a block lie side by side as they are, in DCR order. Its rows are
+        channels in turn: each becomes a row of its own, and rows are joined from left to right.
+        """
+        source, result = node.inputs[0], node.output
+        height, width, channels = (extent or 0 for extent in self._shape(source)[1:])
+        axis = self._constant("channel_axis", np.array(_CHANNEL_AXIS, np.int32))
+        narrow, wide = channels // block, (1, height, width * block, channels // block**2)
+
+        def reshaped(value: int, name: str, shape: tuple[int, ...], target: int) -> int:
+            sizes = np.array(shape, np.int32)
+            operands = [value, self._constant(f"{result}/{name}", sizes)]
+            self.file.add_operator("RESHAPE", operands, [target], schema.ReshapeOptionsT(sizes))
+            return target
+
+        pieces = [
+            self._like(result, f"{result}/piece.{row}", shape=(1, height, width, narrow))
+            for row in range(block)
+        ]
+        options = schema.SplitOptionsT(block)
+        self.file.add_operator("SPLIT", [axis, self._tensors[source]], pieces, options)
+        rows = [
+            reshaped(
+                piece, "row.shape", wide, self._like(result, f"{result}/row.{row}", shape=wide)
+            )
+            for row, piece in enumerate(pieces)
+        ]
+        joined = self._like(
+            result, f"{result}/rows", shape=(1, height, width * block**2, channels // block**2)
+        )
+        options = schema.ConcatenationOptionsT(_COLUMN_AXIS)
+        self.file.add_operator("CONCATENATION", rows, [joined], options)
+        shape = (1, height * block, width * block, channels // block**2)
+        reshaped(joined, "shape", shape, self._activation(result))
 
     def mul(self, node: Node) -> None:
         version = None

@@ -36,7 +36,7 @@ from training.tasks import SUPER_RESOLUTION
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny network for ×2, its graph and a table of scales."""
+    """A tiny network, its graph and a table of scales."""
 
     module: AtScale
     graph: Graph
@@ -45,12 +45,22 @@ class Tiny:
 
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
-    """A seeded CARN-M of 8 channels with one block of two units."""
+    """A seeded CARN-M for ×2 of 8 channels with one block of two units."""
+    return _tiny(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_x3() -> Tiny:
+    """The same for ×3."""
+    return _tiny(3)
+
+
+def _tiny(scale: int) -> Tiny:
     torch.manual_seed(0)
     config = CarnConfig(
-        channels=8, blocks=1, units=2, groups=2, efficient=True, recursive=True, scales=(2,)
+        channels=8, blocks=1, units=2, groups=2, efficient=True, recursive=True, scales=(scale,)
     )
-    module = AtScale(Carn(config), 2).eval()
+    module = AtScale(Carn(config), scale).eval()
     graph = capture(module)
     return Tiny(module, graph, _table_of(graph))
 

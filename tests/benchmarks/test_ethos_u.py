@@ -6,6 +6,7 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,28 @@ def test_file_of_the_ethos_profile_runs_whole_on_the_npu(
         name: artifact.operators[theirs] for name, theirs in names.items()
     }
     assert found.size == (16, 24)
+
+
+@pytest.mark.parametrize("accelerator", ["ethos-u55-256", "ethos-u85-1024"])
+def test_a_network_for_3x_runs_whole_on_the_npu_too(
+    accelerator: str,
+    tiny_x3: Any,
+    write_artifact: Callable[..., Artifact],
+    tmp_path: Path,
+) -> None:
+    # Transposed convolutions of stride 3 would fall to the CPU, as depth-to-space does.
+    artifact = write_artifact(
+        tmp_path,
+        "tflite",
+        "int8",
+        graph=tiny_x3.graph,
+        table=tiny_x3.table,
+        size=(16, 24),
+        profile="ethos-u",
+    )
+
+    assert not {"DEPTH_TO_SPACE", "TRANSPOSE_CONV"} & set(artifact.operators)
+    assert estimate(tmp_path / artifact.file, accelerator).cpu_operators == {}
 
 
 def test_figures_belong_together(on_u65: tuple[Artifact, NpuEstimate], tiny: object) -> None:

@@ -245,7 +245,7 @@ def _one(op: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attributes:
         (_one("Add", "image", "row"), r"a constant of shape \(1, 3, 1, 4\)"),
         (_one("Add", "image", "large"), "reads image, large, which are of different sizes"),
         (_one("Concat", "image", "mean"), "of different sizes"),
-        (_one("DepthToSpace", "mean", block=1, mode="ZIG"), "mode ZIG; expected CRD or DCR"),
+        (_one("DepthToSpace", "mean", block=1, mode="ZIG"), "mode ZIG; expected CRD, DCR or ROWS"),
         (_one("DepthToSpace", "image", block=2, mode="CRD"), "blocks of 2 × 2 from 3 channels"),
         (_one("DepthToSpace", "mean", block=2, mode="CRD"), "enlarges 'mean', which is one value"),
         (

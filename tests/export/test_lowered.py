@@ -64,6 +64,7 @@ FLOAT_REWRITES = {
     "ethos-u": (
         *(*COMMON, "convolve_before_shuffles"),
         *("convolve_for_shuffles", "split_shuffled_convolutions", "use_transposed_convolutions"),
+        "join_rows_of_shuffles",
         "pad_before_convolutions",
     ),
 }
@@ -96,6 +97,7 @@ INT8_REWRITES = {
             "convolve_for_shuffles",
             "split_shuffled_convolutions",
             "use_transposed_convolutions",
+            "join_rows_of_shuffles",
         ),
         "pad_before_convolutions",
     ),

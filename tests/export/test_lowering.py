@@ -33,6 +33,7 @@ from export.rewrites.shuffles import (
     convolve_before_shuffles,
     convolve_for_shuffles,
     dcr_order,
+    join_rows_of_shuffles,
     use_dcr_shuffles,
     use_transposed_convolutions,
 )
@@ -449,6 +450,16 @@ def test_use_dcr_shuffles(channels: int, block: int, size: tuple[int, int]) -> N
 
 
 @_few
+@given(channels=st.integers(1, 5), block=st.integers(2, 4), size=_sizes)
+def test_join_rows_of_shuffles(channels: int, block: int, size: tuple[int, int]) -> None:
+    graph = _upsampler(channels, block)
+    joined = join_rows_of_shuffles(graph)
+    modes = {node.attributes["mode"] for node in joined.nodes if node.op == "DepthToSpace"}
+    assert modes == {"ROWS"}
+    assert _largest_change(graph, joined, *size) <= 1e-5
+
+
+@_few
 @given(channels=st.integers(1, 3), block=st.integers(2, 3), size=_sizes)
 def test_convolve_for_shuffles(channels: int, block: int, size: tuple[int, int]) -> None:
     wide = channels * block**2
@@ -473,8 +484,9 @@ def test_dcr_order_matches_a_case_done_by_hand() -> None:
 
 
 @_few
-@given(channels=st.integers(1, 4), block=st.integers(2, 4), size=_sizes)
-def test_use_transposed_convolutions(channels: int, block: int, size: tuple[int, int]) -> None:
+@given(channels=st.integers(1, 4), size=_sizes)
+def test_use_transposed_convolutions(channels: int, size: tuple[int, int]) -> None:
+    block = 2
     graph = _upsampler(channels, block)
     transposed = use_transposed_convolutions(graph)
     (node,) = (one for one in transposed.nodes if one.op == "ConvTranspose")
@@ -501,7 +513,8 @@ def test_a_profile_changes_no_output_of_a_network(
     "rewrite",
     sorted(
         set(REWRITES)
-        - {"use_dcr_shuffles", "fold_template_bank", "convolve_before_pooling", "split_signs"}
+        - {"use_dcr_shuffles", "join_rows_of_shuffles"}
+        - {"fold_template_bank", "convolve_before_pooling", "split_signs"}
         - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles", "flatten_slopes"}
         - {"convolve_for_shuffles", "interpolate_by_convolutions", "transposed_by_shuffles"}
         - {"convolve_blocks", "pad_before_convolutions"}
@@ -550,6 +563,11 @@ def test_groups_that_cut_through_the_channels_of_a_shuffle_are_not_split() -> No
 def test_only_crd_shuffles_become_transposed_convolutions() -> None:
     with pytest.raises(CannotLower, match="only CRD shuffles"):
         use_transposed_convolutions(_upsampler(2, 2, mode="DCR"))
+
+
+def test_strides_of_transposed_convolutions_are_at_most_two() -> None:
+    graph = _upsampler(2, 3)
+    assert use_transposed_convolutions(graph).nodes == graph.nodes
 
 
 def test_profiles_name_existing_rewrites() -> None:

@@ -219,16 +219,14 @@ KERNELS = pytest.mark.parametrize(
 
 @KERNELS
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("block", [2, 3])
 def test_transposed_convolutions_shuffle(
     tmp_path: Path,
     picture: Fixture,
     calibrated: Fixture,
-    block: int,
     precision: Precision,
     kernels: OpResolverType,
 ) -> None:
-    shuffles, image, path = shuffle(block, "CRD"), picture(4, 5), tmp_path / "file.tflite"
+    shuffles, image, path = shuffle(2, "CRD"), picture(4, 5), tmp_path / "file.tflite"
     graph = use_transposed_convolutions(shuffles)
     table = calibrated(graph, image, output=None)
     write_tflite(graph, path, precision, table, size=(4, 5))
@@ -351,6 +349,33 @@ def test_a_file_without_a_size_leaves_it_to_the_app(
     litert = interpreter(tmp_path / "file.tflite")
     assert litert.get_input_details()[0]["shape_signature"].tolist() == [1, -1, -1, 3]
     assert litert.get_output_details()[0]["shape_signature"].tolist() == [1, -1, -1, 3]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_rows_of_shuffles_are_joined_in_files_of_a_fixed_size(
+    precision: Precision,
+    tmp_path: Path,
+    operator_graphs: Fixture,
+    picture: Fixture,
+    calibrated: Fixture,
+) -> None:
+    native, image = operator_graphs["DepthToSpace DCR 3"], picture(5, 6)
+    rows = native.with_nodes(
+        dataclasses.replace(node, attributes={"block": 3, "mode": "ROWS"})
+        if node.op == "DepthToSpace"
+        else node
+        for node in native.nodes
+    )
+    table = calibrated(native, image, None)
+    restored = []
+    for graph, size in ((native, (5, 6)), (rows, None), (rows, (5, 6))):
+        path = tmp_path / "file.tflite"
+        written = write_tflite(graph, path, precision, table, size)
+        restored.append(run(interpreter(path), image))
+        np.testing.assert_array_equal(restored[-1], restored[0])
+        moves = {name: written.operators.get(name, 0) for name in ("DEPTH_TO_SPACE", "RESHAPE")}
+        joined = graph is rows and size is not None
+        assert moves == {"DEPTH_TO_SPACE": 0 if joined else 1, "RESHAPE": 4 if joined else 0}
 
 
 # From TensorFlow's versioning/op_version.cc and versioning/runtime_version.cc.
