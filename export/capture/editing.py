@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -53,6 +54,25 @@ def constant(graph: ir.Graph, array: Array, like: str) -> ir.Value:
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
     return value
+
+
+def channels_between(before: ir.Node, value: ir.Value, start: int, stop: int) -> list[ir.Value]:
+    """Insert a Slice of channels, N × C × H × W, and return its output; nothing if it is empty."""
+    graph, shape = before.graph, value.shape
+    assert isinstance(graph, ir.Graph)
+    assert shape is not None
+    if start == stop:
+        return []
+    bounds = [constant(graph, np.array([one]), "channels") for one in (start, stop, 1)]
+    made = ir.Shape([shape[0], stop - start, *shape[2:]])
+    return [inserted(before, "Slice", [value, *bounds], made)]
+
+
+def repeating(graph: ir.Graph, channels: int, times: int) -> list[ir.Value]:
+    """Add the kernel and bias of a 1×1 convolution that repeats every channel, and return them."""
+    kernel = np.eye(channels, dtype=np.float32).repeat(times, axis=0)[..., None, None]
+    operands = (kernel, np.zeros(len(kernel), np.float32))
+    return [constant(graph, one, "repeat") for one in operands]
 
 
 def replace(node: ir.Node, value: ir.Value) -> None:

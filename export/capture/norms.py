@@ -10,7 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from export.capture.editing import Array, constant, constant_of
+from export.capture.editing import (
+    Array,
+    channels_between,
+    constant,
+    constant_of,
+    repeating,
+)
 from export.capture.found import Found
 
 _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -150,12 +156,9 @@ def assigned_channels(node: ir.Node) -> Found | None:
     first, total, count = _first_index(scatter.inputs[1]), _count(value), _count(update)
     if value is None or first is None or not total or not count:
         return None
-    parts = [
-        _channels_of(node, value, 0, first),
-        update,
-        _channels_of(node, value, first + count, total),
-    ]
-    return Found("Concat", [one for one in parts if one is not None], {"axis": 1})
+    before = channels_between(node, value, 0, first)
+    behind = channels_between(node, value, first + count, total)
+    return Found("Concat", [*before, update, *behind], {"axis": 1})
 
 
 def repeated_channels(node: ir.Node) -> Found | None:
@@ -173,25 +176,8 @@ def repeated_channels(node: ir.Node) -> Found | None:
         return None
     if list(np.delete(extents, 2)) != [1] * 4 or made != channels * extents[2]:
         return None
-    kernel = np.eye(channels, dtype=np.float32).repeat(made // channels, axis=0)[..., None, None]
-    shifts = np.zeros(made, np.float32)
-    return Found("Conv", [value, _constant(node, kernel), _constant(node, shifts)])
-
-
-def _channels_of(before: ir.Node, value: ir.Value, start: int, stop: int) -> ir.Value | None:
-    """Insert a Slice of channels; None if there are none."""
-    if start == stop:
-        return None
-    bounds = [_constant(before, np.array([one], np.int64)) for one in (start, stop, 1)]
-    node = ir.node("Slice", [value, *bounds], name=before.name)
-    node.metadata_props.update(before.metadata_props)
-    assert isinstance(before.graph, ir.Graph)
-    before.graph.insert_before(before, node)
-    assert value.shape is not None
-    output = node.outputs[0]
-    output.shape = ir.Shape([value.shape[0], stop - start, *value.shape[2:]])
-    output.dtype = ir.DataType.FLOAT
-    return output
+    assert isinstance(node.graph, ir.Graph)
+    return Found("Conv", [value, *repeating(node.graph, channels, made // channels)])
 
 
 def _first_index(indices: ir.Value | None) -> int | None:

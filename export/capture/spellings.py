@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from export.capture.editing import Array, constant, constant_of, inserted, replace, shape_of
+from export.capture.editing import (
+    Array,
+    channels_between,
+    constant,
+    constant_of,
+    inserted,
+    repeating,
+    replace,
+    shape_of,
+)
 from export.errors import CannotLower
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -175,14 +184,10 @@ def assigned_channels(node: ir.Node) -> None:
     whole[..., 1] += first
     if part != (shape[0], count, *shape[2:]) or not np.array_equal(indices, whole):
         return
-    parts: list[ir.Value | None] = [update]
-    for start, stop, place in ((0, first, 0), (first + count, shape[1], len(parts))):
-        if start < stop:
-            bounds = (start, stop, 1)
-            constants = [constant(_graph(node), np.array([one]), "channels") for one in bounds]
-            made = (shape[0], stop - start, *shape[2:])
-            kept = inserted(node, "Slice", [value, *constants], made)
-            parts.insert(place if place == 0 else len(parts), kept)
+    assert value is not None
+    before = channels_between(node, value, 0, first)
+    behind = channels_between(node, value, first + count, shape[1])
+    parts = [*before, update, *behind]
     replace(node, inserted(node, "Concat", parts, shape, {"axis": 1}))
 
 
@@ -195,10 +200,7 @@ def repeated_channels(node: ir.Node) -> None:
     value, _, times = found
     shape, made = shape_of(value), shape_of(node.outputs[0])
     assert shape is not None
-    assert made is not None
-    kernel = np.eye(shape[1], dtype=np.float32).repeat(times, axis=0)[..., None, None]
-    operands = (kernel, np.zeros(made[1], np.float32))
-    constants = [constant(_graph(node), one, "repeat") for one in operands]
+    constants = repeating(_graph(node), shape[1], times)
     replace(node, inserted(node, "Conv", [value, *constants], made))
 
 
