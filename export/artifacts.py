@@ -17,12 +17,16 @@ from export.parity import (
     parity_pictures,
 )
 from export.rewrites.interpolations import interpolation_multadds
+from export.rewrites.pooling import restores_tiles
 from export.scales import ScaleTable
 from export.sources.source import Source
 from export.variants import Variant
+from export.writers.description import Description
 from export.writers.writing import Written
 from runtime.formats import FORMATS, Format
 from runtime.manifest import HD, Artifact, Measured, sha256_of, size_of
+
+_OWN_LICENCE = "that of the weights of which the file was made; reslite itself is under Apache-2.0"
 
 Simulate = Callable[[Graph, ScaleTable, Format], Restore]
 """Makes the reference of an int8 file, from a lowered graph, its table of scales and the format."""
@@ -34,7 +38,7 @@ def write_artifact(
     """Write the file of a variant into ``folder`` and return its entry, without measurements."""
     path = folder / variant.file_name(source.model.name, source.scale)
     scales = table if variant.precision == "int8" else None
-    written = WRITERS[variant.format](lowered.graph, path, variant, table)
+    written = WRITERS[variant.format](lowered.graph, path, variant, table, description_of(source))
     companion = variant.companion(source.graph)
     return Artifact(
         file=path.name,
@@ -54,6 +58,19 @@ def write_artifact(
         tiled_by=companion.file_name(source.model.name, source.scale) if companion else None,
         float_io=variant.float_io,
         interpolation_multadds=interpolation_multadds(source.graph, *HD),
+    )
+
+
+def description_of(source: Source) -> Description:
+    """Return what all files of a network say of it."""
+    graph, model = source.graph, source.model
+    return Description(
+        model=model.name,
+        scale=source.scale,
+        halo=graph.halo() if restores_tiles(graph) else None,
+        sides=graph.sides,
+        source_sha256=model.sha256,
+        licence=str(model.provenance.get("licence", _OWN_LICENCE)),
     )
 
 
@@ -100,29 +117,52 @@ def prove_artifact(
 # Writers are imported on first use, because importing coremltools takes seconds.
 
 
-def _onnx(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None) -> Written:
+def _onnx(
+    graph: Graph, path: Path, variant: Variant, table: ScaleTable | None, told: Description
+) -> Written:
     from export.writers.onnx_writer import write_onnx
 
-    return write_onnx(graph, path, variant.precision, table, variant.size)
+    return write_onnx(graph, path, variant.precision, table, variant.size, told)
 
 
-def _tflite(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None) -> Written:
+def _tflite(
+    graph: Graph, path: Path, variant: Variant, table: ScaleTable | None, told: Description
+) -> Written:
     from export.writers.tflite_writer import write_tflite
 
-    return write_tflite(graph, path, variant.precision, table, variant.size, variant.float_io)
+    return write_tflite(graph, path, variant.precision, table, variant.size, variant.float_io, told)
 
 
-def _coreml(graph: Graph, path: Path, variant: Variant, table: ScaleTable | None) -> Written:
+def _coreml(
+    graph: Graph, path: Path, variant: Variant, table: ScaleTable | None, told: Description
+) -> Written:
     from export.writers.coreml_writer import write_coreml
 
     return write_coreml(
-        graph, path, variant.precision, table, variant.size, flexible=variant.flexible
+        graph,
+        path,
+        variant.precision,
+        table,
+        variant.size,
+        flexible=variant.flexible,
+        description=told,
     )
 
 
-WRITERS: Mapping[Format, Callable[[Graph, Path, Variant, ScaleTable | None], Written]] = {
+def _coreai(
+    graph: Graph, path: Path, variant: Variant, table: ScaleTable | None, told: Description
+) -> Written:
+    from export.writers.coreai_writer import write_coreai
+
+    return write_coreai(graph, path, variant.precision, table, variant.size, told)
+
+
+_Writer = Callable[[Graph, Path, Variant, ScaleTable | None, Description], Written]
+
+WRITERS: Mapping[Format, _Writer] = {
     "onnx": _onnx,
     "tflite": _tflite,
     "coreml": _coreml,
+    "coreai": _coreai,
 }
 """The writer of each format; it reads the table of scales for int8 files only."""

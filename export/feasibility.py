@@ -10,18 +10,18 @@ from export.graph import Graph
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
 from export.writers.writing import check_int8, refuse
-from runtime.formats import Format, Precision
+from runtime.formats import USUAL_FORMATS, Format, Precision
 
 
 def obstacles(graph: Graph) -> dict[tuple[Format, Precision], str]:
-    """Say why a network cannot be written, for each format and precision; empty where it can.
+    """Say why a network cannot be written, for each usual format and precision; empty if it can.
 
     Args:
         graph: As captured.
     """
     return {
         (kind, precision): _obstacle(graph, kind, precision)
-        for kind in DEFAULT_PROFILES
+        for kind in USUAL_FORMATS
         for precision in get_args(Precision)
     }
 

@@ -124,6 +124,11 @@ PROFILES: Mapping[str, Profile] = {
             rewrites_float=FLOAT_FORM,
         ),
         Profile(
+            name="coreai",
+            format="coreai",
+            rewrites_float=FLOAT_FORM,
+        ),
+        Profile(
             name="ethos-u",
             format="tflite",
             rewrites_float=(

@@ -11,7 +11,7 @@ from export.graph import Graph
 from export.profiles import DEFAULT_PROFILES, Profile, profile_named
 from export.rewrites.pooling import restores_tiles
 from runtime.errors import UserError
-from runtime.formats import FORMATS, Format, Precision
+from runtime.formats import FORMATS, USUAL_FORMATS, Format, Precision
 from training.catalogue import file_stem
 
 
@@ -80,16 +80,15 @@ class Variant:
         return "_".join(parts) + FORMATS[self.format].suffix
 
 
-def fixed_variants(sizes: Sequence[tuple[int, int]]) -> tuple[Variant, ...]:
-    """Return the files that ``DEFAULT_VARIANTS`` becomes at fixed sizes."""
-    return tuple(
-        dataclasses.replace(one, size=size)
-        for size in dict.fromkeys(sizes)
-        for one in DEFAULT_VARIANTS
-    )
+def variants_of(
+    formats: Sequence[Format], sizes: Sequence[tuple[int, int]] = ()
+) -> tuple[Variant, ...]:
+    """Return all files of some formats, for inputs of any size or of each of some fixed sizes."""
+    usual = [Variant(kind, precision) for kind in formats for precision in get_args(Precision)]
+    if "tflite" in formats:
+        usual.append(Variant("tflite", "int8", float_io=True))
+    chosen = dict.fromkeys(sizes) if sizes else (None,)
+    return tuple(dataclasses.replace(one, size=size) for size in chosen for one in usual)
 
 
-DEFAULT_VARIANTS: tuple[Variant, ...] = (
-    *(Variant(kind, precision) for kind in FORMATS for precision in get_args(Precision)),
-    Variant("tflite", "int8", float_io=True),
-)
+DEFAULT_VARIANTS = variants_of(USUAL_FORMATS)

@@ -46,6 +46,7 @@ _EXTRAS = {
     "psutil": "bench",
     "skimage": "demo",
     "openvino": "openvino",
+    "coreai": "coreai",
     "ethosu": "npu",
 }
 

@@ -24,7 +24,7 @@ from quantize.calibration import few_photographs
 from quantize.simulator import int8_reference
 from reslite.scales import found_scales
 from runtime.errors import UserError, first_line
-from runtime.formats import Format, Precision
+from runtime.formats import USUAL_FORMATS, Format, Precision
 from runtime.manifest import Manifest
 from training.catalogue import Model
 
@@ -100,7 +100,7 @@ def export_network(
             table = found_scales(source, calibration, tune)
     variants = [
         Variant(kind, precision, size=size)
-        for kind in formats or get_args(Format)
+        for kind in formats or USUAL_FORMATS
         for precision in precisions
     ]
     photographs = partial(few_photographs, network.task, scale, calibration)

@@ -38,7 +38,7 @@ from export.headroom import Photographs
 from export.memory import check_size, check_tiles
 from export.scales import ScaleTable
 from export.sources.source import Source, Trained
-from export.variants import DEFAULT_VARIANTS, Variant, fixed_variants
+from export.variants import DEFAULT_VARIANTS, Variant, variants_of
 from quantize import load_scales
 from quantize.calibration import few_photographs
 from quantize.simulator import int8_reference
@@ -47,7 +47,7 @@ from reslite.apps.writing import check_apps, write_app
 from reslite.loading import cached_bundle
 from reslite.scales import found_scales
 from runtime.atomic import replacing
-from runtime.formats import FORMATS
+from runtime.formats import FORMATS, USUAL_FORMATS, Format
 from runtime.manifest import HD, Manifest
 from runtime.snapdragon import Snapdragon
 from runtime.tiling import restore_tiled
@@ -90,6 +90,7 @@ def ship_network(
     scale: int,
     out: Path,
     *,
+    formats: Sequence[Format] = USUAL_FORMATS,
     data: Path | None = None,
     calibration: Path | None = None,
     tune: float | None = None,
@@ -108,6 +109,7 @@ def ship_network(
         network: The network.
         scale: One of its upscaling factors.
         out: Folder of the bundle and its report.
+        formats: The formats, TFLite among them.
         data: Folder of pictures to score on; None for crops of scikit-image's pictures.
         calibration: Folder of pictures to find int8 scales on; None for the committed scales of a
             network of reslite's own, and scikit-image's pictures for any other.
@@ -146,6 +148,7 @@ def ship_network(
         table=table,
         pairs=pairs_in(data, network.task, scale) if data else gate_pictures(network.task, scale),
         pictures=data.name if data else GATE_PICTURES,
+        formats=formats,
         photographs=partial(few_photographs, network.task, scale, calibration),
         overwrite=overwrite,
         rounds=rounds,
@@ -165,6 +168,7 @@ def ship(
     table: ScaleTable,
     pairs: Pairs,
     pictures: str,
+    formats: Sequence[Format] = USUAL_FORMATS,
     photographs: Photographs = tuple,
     overwrite: bool = False,
     rounds: int = 15,
@@ -183,6 +187,7 @@ def ship(
         table: Scales for the int8 files.
         pairs: The pictures to score on.
         pictures: Name of the pictures in the report.
+        formats: The formats, TFLite among them.
         photographs: As for ``bundle_of``.
         overwrite: Export again even files that exist and are valid.
         rounds: Rounds of the latency measurement.
@@ -195,10 +200,10 @@ def ship(
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
-    fixed_sized = fixed_variants(sizes)
+    usual, fixed_sized = variants_of(formats), variants_of(formats, sizes) if sizes else ()
     bundle = bundle_of(
         source,
-        (*DEFAULT_VARIANTS, *fixed_sized),
+        (*usual, *fixed_sized),
         out,
         table,
         int8_reference,
@@ -207,7 +212,7 @@ def ship(
         photographs,
     )
     bundle = compile_bundle(bundle, out, targets, announce)
-    manifest = _shipped(bundle, DEFAULT_VARIANTS)
+    manifest = _shipped(bundle, usual)
     announce(f"scoring on {len(pairs)} pictures")
     reference = score(network_restorer(source.module, source.graph.sides), pairs)
     manifest = _scored(manifest, out, pairs, reference)

@@ -131,11 +131,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file (for Core ML, a folder).
+    """One exported file (for Core ML and Core AI, a folder).
 
     Attributes:
         file: Name beside the manifest.
-        format: ``onnx``, ``tflite`` or ``coreml``.
+        format: ``onnx``, ``tflite``, ``coreml`` or ``coreai``.
         precision: ``float32``, ``float16`` or ``int8``.
         sha256: SHA-256 of the file, or of a folder's sorted relative paths and contents.
         bytes: Size.

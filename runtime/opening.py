@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.engines.engine import Engine
 from runtime.errors import UserError
-from runtime.formats import BY_SUFFIX, FORMATS, FileFormat
+from runtime.formats import BY_SUFFIX, FORMATS, USUAL_FORMATS, FileFormat
 from runtime.manifest import Artifact, Manifest, read_manifest
 from runtime.manifest import verify as verify_sha256
 from runtime.session import Session
@@ -32,8 +32,8 @@ def open(  # noqa: A001  (``runtime.open`` is the name people type)
         path: The artifact. Scale and halo come from a ``manifest.json`` in its folder, if the
             manifest lists the file.
         verify: Whether to compare the file's SHA-256 with the manifest.
-        runtime: One of the format's engines: ``litert``, ``onnxruntime``, ``openvino`` or
-            ``coreml``; None selects the format's default.
+        runtime: One of the format's engines: ``litert``, ``onnxruntime``, ``openvino``, ``coreml``
+            or ``coreai``; None selects the format's default.
         threads: CPU threads; None uses every available core.
 
     Raises:
@@ -99,7 +99,9 @@ def _format_of(path: Path) -> FileFormat:
 
 def _check_system(path: Path, kind: FileFormat) -> None:
     if not kind.runs_here():
-        others = " or ".join(one.suffix for one in FORMATS.values() if one.runs_here())
+        others = " or ".join(
+            FORMATS[name].suffix for name in USUAL_FORMATS if FORMATS[name].runs_here()
+        )
         raise UserError(
             f"{path}: {kind.title} runs on {' and '.join(kind.systems)} only; open the {others} "
             "artifact here"

@@ -40,6 +40,10 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "ruff check"): "these are the checks themselves",
     (
         "docs/ship.md",
+        "pip install 'reslite[coreai]'",
+    ): "needs the extra coreai; tests/reslite/test_export_and_restore.py does it",
+    (
+        "docs/ship.md",
         "reslite ship runs/",
     ): "finds scales first; tests/reslite/test_ship.py does it for a small network",
     (

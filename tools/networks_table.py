@@ -31,7 +31,7 @@ from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.formats import Format, Precision
+from runtime.formats import USUAL_FORMATS, Format, Precision
 from tools.before_and_after import astronaut
 
 PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
@@ -76,7 +76,7 @@ class Row:
     @property
     def passes(self) -> bool:
         """Whether every format has a file."""
-        return all(self.files.get(kind) for kind in get_args(Format))
+        return all(self.files.get(kind) for kind in USUAL_FORMATS)
 
 
 def _spandrel(path: str, name: str, **arguments: Any) -> Callable[[Path], str]:
@@ -297,7 +297,7 @@ def row_of(candidate: Candidate, folder: Path) -> Row:
     bundle_of(source, variants, folder / "out", table, int8_reference)
     files = {
         kind: tuple(one for one in get_args(Precision) if not hindered[kind, one])
-        for kind in get_args(Format)
+        for kind in USUAL_FORMATS
     }
     reasons = dict.fromkeys(reason for reason in hindered.values() if reason)
     return Row(candidate, source.graph.multiple, files, "; ".join(reasons))

@@ -24,7 +24,7 @@ _TEXT, _GRID, _PAGE = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_TEXT: "currentColor", _GRID: "var(--line)", _PAGE: "var(--page)"}
 
 _COLOURS = {"float32": "#3b7dd8", "float16": "#159e82", "int8": "#e0702b", "npu": "#a259c4"}
-_MARKERS = {"TFLite": "o", "ONNX": "s", "OpenVINO": "^", "Core ML": "D"}
+_MARKERS = {"TFLite": "o", "ONNX": "s", "OpenVINO": "^", "Core ML": "D", "Core AI": "P"}
 _NPU_MARKERS = "osD^vP"
 
 _STYLE: Any = {

@@ -29,6 +29,7 @@ from export.scales import ScaleTable
 from export.writers.coreml_functions import function, normalized
 from export.writers.coreml_program import Builder, ct, quiet
 from export.writers.coreml_windows import Windows
+from export.writers.description import AUTHOR, NOTHING_KNOWN, Description, version
 from export.writers.normalizations import CHANNELS, PIXELS
 from export.writers.writing import Written, planar_file, scales_for
 from runtime.atomic import replacing
@@ -66,6 +67,7 @@ def write_coreml(
     sizes: Sequence[tuple[int, int]] = DEFAULT_SIZES,
     flexible: tuple[int, int] | None = None,
     arithmetic: Arithmetic = "float16",
+    description: Description = NOTHING_KNOWN,
 ) -> Written:
     """Write ``graph`` as a Core ML package; equal arguments give equal bytes.
 
@@ -79,6 +81,7 @@ def write_coreml(
             network takes multiples of several pixels, the next such ones.
         flexible: Instead of ``sizes``: the least and the greatest height and width, which become
             the next such multiples within.
+        description: What the package says of the network, beside its tensors.
         arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
 
     Raises:
@@ -105,7 +108,7 @@ def write_coreml(
             skip_model_load=True,
         )
     specification = model.get_spec()
-    _describe(specification.description, graph)
+    _describe(specification.description, graph, description)
     with replacing(path) as temporary:
         _write_package(temporary, specification, Path(model.weights_dir))
     return planar_file(graph, size, _operators(specification))
@@ -142,12 +145,14 @@ def _pooled_inputs(graph: Graph) -> list[Any]:
     return [ct.TensorType(graph.pooling.pooled, shape=(1, graph.pooling.channels, 1, 1))]
 
 
-def _describe(description: Any, graph: Graph) -> None:
+def _describe(description: Any, graph: Graph, told: Description) -> None:
     """Set the texts that Xcode shows; drop the date, with which equal packages would differ."""
     metadata = description.metadata
-    metadata.author = "reslite"
+    metadata.author, metadata.versionString = AUTHOR, version()
+    metadata.license = told.licence or ""
     metadata.shortDescription = f"Restores a picture at {graph.scale} times its size."
     del metadata.userDefined["com.github.apple.coremltools.conversion_date"]
+    metadata.userDefined.update(told.facts())
     picture = "1 × 3 × height × width, RGB in [0, 1]"
     description.input[0].shortDescription = f"The picture: {picture}."
     description.output[

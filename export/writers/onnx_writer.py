@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from export.formulas import FORMULAS, NORMALIZATIONS, Formula
 from export.graph import Graph, Node
@@ -21,6 +22,7 @@ from export.integers import (
     rounded_slopes,
 )
 from export.scales import ScaleTable
+from export.writers.description import NOTHING_KNOWN, Description, version
 from export.writers.normalizations import CHANNELS, PIXELS, normalization
 from export.writers.onnx_functions import NATIVE, Tensor, formula_operands
 from export.writers.onnx_translator import FLOAT16, FLOAT32, Translator, onnx_type
@@ -35,6 +37,7 @@ def write_onnx(
     precision: Precision,
     table: ScaleTable | None = None,
     size: tuple[int, int] | None = None,
+    description: Description = NOTHING_KNOWN,
 ) -> Written:
     """Write ``graph`` as an ONNX file; equal arguments give equal bytes.
 
@@ -44,6 +47,7 @@ def write_onnx(
         precision: Precision of weights and arithmetic.
         table: The scales; needed for int8.
         size: Height and width of the input, or None to leave them to the app.
+        description: What the file says of the network, in its ``metadata_props``.
 
     Raises:
         CannotLower: If ONNX, or int8, has no operator for a node of the graph.
@@ -52,6 +56,8 @@ def write_onnx(
     scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = FLOAT16 if precision == "float16" else FLOAT32
     model = _Translator(graph, dtype, scales, size).model()
+    model.producer_version = version()
+    helper.set_model_props(model, description.facts())
     with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     found = Counter(node.op_type for node in model.graph.node)

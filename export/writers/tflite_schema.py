@@ -92,6 +92,7 @@ class TFLiteFile:
         # The schema reserves the first buffer for tensors without data.
         self._buffers: list[Any] = [schema.BufferT()]
         self._stored: dict[bytes, int] = {}
+        self._metadata: list[tuple[str, bytes]] = []
 
     def add_tensor(
         self,
@@ -180,6 +181,10 @@ class TFLiteFile:
             operator.builtinOptions = options
         self._operators.append((name, operator))
 
+    def add_metadata(self, name: str, content: bytes) -> None:
+        """Add a metadata entry, which runtimes pass over."""
+        self._metadata.append((name, content))
+
     def operators(self) -> dict[str, int]:
         """Return how often each operator occurs."""
         return dict(sorted(Counter(name for name, _ in self._operators).items()))
@@ -199,14 +204,18 @@ class TFLiteFile:
             outputs=_tensor_maps(outputs),
         )
         runtime = self._oldest_runtime().encode().ljust(_RUNTIME_BYTES, b"\0")
+        entries = [("min_runtime_version", runtime), *self._metadata]
         model = schema.ModelT(
             version=_SCHEMA_VERSION,
             description=self._description,
             operatorCodes=[_operator_code(name, version) for name, (version, _) in self._versions],
             subgraphs=[subgraph],
             signatureDefs=[signature],
-            buffers=[*self._buffers, _buffer(runtime)],
-            metadata=[schema.MetadataT(name="min_runtime_version", buffer=len(self._buffers))],
+            buffers=[*self._buffers, *(_buffer(content) for _, content in entries)],
+            metadata=[
+                schema.MetadataT(name=name, buffer=index)
+                for index, (name, _) in enumerate(entries, len(self._buffers))
+            ],
         )
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), _IDENTIFIER)

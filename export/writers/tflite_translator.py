@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from export.graph import Graph, Node
 from export.integers import quantized_constant
 from export.sampling import POOLED
-from export.scales import Quantization
+from export.scales import PIXELS, Quantization
+from export.writers.description import NOTHING_KNOWN, RANGE, Description
+from export.writers.tflite_metadata import NAME as METADATA
+from export.writers.tflite_metadata import TensorText, tflite_metadata
 from export.writers.tflite_schema import Shape, TFLiteFile, Version
 from export.writers.writing import Scales
 from runtime.manifest import PoolingTensors, TensorInfo
@@ -33,9 +36,10 @@ class Translator(ABC):
         scales: Scales | None,
         size: tuple[int, int] | None,
         float_io: bool,
+        description: Description = NOTHING_KNOWN,
     ) -> None:
         self._graph, self._half_weights, self._scales = graph, half_weights, scales
-        self._size, self._float_io = size, float_io
+        self._size, self._float_io, self._description = size, float_io, description
         self._channels, self._sizes = graph.channels(), graph.sizes()
         self._tensors: dict[str, int] = {}
         self._constants: dict[str, int] = {}
@@ -43,8 +47,8 @@ class Translator(ABC):
             node.output: relu.output for node in graph.nodes if (relu := graph.fused_relu(node))
         }
         self.file = TFLiteFile(
-            f"Restores a picture at {graph.scale} times its size. {graph.input} and "
-            f"{graph.output}: 1 x height x width x 3, RGB in [0, 1]; clamp the result.",
+            f"{self._summary()} {graph.input}: {self._text(graph.input)}. {graph.output}: "
+            f"{self._text(graph.output)}.",
             integer=scales is not None,
         )
 
@@ -55,7 +59,50 @@ class Translator(ABC):
         for node in graph.nodes:
             if node.op != "Relu" or node.inputs[0] not in self._fused_relus:
                 self.translate(node)
-        return self.file.serialize(inputs, {value: self._end(value) for value in graph.outputs})
+        outputs = {value: self._end(value) for value in graph.outputs}
+        metadata = tflite_metadata(
+            self._summary(),
+            [*map(self._told, inputs)],
+            [*map(self._told, outputs)],
+            self._description,
+        )
+        self.file.add_metadata(METADATA, metadata)
+        return self.file.serialize(inputs, outputs)
+
+    def _summary(self) -> str:
+        return f"Restores a picture at {self._graph.scale} times its size."
+
+    def _text(self, value: str) -> str:
+        """Say what the numbers of an input or output mean."""
+        kind = "RGB" if self._is_picture(value) else f"{self._channels[value]} features"
+        of = f"1 x height x width x {self._channels[value]}"
+        if self._scales is not None and not self._float_io:
+            found = self._scales[value]
+            if found == PIXELS and self._is_picture(value):
+                return f"{of}, 8-bit RGB as int8: the pixel of 0 to 255 minus 128"
+            return f"{of}, {kind} as int8: (number - {found.zero_point}) x {found.scale:g}"
+        if not self._is_picture(value):
+            return f"{of}, {kind}"
+        return f"{of}, {RANGE if value == self._graph.output else 'RGB in [0, 1]'}"
+
+    def _told(self, value: str) -> TensorText:
+        limits = None
+        if self._scales is not None and not self._float_io:
+            limits = (-128.0, 127.0)
+        elif value == self._graph.input:
+            limits = (0.0, 1.0)
+        _, height, width, _ = self._shape(value)
+        size = None if height is None or width is None else (height, width)
+        return TensorText(
+            value,
+            self._text(value),
+            self._is_picture(value),
+            limits,
+            size,
+        )
+
+    def _is_picture(self, value: str) -> bool:
+        return value in (self._graph.input, self._graph.output)
 
     @abstractmethod
     def translate(self, node: Node) -> None:

@@ -25,6 +25,7 @@ from export.integers import (
 )
 from export.operators import Trait
 from export.scales import SIGMOID, ScaleTable
+from export.writers.description import NOTHING_KNOWN, Description
 from export.writers.tflite_functions import Functions
 from export.writers.tflite_schema import GROWING_MUL
 from export.writers.tflite_windows import Windows
@@ -43,6 +44,7 @@ def write_tflite(
     table: ScaleTable | None = None,
     size: tuple[int, int] | None = None,
     float_io: bool = False,
+    description: Description = NOTHING_KNOWN,
 ) -> Written:
     """Write ``graph`` as a TFLite file; equal arguments give equal bytes.
 
@@ -54,6 +56,7 @@ def write_tflite(
         size: Height and width of the input, or None to leave them to the app, which then has to
             call ``resize_tensor_input``.
         float_io: Take and return float32 pictures from an int8 file too.
+        description: What the file says of the network, in its metadata.
 
     Raises:
         CannotLower: If TFLite, or int8, has no operator for a node of the graph.
@@ -64,7 +67,7 @@ def write_tflite(
         float_io = False
     else:
         _check_moves(graph, scales)
-    translator = _Translator(graph, precision == "float16", scales, size, float_io)
+    translator = _Translator(graph, precision == "float16", scales, size, float_io, description)
     content = translator.file_content()
     with replacing(path) as temporary:
         temporary.write_bytes(content)

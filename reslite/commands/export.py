@@ -1,4 +1,4 @@
-"""``reslite export``: ONNX, TFLite and Core ML files of a network."""
+"""``reslite export``: ONNX, TFLite, Core ML and Core AI files of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast, get_args
 import click
 
 from reslite.commands.network import NamedNetwork, takes_network
-from runtime.formats import Format, Precision
+from runtime.formats import USUAL_FORMATS, Format, Precision
 
 
 def parse_size(
@@ -55,7 +55,7 @@ def parse_range(
     "formats",
     type=click.Choice(get_args(Format)),
     multiple=True,
-    help="May be repeated [default: the profile's, else all].",
+    help=f"May be repeated [default: the profile's, else {', '.join(USUAL_FORMATS)}].",
 )
 @click.option(
     "--precision",
@@ -103,7 +103,7 @@ def command(
     """Export MODEL, a network as in 'reslite ship', and prove each file.
 
     Every file is run and compared with its source network, and described in manifest.json. Core ML
-    packages are written everywhere and run on macOS only.
+    packages are written everywhere and run on macOS only. Core AI (beta) needs the extra 'coreai'.
     """
     from export.bundle import bundle_of
     from export.profiles import profile_named
@@ -117,7 +117,7 @@ def command(
     of_profile = () if profile is None else (profile_named(profile).format,)
     if of_profile and formats and set(formats) != set(of_profile):
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
-    formats = formats or of_profile or get_args(Format)
+    formats = formats or of_profile or USUAL_FORMATS
     _check_combination(formats, precisions, size, flexible, float_io)
     found, scale = network.find()
     source = Source.of(found, scale)

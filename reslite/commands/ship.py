@@ -11,6 +11,7 @@ from reslite.apps.languages import LANGUAGES
 from reslite.commands.export import parse_size, parse_sizes
 from reslite.commands.network import NamedNetwork, takes_network
 from reslite.commands.quantize import tune_option
+from runtime.formats import FORMATS, USUAL_FORMATS, Format
 
 if TYPE_CHECKING:
     from benchmarks.report.report import Report
@@ -34,6 +35,13 @@ def _parse_targets(
     default="dist",
     show_default=True,
     help="Folder of the bundle and its report.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice([name for name in FORMATS if name not in USUAL_FORMATS]),
+    multiple=True,
+    help="Export this format, too; coreai, Apple's Core AI, is beta.",
 )
 @click.option(
     "--data",
@@ -88,6 +96,7 @@ def _parse_targets(
 def command(
     network: NamedNetwork,
     out: Path,
+    formats: tuple[Format, ...],
     data: Path | None,
     calibration: Path | None,
     tune: float | None,
@@ -116,6 +125,7 @@ def command(
     shipment = ship_network(
         *network.find(),
         out,
+        formats=(*USUAL_FORMATS, *formats),
         data=data,
         calibration=calibration,
         tune=tune,

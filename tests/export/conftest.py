@@ -402,7 +402,9 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
         compute=lambda image, a, b: F.pixel_shuffle(
             F.pixel_unshuffle(a, 2).unflatten(1, (4, 3)).transpose(1, 2).flatten(1, 2), 2
         ),
-        refused=dict.fromkeys(("tflite", "onnx", "coreml", "int8"), "'convolve_blocks' first"),
+        refused=dict.fromkeys(
+            ("tflite", "onnx", "coreml", "coreai", "int8"), "'convolve_blocks' first"
+        ),
     ),
     "Pad with zeros": _padded("zeros", 1, 0, 2, 3),
     "Pad by reflection": _padded("reflect", 4, 3, 2, 0),
@@ -593,7 +595,9 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
     "Resize": _case(
         _last("Resize", "a", factor=3),
         compute=lambda image, a, b: F.interpolate(a, scale_factor=3),
-        refused=dict.fromkeys(("tflite", "onnx", "coreml", "int8"), "'resize_by_shuffles' first"),
+        refused=dict.fromkeys(
+            ("tflite", "onnx", "coreml", "coreai", "int8"), "'resize_by_shuffles' first"
+        ),
     ),
     **{
         f"Interpolate {mode} by {factor}": _case(
@@ -602,7 +606,8 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
                 a, scale_factor=factor, mode=f"bi{mode}"
             ),
             refused=dict.fromkeys(
-                ("tflite", "onnx", "coreml", "int8"), "'interpolate_by_convolutions' first"
+                ("tflite", "onnx", "coreml", "coreai", "int8"),
+                "'interpolate_by_convolutions' first",
             ),
         )
         for factor, mode in ((2, "linear"), (3, "linear"), (2, "cubic"), (3, "cubic"))
@@ -626,7 +631,9 @@ OPERATOR_CASES: Mapping[str, OperatorCase] = {
             torch.from_numpy(_random(5)),
             padding=1,
         ),
-        refused=dict.fromkeys(("tflite", "coreml", "int8"), "bank: .* 'fold_template_bank'"),
+        refused=dict.fromkeys(
+            ("tflite", "coreml", "coreai", "int8"), "bank: .* 'fold_template_bank'"
+        ),
         mixed=_MIXED,
         bank=_BANK,
         shifts=_random(5),

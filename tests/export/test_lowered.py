@@ -61,6 +61,7 @@ FLOAT_REWRITES = {
     "ort-cpu": (*COMMON, "convolve_before_shuffles"),
     "ort-cpu-banked": ("fold_output_shift",),
     "coreml-ane": COMMON,
+    "coreai": COMMON,
     "ethos-u": (
         *(*COMMON, "convolve_before_shuffles"),
         *("convolve_for_shuffles", "split_shuffled_convolutions", "use_transposed_convolutions"),
@@ -90,6 +91,7 @@ INT8_REWRITES = {
     "ort-cpu": (*QUANTIZED, "convolve_before_shuffles"),
     "ort-cpu-banked": QUANTIZED,
     "coreml-ane": QUANTIZED,
+    "coreai": QUANTIZED,
     "ethos-u": (
         *QUANTIZED,
         *(
@@ -188,4 +190,9 @@ def test_profiles_of_other_formats_and_missing_scales_are_refused(source: Source
 
 
 def test_default_profiles_are_those_of_the_file_names() -> None:
-    assert DEFAULT_PROFILES == {"tflite": "litert-cpu", "onnx": "ort-cpu", "coreml": "coreml-ane"}
+    assert DEFAULT_PROFILES == {
+        "tflite": "litert-cpu",
+        "onnx": "ort-cpu",
+        "coreml": "coreml-ane",
+        "coreai": "coreai",
+    }

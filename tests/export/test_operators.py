@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,13 @@ def test_an_operator_that_is_not_pointwise_says_how_far_it_reaches() -> None:
 def test_every_operator_is_handled_or_refused(stage: ModuleType) -> None:
     assert set(stage.HANDLERS) | set(stage.REFUSED) == set(OPERATORS)
     assert not set(stage.HANDLERS) & set(stage.REFUSED)
+
+
+def test_core_ai_handles_or_refuses_every_operator() -> None:
+    pytest.importorskip("coreai", reason="Core AI is beta and an extra")
+    from export.writers import coreai_writer
+
+    test_every_operator_is_handled_or_refused(coreai_writer)
 
 
 def test_every_operator_has_a_case(operator_graphs: Mapping[str, Graph]) -> None:
@@ -204,6 +212,24 @@ def _coreml(job: Job, image: Image) -> Image:
     return job.open_package(job.path)(image)
 
 
+def _coreai(job: Job, image: Image) -> Image:
+    from export.writers.coreai_writer import write_coreai
+    from runtime.engines.coreai_engine import open_engine
+
+    path = job.path.with_suffix(".aimodel")
+    write_coreai(job.graph, path, job.precision, job.table)
+    engine = open_engine(path, 1)
+    engine.feed("image", image)
+    engine.invoke()
+    restored: Image = engine.fetch("restored_image")
+    engine.close()
+    return restored
+
+
+_NEEDS_COREAI = pytest.mark.skipif(
+    find_spec("coreai") is None,
+    reason="Core AI is beta and an extra: pip install 'reslite[coreai]'",
+)
 _PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 STAGES: Mapping[str, Callable[[Job, Image], Image]] = {
     "torch": _executed,
@@ -213,12 +239,18 @@ STAGES: Mapping[str, Callable[[Job, Image], Image]] = {
     "tflite without XNNPACK": partial(_tflite, kernels=_PLAIN),
     "tflite of float pictures": partial(_tflite, float_io=True),
     "coreml": _coreml,
+    "coreai": _coreai,
 }
 FLOATS = [
     ("torch", "float32"),
     *product(["onnx", "tflite", "tflite without XNNPACK", "coreml"], ["float32", "float16"]),
+    *(pytest.param("coreai", one, marks=_NEEDS_COREAI) for one in ("float32", "float16")),
 ]
-INT8 = [stage for stage in STAGES if stage != "torch"]
+INT8 = [
+    pytest.param(stage, marks=_NEEDS_COREAI) if stage == "coreai" else stage
+    for stage in STAGES
+    if stage != "torch"
+]
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ FILES: list[tuple[Format, Precision, float]] = [
     ("onnx", "int8", 2.01 / 255),
     ("tflite", "int8", 2.01 / 255),
     ("coreml", "int8", 3.01 / 255),
+    ("coreai", "float32", 1e-5),
+    ("coreai", "float16", 5e-3),
+    ("coreai", "int8", 32.01 / 255),
 ]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,44 @@ def test_fixed_and_flexible_sizes_reach_the_files(cli: Cli, tmp_path: Path) -> N
         "carn_m_x4_float32_20x24.tflite": (1, 20, 24, 3),
         "carn_m_x4_float32_16to512.mlpackage": (1, 3, None, None),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "scale"), [("carn-m", 4), ("mepsnet-s", 1)])
+def test_core_ai_is_written_proven_and_restores(
+    model: str, scale: int, cli: Cli, tmp_path: Path, photo: Path
+) -> None:
+    pytest.importorskip("coreai", reason="Core AI is beta and an extra")
+    options = ["--scale", scale, "--format", "coreai", "--size", "24x24", "--out", tmp_path]
+    outcome = cli("export", model, *options)
+    assert outcome.code == 0, outcome.err
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert [artifact.precision for artifact in manifest.artifacts] == ["float16", "float32", "int8"]
+    assert all(artifact.measured.max_abs_diff is not None for artifact in manifest.artifacts)
+    restored, given = tmp_path / "restored.png", tmp_path / "given.png"
+    with Image.open(photo) as picture:
+        picture.convert("RGB").resize((24, 24)).save(given)
+    file = tmp_path / f"{model.replace('-', '_')}_x{scale}_float32_24x24.aimodel"
+    done = cli("restore", given, "--model", file, "-o", restored)
+    assert done.code == 0, done.err
+    with Image.open(restored) as picture:
+        assert picture.size == (24 * scale, 24 * scale)
+
+
+def test_a_missing_core_ai_is_named_with_its_command(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    own = _own_weights(tmp_path / "own.safetensors", 0.1)
+    monkeypatch.setattr("runtime.engines.coreai_library.metadata.version", missing)
+    outcome = cli("export", own, "--scale", 2, "--format", "coreai", "--precision", "float32",
+                  "--out", tmp_path / "out")  # fmt: skip
+    assert outcome.code == 2
+    assert "pip install 'reslite[coreai]'" in outcome.err
+    assert not list(tmp_path.rglob("*.aimodel"))
 
 
 def test_a_file_that_fails_its_proof_does_not_stay(

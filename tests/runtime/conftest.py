@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import flatbuffers
 import numpy as np
@@ -240,6 +240,34 @@ def icc_profile(space: bytes, corners: dict[int, tuple[int, int, int]]) -> bytes
     head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     head += struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + directory + content
+
+
+def write_coreai(path: Path) -> Path:
+    """Write an asset that doubles a picture's size by repeating pixels."""
+    ca = pytest.importorskip("coreai.authoring", reason="Core AI is beta and an extra")
+    given = ca.TensorType((1, 3, -1, -1), np.float32, "image")
+    made = ca.TensorType((1, 3, -1, -1), np.float32, "restored_image")
+    twice, once, none = (np.array(two, np.uint32) for two in ((2, 2), (1, 1), (0, 0)))
+    kernel = np.ones((3, 1, 2, 2), np.float32)
+
+    def main(image):  # type: ignore[no-untyped-def]
+        repeated = ca.conv_transpose2d(image, kernel, twice, none, once, none, np.uint32(3))
+        return ca.cast(repeated, made)
+
+    main.__annotations__ = {
+        "image": Annotated[ca.Value, given],
+        "return": Annotated[ca.Value, made],
+    }
+    module = ca.Module.create()
+    with module:
+        ca.graph(main)
+    ca.AIProgram(module).save_asset(path)
+    return path
+
+
+@pytest.fixture(name="write_coreai")
+def write_coreai_fixture() -> Callable[..., Path]:
+    return write_coreai
 
 
 @pytest.fixture(name="write_onnx")

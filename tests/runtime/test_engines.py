@@ -26,10 +26,11 @@ def engine(
     tmp_path: Path,
     write_tflite: Callable[..., Path],
     write_onnx: Callable[..., Path],
+    write_coreai: Callable[..., Path],
 ) -> Iterator[Engine]:
     kind: Format
     kind, name = request.param
-    writers = {"tflite": write_tflite, "onnx": write_onnx}
+    writers = {"tflite": write_tflite, "onnx": write_onnx, "coreai": write_coreai}
     path = writers[kind](tmp_path / f"a{FORMATS[kind].suffix}")
     opened: Engine = import_module(f"runtime.engines.{name}_engine").open_engine(path, 1)
     yield opened
