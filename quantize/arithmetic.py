@@ -22,8 +22,8 @@ from export.scales import Quantization
 from runtime.formats import Format
 
 Addition = Callable[[Sequence[Tensor], Sequence[Quantization], Quantization], Tensor]
-"""Adds two activations: from the addends (real numbers that 8 bits hold), their two quantizations
-and the quantization of the result to the sum, which the caller rounds to that quantization."""
+"""Adds or subtracts two activations: from the operands (real numbers that 8 bits hold), their two
+quantizations and that of the result to the result, which the caller rounds to its quantization."""
 
 Requantization = Callable[[Tensor, Quantization, Quantization], Tensor]
 """Changes the scale of an activation: from its values (real numbers that 8 bits hold), their
@@ -92,6 +92,20 @@ def xnnpack_sum(
         for addend, source, ratio in zip(addends, sources, ratios, strict=True)
     )
     return (first + second).mul(unit).add(0.5).floor() * target.scale
+
+
+def exact_difference(
+    operands: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
+) -> Tensor:
+    """Subtract the second from the first in real numbers."""
+    return operands[0] - operands[1]
+
+
+def xnnpack_difference(
+    operands: Sequence[Tensor], sources: Sequence[Quantization], target: Quantization
+) -> Tensor:
+    """Subtract as XNNPACK does: it adds, with the second multiplier below zero."""
+    return xnnpack_sum([operands[0], -operands[1]], sources, target)
 
 
 def exact_requantization(value: Tensor, source: Quantization, target: Quantization) -> Tensor:
@@ -177,9 +191,10 @@ def _times(integers: Tensor, factor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a runtime computes ``Add``, ``Requantize``, ``LeakyRelu`` and ``PRelu`` nodes."""
+    """How a runtime computes ``Add``, ``Sub``, ``Requantize`` and what bends at zero."""
 
     add: Addition = exact_sum
+    subtract: Addition = exact_difference
     requantize: Requantization = exact_requantization
     leaky_relu: Bend = exact_bend
     prelu: Bend = exact_bend
@@ -188,7 +203,9 @@ class Arithmetic:
 EXACT = Arithmetic()
 ARITHMETIC: Mapping[Format, Arithmetic] = {
     "onnx": Arithmetic(onnx_runtime_sum),
-    "tflite": Arithmetic(xnnpack_sum, xnnpack_requantization, xnnpack_bend, litert_prelu),
+    "tflite": Arithmetic(
+        xnnpack_sum, xnnpack_difference, xnnpack_requantization, xnnpack_bend, litert_prelu
+    ),
 }
 """The arithmetic of formats whose runtimes are not exact; other formats have ``EXACT``."""
 

@@ -96,6 +96,11 @@ class Simulator(Interpreter):
         target = _target(self.graph, node, self.scales)
         return (self.arithmetic.add(operands, sources, target),)
 
+    def subtract(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Subtract as the runtime does."""
+        sources = [self.scales[name] for name in node.inputs]
+        return (self.arithmetic.subtract(operands, sources, self.scales[node.output]),)
+
     def leaky_relu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Bend at zero as the runtime does, by a slope that is no integer."""
         slopes = Slopes(torch.ones((), dtype=operands[0].dtype), node.number("slope"))
@@ -140,13 +145,14 @@ HANDLERS: Mapping[str, Callable[[Simulator, Node, Sequence[Tensor]], tuple[Tenso
     **dict.fromkeys(operators.operators_with(Trait.MOVES) - REFUSED_INT8.keys(), Simulator.as_real),
     # Real functions, rounded.
     **dict.fromkeys(
-        ("Relu", "Clip", "Sigmoid", "Sub", "Mul", "GlobalAveragePool"),
+        ("Relu", "Clip", "Sigmoid", "Mul", "GlobalAveragePool"),
         Simulator.as_real,
     ),
     **dict.fromkeys(FORMULAS, Simulator.look_up),
     "LeakyRelu": Simulator.leaky_relu,
     "PRelu": Simulator.prelu,
     "Add": Simulator.add,
+    "Sub": Simulator.subtract,
     **dict.fromkeys(("Max", "Min"), Simulator.extreme),
     # Computed in real numbers by every file, and rounded.
     **dict.fromkeys(("Div", *NORMALIZATIONS), Simulator.as_real),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -25,7 +25,13 @@ from export.errors import CannotLower
 from export.execution import execute
 from export.formulas import FORMULAS
 from export.graph import Graph, Node
-from export.integers import quantized_bias, quantized_weight, weight_scales
+from export.integers import (
+    constant_quantization,
+    quantized_bias,
+    quantized_weight,
+    rounded_constant,
+    weight_scales,
+)
 from export.lowering import int8_form, lower
 from export.parity import Restore, parity_pictures
 from export.profiles import PROFILES, QUANTIZED_FORM
@@ -35,7 +41,13 @@ from export.sources.source import Source
 from export.variants import Variant
 from export.writers.tflite_writer import write_tflite
 from quantize import load_scales
-from quantize.arithmetic import ARITHMETIC, onnx_runtime_sum, xnnpack_requantization, xnnpack_sum
+from quantize.arithmetic import (
+    ARITHMETIC,
+    onnx_runtime_sum,
+    xnnpack_difference,
+    xnnpack_requantization,
+    xnnpack_sum,
+)
 from quantize.ptq import as_image
 from quantize.scale_classes import Concatenations
 from quantize.simulator import Simulator, int8_reference, rounded, run_int8
@@ -448,6 +460,29 @@ def test_scales_change_as_in_tflite_files_in_every_value(
     # LiteRT's own kernel takes what is too small for XNNPACK: ties go up, the simulator's to even.
     exact_kernel = np.float32(PIXELS.scale) / np.float32(target.scale) < 2.0**-8
     np.testing.assert_allclose(found, expected, rtol=0, atol=1 if exact_kernel else 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(less=st.floats(0.01, 2), ratio=st.floats(2.0**-4, 16), zero_point=st.integers(-128, 127))
+@example(less=0.5, ratio=float(PIXELS.scale / np.float32(0.0039215684)), zero_point=0)
+def test_numbers_are_subtracted_as_in_tflite_files_from_every_value(
+    tmp_path_factory: pytest.TempPathFactory, less: float, ratio: float, zero_point: int
+) -> None:
+    target = Quantization(float(np.float32(PIXELS.scale / ratio)), zero_point)
+    constants = {"less": np.full((1, 3, 1, 1), less, np.float32)}
+    graph = Graph((Node("Sub", "minus", ("image", "less"), ("restored_image",)),), constants)
+    scales = {"image": PIXELS, "restored_image": target}
+    path = tmp_path_factory.mktemp("minus") / "file.tflite"
+    write_tflite(graph, path, "int8", ScaleTable("t", 1, "", "", scales, (), _NOTHING))
+    held, expected = _every_value(path)
+
+    value = (torch.from_numpy(held).double() - PIXELS.zero_point) * PIXELS.scale
+    number = torch.full_like(value, float(rounded_constant(np.float32([less]))[0]))
+    constant = constant_quantization(np.float32([less]))
+    changed = rounded(xnnpack_difference([value, number], [PIXELS, constant], target), target)
+    found = (changed / target.scale).round().numpy() + zero_point
+
+    np.testing.assert_array_equal(found, expected)
 
 
 @settings(deadline=None, max_examples=40)
