@@ -25,7 +25,6 @@ from training.data.pictures import Picture
 
 _WORTH_SEARCHING = 0.002  # share of the noise that rounding all activations to full ranges makes
 _STEPS = 16
-_FARTHEST = 16.0  # times what photographs hold
 _SIDE, _MARGIN = 12, 4
 """Side of a flat part, and of its edge that does not count, in pixels."""
 _SENSE = (-1.0, 2.0)
@@ -106,21 +105,6 @@ def colour_safe_ranges(
                 below = step
         clipped |= {name: _between(narrow[name], full[name], enough) for name in names}
     return {**full, **clipped}
-
-
-def ranges_to_tune(narrow: Mapping[str, Range], full: Mapping[str, Range]) -> dict[str, Range]:
-    """Return the ranges that tuning starts from: halfway, in octaves, from ``narrow`` to ``full``.
-
-    Tuning learns what else saturated colours need, and photographs.
-    """
-
-    def halfway(inner: float, outer: float) -> float:
-        return math.sqrt(max(inner, outer / _FARTHEST, 0.0) * max(outer, 0.0))
-
-    return {
-        name: (-halfway(-narrow[name][0], -low), halfway(narrow[name][1], high))
-        for name, (low, high) in full.items()
-    }
 
 
 def _between(narrow: Range, full: Range, step: int) -> Range:

@@ -32,7 +32,7 @@ from quantize.calibration import (
     calibration_record,
     small_crops,
 )
-from quantize.colour_ranges import colour_safe_ranges, ranges_to_tune, restorable_pictures
+from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
 from quantize.methods import Method
@@ -119,8 +119,8 @@ def quantize_network(
         concatenations: ``tied`` or ``requantized`` (see ``scale_classes``), or ``measured``:
             tied, unless requantizing improves the output by more than 0.005 dB.
         progress: Show a progress bar.
-        tuning: How long to train weights, biases and scales (see ``quantize.tuning``), from ranges
-            that are narrower than saturated colours need; None for not at all.
+        tuning: How long to train weights, biases and scales (see ``quantize.tuning``); None for
+            not at all.
 
     Raises:
         CannotLower: If the graph has no int8 form.
@@ -161,10 +161,7 @@ def quantize_network(
         effect[lowered.origin(name)] += float((by / gains**2).sum())
     effect |= dict.fromkeys(moved(lowered), 0.0)  # it is rounded before
     outputs = sum(image.numel() for image in small) * scale**2
-    if tuning is None:
-        safe = colour_safe_ranges(even, narrow, full, effect, outputs)
-    else:
-        safe = ranges_to_tune(narrow, full)
+    safe = colour_safe_ranges(even, narrow, full, effect, outputs)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)

@@ -11,7 +11,7 @@ import torch
 from export.colours import colour_pictures, range_pictures
 from export.graph import Graph, Node
 from quantize import colour_ranges
-from quantize.colour_ranges import colour_safe_ranges, ranges_to_tune, restorable_pictures
+from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
 from quantize.observers import min_max_range, observe
 from quantize.ptq import as_image
 
@@ -120,13 +120,3 @@ def test_activations_of_large_networks_are_narrowed_in_groups(
     assert tried[-1] == {"a", "b", "c"}
     if searches == 1 and not large:
         assert len(set(found.values())) == 1
-
-
-def test_tuning_starts_halfway_in_octaves_between_photographs_and_colours() -> None:
-    narrow = {"features": (-1.0, 2.0), "bent": (0.0, 0.0)}
-    full = {"features": (-4.0, 8.0), "bent": (0.0, 16.0)}
-
-    found = ranges_to_tune(narrow, full)
-
-    assert found["features"] == (-2.0, 4.0)
-    assert found["bent"] == (0.0, 4.0)  # no photograph holds any: a sixteenth counts as if it did
