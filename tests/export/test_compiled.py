@@ -20,7 +20,7 @@ from runtime.manifest import read_manifest, sha256_of
 from runtime.qualcomm_htp import missing_qnn
 from runtime.snapdragon import SNAPDRAGONS
 from training.catalogue import Model
-from training.recipe import load_recipe
+from training.recipe_reading import load_recipe
 
 needs_qnn = pytest.mark.skipif(missing_qnn() is not None, reason=str(missing_qnn()))
 SM8650, SM8350 = SNAPDRAGONS["sm8650"], SNAPDRAGONS["sm8350"]

@@ -89,7 +89,7 @@ def test_ship_makes_proves_and_reports_everything(
         else:
             assert row["latency_ms"]["median"] > 0
             assert abs(row["psnr_loss"]) <= (0.06 if row["precision"] == "int8" else 0.005)
-            limit = {"float32": 1e-5, "float16": 2e-3, "int8": 0.3}[row["precision"]]
+            limit = {"float32": 1e-5, "float16": 2e-3, "int8": 0.4}[row["precision"]]
             assert row["max_abs_diff"] <= limit
 
     manifest = read_manifest(out)
