@@ -38,7 +38,7 @@ from training.catalogue import Model
 _WEIGHT_STEP, _SCALE_STEP = 0.015, 0.005
 """Learning rates: of weights and biases in quanta, of scales in shares of themselves."""
 _WARM_UP = 10  # steps
-_COLOURED = 4  # one picture of this many is in saturated colours
+_COLOURED = 3 / 8  # share of pictures in saturated colours
 _STEP_MULTADDS = 5e9
 _SIDE, _MOST_PICTURES = 32, 8
 _FARTHEST = 100  # quanta that a weight may move
@@ -155,7 +155,7 @@ def _batches(
     side = graph.sides.fitting(_SIDE)
     multadds = graph.multadds(side * graph.scale, side * graph.scale)
     count = int(np.clip(_STEP_MULTADDS / max(multadds, 1), 2, _MOST_PICTURES))
-    coloured = max(1, count // _COLOURED)
+    coloured = max(1, round(count * _COLOURED))
 
     def part(pictures: Sequence[Tensor]) -> Tensor:
         picture = pictures[int(random.integers(len(pictures)))][0]
