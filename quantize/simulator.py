@@ -99,7 +99,8 @@ class Simulator(Interpreter):
     def subtract(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Subtract as the runtime does."""
         sources = [self.scales[name] for name in node.inputs]
-        return (self.arithmetic.subtract(operands, sources, self.scales[node.output]),)
+        target = _target(self.graph, node, self.scales)
+        return (self.arithmetic.subtract(operands, sources, target),)
 
     def leaky_relu(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Bend at zero as the runtime does, by a slope that is no integer."""
