@@ -10,12 +10,9 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from training.augmentations.kinds import AUGMENTATIONS
 from training.configuration import Configuration, Entry
-from training.degradations.kinds import DEGRADATION_STEPS
-from training.losses.kinds import LOSSES
-from training.optimization import OptimizerOptions
-from training.recipe import Data, Execution, Recipe, Stage, Validation
+from training.recipe import Recipe
+from training.recipe_reading import LISTS, SECTIONS
 from training.supervision import Supervision
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
@@ -32,31 +29,19 @@ Degradation, augmentations and losses are lists of entries, told apart by their 
 their order. Recipes of version 1, in older files and weights, are read as what they meant.
 """
 
-_SECTIONS: Mapping[str, type[Configuration]] = {
-    "data": Data,
-    "method": Supervision,
-    "stages": Stage,
-    "optimizer": OptimizerOptions,
-    "validation": Validation,
-    "execution": Execution,
-}
-_LISTS: Mapping[str, Mapping[str, type[Configuration]]] = {
-    "degradation": DEGRADATION_STEPS,
-    "augment": AUGMENTATIONS,
-    "losses": LOSSES,
-}
+_KINDS = {name: kinds for name, kinds in LISTS.items() if name != "network"}
 
 
 def page() -> str:
     """Return the text of docs/recipe.md."""
     parts = [_HEAD, "## The recipe\n", _table(Recipe)]
     for name in Recipe.model_fields:
-        if name in _SECTIONS:
-            parts += [f"## `{name}`\n", _summary(_SECTIONS[name]), _table(_SECTIONS[name])]
-        elif name in _LISTS:
+        if name in SECTIONS:
+            parts += [f"## `{name}`\n", _summary(SECTIONS[name]), _table(SECTIONS[name])]
+        elif name in _KINDS:
             parts.append(f"## `{name}`\n")
-            for entry in dict.fromkeys(_LISTS[name].values()):
-                kinds = [f"`{kind}`" for kind, one in _LISTS[name].items() if one is entry]
+            for entry in dict.fromkeys(_KINDS[name].values()):
+                kinds = [f"`{kind}`" for kind, one in _KINDS[name].items() if one is entry]
                 parts += [f"### {', '.join(kinds)}\n", _summary(entry)]
                 parts += [_table(entry)] if entry.model_fields.keys() - {"kind"} else []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
@@ -83,7 +68,7 @@ def _rows(section: type[Configuration]) -> Iterator[str]:
             default = _spelt(field.default)
         else:
             default = _spelt(field.default_factory()) if field.default_factory else "needed"  # type: ignore[call-arg]
-        if section is Recipe and name in {**_SECTIONS, **_LISTS}:
+        if section is Recipe and (name in SECTIONS or name in _KINDS):
             values, text = f"[below](#{name})", field.description or ""
         else:
             values, text = _values(properties[name]), field.description or ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, Union, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 _Entry = TypeVar("_Entry", bound="Entry")
 
@@ -28,6 +28,11 @@ def by_kind(*entries: type[_Entry]) -> Mapping[str, type[_Entry]]:
     return {
         kind: entry for entry in entries for kind in get_args(entry.model_fields["kind"].annotation)
     }
+
+
+def one_of(kinds: Mapping[str, type[_Entry]]) -> Any:
+    """Return the type of an entry of a list, which its ``kind`` tells; mypy cannot read it."""
+    return Annotated[Union[tuple(dict.fromkeys(kinds.values()))], Field(discriminator="kind")]  # noqa: UP007
 
 
 def nearest(word: str, known: Sequence[Any]) -> str:

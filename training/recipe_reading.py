@@ -23,7 +23,7 @@ from training.supervision import Supervision
 
 RECIPES = Path(__file__).parent / "recipes"
 
-_LISTS: Mapping[str, Mapping[str, Any]] = {
+LISTS: Mapping[str, Mapping[str, Any]] = {
     "network": CONFIGS,
     "degradation": DEGRADATION_STEPS,
     "augment": AUGMENTATIONS,
@@ -31,7 +31,7 @@ _LISTS: Mapping[str, Mapping[str, Any]] = {
 }
 """The keys of a recipe whose value is one of several kinds, or a list of such values."""
 
-_SECTIONS: Mapping[int | str, type[Configuration]] = {
+SECTIONS: Mapping[int | str, type[Configuration]] = {
     "data": Data,
     "method": Supervision,
     "stages": Stage,
@@ -39,6 +39,7 @@ _SECTIONS: Mapping[int | str, type[Configuration]] = {
     "validation": Validation,
     "execution": Execution,
 }
+"""The keys of a recipe whose value is a section, or a list of equal sections."""
 
 
 def recipe_names() -> list[str]:
@@ -128,7 +129,7 @@ def parse_recipe(content: Mapping[str, Any], origin: str) -> Recipe:
 def _complaints(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         section = str(item["loc"][0]) if item["loc"] else ""
-        kinds = _LISTS.get(section, {})
+        kinds = LISTS.get(section, {})
         # pydantic names the kind between an entry and its key; the recipe does not.
         place = [str(part) for part in item["loc"] if part not in kinds]
         where = ".".join(place)
@@ -159,10 +160,10 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys the schema knows at the place of the unknown one."""
     schema: Any = Recipe
     for part in location[:-1]:
-        if isinstance(part, int) or part in _LISTS:
+        if isinstance(part, int) or part in LISTS:
             continue
-        kinds = _LISTS.get(str(location[0]), {})
-        schema = kinds.get(part) or _SECTIONS[part]
+        kinds = LISTS.get(str(location[0]), {})
+        schema = kinds.get(part) or SECTIONS[part]
     if isinstance(schema, type) and issubclass(schema, Configuration):
         return list(schema.model_fields)
     return list(inspect.signature(schema).parameters)

@@ -51,10 +51,7 @@ class Subject:
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """Height and width of the input if the file fixes them."""
-        tensor = self.artifact.input
-        extents = tensor.shape[2:] if tensor.layout == "NCHW" else tensor.shape[1:3]
-        height, width = extents
-        return None if height is None or width is None else (height, width)
+        return self.artifact.fixed_size
 
 
 @dataclass(frozen=True)

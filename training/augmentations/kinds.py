@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
-
-from pydantic import Field
+from typing import TYPE_CHECKING, TypeAlias
 
 from training.augmentations.augmentation import Augmentation
 from training.augmentations.colours import PermutedColours
 from training.augmentations.flips import Flips
 from training.augmentations.untouched import Untouched
-from training.configuration import by_kind
+from training.configuration import by_kind, one_of
 
 AUGMENTATIONS = by_kind(
     Flips,
@@ -21,8 +19,5 @@ AUGMENTATIONS = by_kind(
 
 if TYPE_CHECKING:
     AnyAugmentation: TypeAlias = Augmentation
-else:  # a union made from the list, which mypy cannot read
-    AnyAugmentation = Annotated[
-        Union[tuple(dict.fromkeys(AUGMENTATIONS.values()))],  # noqa: UP007
-        Field(discriminator="kind"),
-    ]
+else:
+    AnyAugmentation = one_of(AUGMENTATIONS)

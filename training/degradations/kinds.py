@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from pydantic import Field
 
-from training.configuration import by_kind
+from training.configuration import by_kind, one_of
 from training.data.pictures import Picture
 from training.degradations.bicubic import Bicubic
 from training.degradations.degradation import Degradation, DegradationStep, Degraded
@@ -26,11 +25,8 @@ DEGRADATION_STEPS = by_kind(
 
 if TYPE_CHECKING:
     AnyDegradationStep: TypeAlias = DegradationStep
-else:  # a union made from the list, which mypy cannot read
-    AnyDegradationStep = Annotated[
-        Union[tuple(dict.fromkeys(DEGRADATION_STEPS.values()))],  # noqa: UP007
-        Field(discriminator="kind"),
-    ]
+else:
+    AnyDegradationStep = one_of(DEGRADATION_STEPS)
 
 
 def in_a_row(steps: Sequence[DegradationStep]) -> Degradation:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import Field
-
-from training.configuration import by_kind
+from training.configuration import by_kind, one_of
 from training.losses.distance import Distance
 from training.losses.loss import Loss
 from training.losses.total_variation import TotalVariation
@@ -19,5 +17,5 @@ LOSSES = by_kind(
 
 if TYPE_CHECKING:
     AnyLoss: TypeAlias = Loss
-else:  # a union made from the list, which mypy cannot read
-    AnyLoss = Annotated[Union[tuple(dict.fromkeys(LOSSES.values()))], Field(discriminator="kind")]  # noqa: UP007
+else:
+    AnyLoss = one_of(LOSSES)
