@@ -7,11 +7,13 @@ from pathlib import Path
 
 from export.scales import ScaleTable, read_scale_table
 from export.sources.source import Source
+from quantize import tuning
 from quantize.calibration import calibration_pictures, calibration_record
 from quantize.ptq import find_scales
 from quantize.tuning import limit_for
 from reslite.loading import cached_bundle
 from runtime.errors import UserError
+from runtime.manifest import sha256_of
 
 
 def found_scales(
@@ -36,7 +38,9 @@ def found_scales(
         return find_scales(source, calibration)
     record = calibration_record(calibration_pictures(calibration))
     folder = cached_bundle(source.model, source.scale)
-    kept = folder / f"scales_{record.sha256[:12]}_{limit.minutes:g}min.json"
+    # Another way of tuning finds another table.
+    way = sha256_of(Path(tuning.__file__))[:8]
+    kept = folder / f"scales_{record.sha256[:12]}_{way}_{limit.minutes:g}min.json"
     try:
         table = read_scale_table(kept)
         announce(f"int8: {table.method}; kept in {folder}")
