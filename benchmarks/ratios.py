@@ -107,9 +107,9 @@ def _student(probability: float, freedom: int) -> float:
     freedom and by 3 % at 2.
     """
     z = NormalDist().inv_cdf(probability)
-    terms = (
+    terms: tuple[float, ...] = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return z + sum(term / math.pow(freedom, power) for power, term in enumerate(terms, start=1))
