@@ -12,6 +12,7 @@ from export.parity import (
     Original,
     Restore,
     check_parity,
+    in_levels,
     in_tiles,
     largest_difference,
     parity_pictures,
@@ -58,6 +59,7 @@ def write_artifact(
         tiled_by=companion.file_name(source.model.name, source.scale) if companion else None,
         float_io=variant.float_io,
         interpolation_multadds=interpolation_multadds(source.graph, *HD),
+        requires=written.requires,
     )
 
 
@@ -97,6 +99,8 @@ def prove_artifact(
     halo = source.graph.halo() if artifact.pooling is not None else None
     with runtime.open(folder / artifact.file) as session:
         pictures = parity_pictures(session.fixed_size, halo)
+        if artifact.takes_images:
+            pictures = [in_levels(one) for one in pictures]
         restore = session.run if halo is None else in_tiles(session)
         difference = largest_difference(restore, original.restore, pictures)
         if artifact.precision != "int8":
@@ -106,6 +110,7 @@ def prove_artifact(
                 artifact.precision,
                 difference,
                 original.amplification,
+                rounds=artifact.takes_images,
             )
         elif simulate is not None and table is not None:
             simulated = simulate(lowered.whole, table, artifact.format)
@@ -145,6 +150,7 @@ def _coreml(
         table,
         variant.size,
         flexible=variant.flexible,
+        ports=variant.ports,
         description=told,
     )
 

@@ -111,6 +111,8 @@ def is_current(
         and artifact.rewrites == rewrites
         # Older manifests lack ``float_io``.
         and artifact.float_io == variant.float_io
+        # Older packages ask for a newer system than they need, and do not say which.
+        and (artifact.requires is not None or artifact.format != "coreml")
         and _is_whole(artifact, folder, table)
     )
 

@@ -87,6 +87,12 @@ def parity_pictures(
     return [*pictures, *(one.astype(np.float32) / np.float32(255) for one in colours)]
 
 
+def in_levels(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a picture in [0, 1] as 8 bits hold it."""
+    levels: NDArray[np.float32] = np.rint(picture * np.float32(255)) / np.float32(255)
+    return levels
+
+
 def restore_with(module: nn.Module, sides: Sides = ANY_SIDES) -> Restore:
     """Return a function that restores one picture with a torch module.
 
@@ -190,6 +196,7 @@ def check_parity(
     precision: Precision,
     difference: float,
     amplified: Callable[[], float] = lambda: 1.0,
+    rounds: bool = False,
 ) -> None:
     """Compare a file's difference from its reference with the tolerance of format and precision.
 
@@ -199,6 +206,7 @@ def check_parity(
         precision: Its precision.
         difference: Its largest difference.
         amplified: Returns the factor of the tolerance; asked only if the difference exceeds it.
+        rounds: Whether the file rounds its output to 8 bits, which its reference does not.
 
     Raises:
         ParityError: If ``difference`` is larger than the tolerance, or not a number.
@@ -208,8 +216,10 @@ def check_parity(
         allowed = COREAI_TOLERANCE.get(precision, allowed)
     elif (kind, precision) == ("coreml", "int8"):
         allowed = COREML_INT8_TOLERANCE
-    if not difference <= allowed:
+    half = 0.5 / 255 if rounds else 0.0
+    if not difference <= allowed + half:
         allowed *= amplified()
+    allowed += half
     # ``difference > allowed`` would be false for NaN.
     if not difference <= allowed:
         raise ParityError(name, difference, allowed)

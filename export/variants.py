@@ -11,7 +11,7 @@ from export.graph import Graph
 from export.profiles import DEFAULT_PROFILES, Profile, profile_named
 from export.rewrites.pooling import restores_tiles
 from runtime.errors import UserError
-from runtime.formats import FORMATS, USUAL_FORMATS, Format, Precision
+from runtime.formats import FORMATS, USUAL_FORMATS, Format, Ports, Precision
 from training.catalogue import file_stem
 
 
@@ -26,6 +26,7 @@ class Variant:
         size: Fixed height and width of the input, or None for any size.
         profile: Target profile, or None for the format's default.
         flexible: For Core ML: least and greatest side of the input, in place of enumerated sizes.
+        ports: For Core ML: what it takes and returns.
         tiled: Cut at the global pooling, to restore tiles in two passes (see
             ``export.rewrites.pooling``).
     """
@@ -37,6 +38,7 @@ class Variant:
     profile: str | None = None
     flexible: tuple[int, int] | None = None
     tiled: bool = False
+    ports: Ports = "float32"
 
     @property
     def target(self) -> Profile:
@@ -71,6 +73,8 @@ class Variant:
             parts.append(self.profile.replace("-", "_"))
         if self.float_io:
             parts.append("float_io")
+        if self.ports != "float32":
+            parts.append(f"{self.ports}_io")
         if self.tiled:
             parts.append("tiled")
         if self.size is not None:
@@ -81,10 +85,17 @@ class Variant:
 
 
 def variants_of(
-    formats: Sequence[Format], sizes: Sequence[tuple[int, int]] = ()
+    formats: Sequence[Format], sizes: Sequence[tuple[int, int]] = (), images: bool = False
 ) -> tuple[Variant, ...]:
-    """Return all files of some formats, for inputs of any size or of each of some fixed sizes."""
+    """Return all files of some formats, for inputs of any size or of each of some fixed sizes.
+
+    With ``images`` there are Core ML packages that take and return images, too.
+    """
     usual = [Variant(kind, precision) for kind in formats for precision in get_args(Precision)]
+    if images:
+        usual += [
+            dataclasses.replace(one, ports="image") for one in usual if one.format == "coreml"
+        ]
     if "tflite" in formats:
         usual.append(Variant("tflite", "int8", float_io=True))
     chosen = dict.fromkeys(sizes) if sizes else (None,)

@@ -67,6 +67,7 @@ def ship(
     rounds: int = 15,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    image_io: bool = False,
     latency_size: tuple[int, int] = (128, 128),
     apps: Sequence[str] = (),
 ) -> Shipment:
@@ -92,6 +93,7 @@ def ship(
         rounds: Timed inferences of each file.
         threads: CPU threads of the latency measurement; None for all.
         sizes: Heights and widths to fix the input to, in further files of the same bundle.
+        image_io: Whether to write Core ML packages that take and return images of 8 bits, too.
         latency_size: Height and width of the inputs of the latency measurement.
         apps: Languages to write a sample app in: some of ``kotlin``, ``swift``, ``js``, ``python``.
 
@@ -118,6 +120,7 @@ def ship(
         rounds=rounds,
         threads=threads,
         sizes=sizes,
+        image_io=image_io,
         latency_size=latency_size,
         apps=[language_named(one) for one in apps],
     )

@@ -98,6 +98,7 @@ def ship_network(
     rounds: int = 15,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    image_io: bool = False,
     targets: Sequence[Snapdragon] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
     apps: Sequence[Language] = (),
@@ -119,6 +120,7 @@ def ship_network(
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
         sizes: As in ``ship``.
+        image_io: As in ``ship``.
         targets: As in ``ship``; without sizes, files of 128 × 128 are made for them.
         latency_size: As in ``ship``.
         apps: As in ``ship``.
@@ -154,6 +156,7 @@ def ship_network(
         rounds=rounds,
         threads=threads,
         sizes=sizes,
+        image_io=image_io,
         targets=targets,
         latency_size=latency_size,
         apps=apps,
@@ -174,6 +177,7 @@ def ship(
     rounds: int = 15,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    image_io: bool = False,
     targets: Sequence[Snapdragon] = (),
     latency_size: tuple[int, int] = LATENCY_SIZE,
     apps: Sequence[Language] = (),
@@ -194,13 +198,15 @@ def ship(
         threads: CPU threads of the latency measurement.
         sizes: Heights and widths to fix the input to. Each adds a file beside every file that
             takes any size; it is proven, and neither scored nor timed, for it is the same network.
+        image_io: Whether to write Core ML packages that take and return images, too.
         targets: Chips that the ONNX files of fixed size are compiled for.
         latency_size: Height and width of the inputs of the latency measurement.
         apps: Languages to write a sample app in, beside the bundle.
         announce: Called with a line of text at each step.
     """
     model, scale = source.model, source.scale
-    usual, fixed_sized = variants_of(formats), variants_of(formats, sizes) if sizes else ()
+    usual = variants_of(formats, images=image_io)
+    fixed_sized = variants_of(formats, sizes, image_io) if sizes else ()
     bundle = bundle_of(
         source,
         (*usual, *fixed_sized),

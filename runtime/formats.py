@@ -12,6 +12,8 @@ from typing import Literal
 
 Format = Literal["tflite", "onnx", "coreml", "coreai"]
 Precision = Literal["float32", "float16", "int8"]
+Ports = Literal["float32", "float16", "image"]
+"""What a Core ML package takes and returns: arrays of a type, or images of 8 bits."""
 
 _SYSTEMS = {"darwin": "macOS", "linux": "Linux", "win32": "Windows"}
 

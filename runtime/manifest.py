@@ -157,6 +157,8 @@ class Artifact:
         float16: What half arithmetic makes of a float16 file, as GPUs and NPUs compute.
         interpolation_multadds: Multiply-accumulates of the network's bicubic and bilinear
             enlargement as files do it, beside ``multadds``.
+        requires: The least systems whose Core ML has the file's operators, for example
+            ``iOS 15, macOS 12``.
     """
 
     file: str
@@ -178,6 +180,12 @@ class Artifact:
     float_io: bool = False
     float16: HalfPrecision | None = None
     interpolation_multadds: int = 0
+    requires: str | None = None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it takes and returns images of the system instead of arrays."""
+        return self.format == "coreml" and self.input.dtype == "uint8"
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from export.graph import Graph, Node
 from export.integers import rounded_constant
 from export.writers.writing import Constants, Scales
+from runtime.formats import Ports
 from runtime.hidden_tensorflow import without_tensorflow
 
 
@@ -41,26 +42,39 @@ with quiet(), without_tensorflow():
 
 
 class ProgramWriter(ABC):
-    """Builds the program. ``_read`` holds the variable that later nodes read for each value."""
+    """Builds the program. ``_read`` holds the variable that later nodes read for each value.
 
-    def __init__(self, graph: Graph, dtype: np.dtype[Any], scales: Scales | None) -> None:
-        self._graph, self._dtype, self._scales = graph, dtype, scales
-        self._casts = dtype == np.float16
+    Args:
+        graph: The lowered graph.
+        dtype: The type of arithmetic.
+        scales: The quantization of an int8 program.
+        ports: What the program takes and returns; images are float32 of 0 to 255 to it.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        dtype: np.dtype[Any],
+        scales: Scales | None,
+        ports: Ports = "float32",
+    ) -> None:
+        self._graph, self._dtype, self._scales, self._ports = graph, dtype, scales, ports
+        self._casts = dtype == np.float16 and ports != "float16"
         self._constant = Constants(lambda name, array: Builder.const(val=array, name=name)).of
         self._kernels: dict[str, Any] = {}
         self._read: dict[str, Any] = {}
 
-    def program(self, size: tuple[int, int] | None) -> Any:
-        """Translate the whole graph, for one input size or for any."""
+    def program(self, size: tuple[int, int] | None, target: Any) -> Any:
+        """Translate the whole graph, for one input size or for any, with a target's operations."""
         extents = size or (get_new_symbol(), get_new_symbol())
         shapes = {self._graph.input: (1, 3, *extents)}
         if (pooling := self._graph.pooling) is not None:
             shapes[pooling.pooled] = (1, pooling.channels, 1, 1)
+        kind = types.fp16 if self._ports == "float16" else types.fp32
         specs = {
-            name: Builder.TensorSpec(shape=shape, dtype=types.fp32)
-            for name, shape in shapes.items()
+            name: Builder.TensorSpec(shape=shape, dtype=kind) for name, shape in shapes.items()
         }
-        with Function(specs, ct.target.iOS17) as function:
+        with Function(specs, target) as function:
             function.set_outputs(self._body(function.inputs))
         program = Program()
         program.add_function("main", function)
@@ -69,10 +83,7 @@ class ProgramWriter(ABC):
     def _body(self, inputs: Mapping[str, Any]) -> list[Any]:
         graph = self._graph
         for value in graph.inputs:
-            given = inputs[value]
-            if self._casts:
-                given = Builder.cast(x=given, dtype="fp16", name=f"{value}/float16")
-            self._read[value] = self._rounded(value, given)
+            self._read[value] = self._rounded(value, self._taken(value, inputs[value]))
         for node in graph.nodes:
             made = self._translate(node)
             variables = made if isinstance(made, (list, tuple)) else [made]
@@ -82,16 +93,34 @@ class ProgramWriter(ABC):
                 self._read[value] = self._rounded(value, variable) if rounds else variable
         return [self._handed_out(value) for value in graph.outputs]
 
+    def _taken(self, value: str, given: Any) -> Any:
+        """Return an input of the program in its arithmetic, a picture in [0, 1]."""
+        if self._casts:
+            given = Builder.cast(x=given, dtype="fp16", name=f"{value}/float16")
+        if not self._is_image(value):
+            return given
+        return Builder.mul(x=given, y=self._dtype.type(1 / 255), name=f"{value}/scaled")
+
     def _handed_out(self, value: str) -> Any:
         """Return the variable that leaves the program under the name of ``value``."""
         variable = self._read[value]
+        if self._is_image(value):
+            # Whole levels, so that nothing depends on how a system makes bytes of numbers.
+            zero, one, white = map(self._dtype.type, (0, 1, 255))
+            within = Builder.clip(x=variable, alpha=zero, beta=one, name=f"{value}/clamped")
+            levels = Builder.mul(x=within, y=white, name=f"{value}/levels")
+            name = f"{value}/image" if self._casts else value
+            variable = Builder.round(x=levels, name=name)
         return Builder.cast(x=variable, dtype="fp32", name=value) if self._casts else variable
+
+    def _is_image(self, value: str) -> bool:
+        return self._ports == "image" and value in {self._graph.input, self._graph.output}
 
     def _translate(self, node: Node) -> Any:
         """Return the variable that stands for the node's output, or a list of them."""
         name = node.outputs[0]
-        if self._casts and name in self._graph.outputs:
-            name = f"{name}/float16"  # The cast behind it bears the output's name.
+        if (self._casts and name in self._graph.outputs) or self._is_image(name):
+            name = f"{name}/float16"  # What is behind it bears the output's name.
         return self.build(node, name)
 
     @abstractmethod

@@ -1,4 +1,6 @@
-"""Core ML packages: an ML Program (iOS 17, macOS 14), NCHW, float32 input and output.
+"""Core ML packages: an ML Program for the least system that has its operations.
+
+They take and return arrays, NCHW, in float32 or on request in float16, or images of 8 bits.
 
 The program is built operation by operation with coremltools' MIL builder and without its
 optimization passes, so that a package holds exactly the graph. int8 packages carry our scales in
@@ -10,6 +12,7 @@ CPU and GPU, they agree.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import uuid
@@ -34,7 +37,8 @@ from export.writers.normalizations import CHANNELS, PIXELS
 from export.writers.writing import Written, planar_file, scales_for
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.formats import Precision
+from runtime.formats import Ports, Precision
+from runtime.manifest import TensorInfo
 from runtime.sides import Sides
 
 DEFAULT_SIZES: tuple[tuple[int, int], ...] = (
@@ -54,7 +58,14 @@ enumerated sizes; with a range it usually falls back to the GPU or the CPU.
 
 Arithmetic = Literal["float16", "float32"]
 
+_SYSTEMS: Mapping[Any, str] = {
+    ct.target.iOS15: "iOS 15, macOS 12",
+    ct.target.iOS16: "iOS 16, macOS 13",
+    ct.target.iOS17: "iOS 17, macOS 14",
+}
+
 _SUFFIX = ".mlpackage"
+_IMAGES = "RGB images of 8 bits, for example a CVPixelBuffer; the restored one is clamped"
 _AUTHOR = "com.apple.CoreML"
 
 
@@ -68,6 +79,7 @@ def write_coreml(
     flexible: tuple[int, int] | None = None,
     arithmetic: Arithmetic = "float16",
     description: Description = NOTHING_KNOWN,
+    ports: Ports = "float32",
 ) -> Written:
     """Write ``graph`` as a Core ML package; equal arguments give equal bytes.
 
@@ -83,35 +95,64 @@ def write_coreml(
             the next such multiples within.
         description: What the package says of the network, beside its tensors.
         arithmetic: Type of an int8 package's scales and of its arithmetic between 8-bit values.
+        ports: What it takes and returns: float32 or float16 arrays in [0, 1], or images, RGB in 8
+            bits, as Vision and CVPixelBuffer have them.
 
     Raises:
         CannotLower: If Core ML, or int8, has no operation for a node of the graph.
-        UserError: If int8 is asked for without scales, ``flexible`` is not a range, the name has
-            another suffix or the package cannot be written.
+        UserError: If int8 is asked for without scales, float16 ports of a float32 package,
+            ``flexible`` is not a range, the name has another suffix or the package cannot be
+            written.
     """
     if path.suffix != _SUFFIX:
         raise UserError(f"{path}: a Core ML package must be called *{_SUFFIX}; rename it")
     scales = scales_for(graph, path, precision, table, REFUSED)
     dtype = np.dtype(arithmetic if precision == "int8" else precision)
+    if ports == "float16" and dtype != np.float16:
+        raise UserError(f"{path.name}: computes in float32; float16 arrays are for float16 files")
+    target = _least_target(precision, ports)
     fitting = graph.sides.fitting
     fitted = dict.fromkeys((fitting(height), fitting(width)) for height, width in sizes)
     shape = _input_shape(size, list(fitted), flexible, graph.sides)
     with quiet():
+        program = _ProgramWriter(graph, dtype, scales, ports).program(size, target)
+        if ports == "image":
+            program.functions["main"].set_output_types(_output_types(graph))
         model = ct.convert(
-            _ProgramWriter(graph, dtype, scales).program(size),
+            program,
             source="milinternal",
             convert_to="mlprogram",
-            inputs=[ct.TensorType(graph.input, shape=shape), *_pooled_inputs(graph)],
-            minimum_deployment_target=ct.target.iOS17,
+            inputs=_input_types(graph, shape, ports),
+            minimum_deployment_target=target,
             compute_precision=ct.precision.FLOAT32,  # The program holds the casts it needs.
             pass_pipeline=ct.PassPipeline.EMPTY,
             skip_model_load=True,
         )
     specification = model.get_spec()
-    _describe(specification.description, graph, description)
+    _describe(specification.description, graph, description, ports, _SYSTEMS[target])
     with replacing(path) as temporary:
         _write_package(temporary, specification, Path(model.weights_dir))
-    return planar_file(graph, size, _operators(specification))
+    dtype_of_arrays = "float16" if ports == "float16" else "float32"
+    written = planar_file(graph, size, _operators(specification), dtype_of_arrays)
+    written = dataclasses.replace(written, requires=_SYSTEMS[target])
+    return _with_images(written) if ports == "image" else written
+
+
+def _least_target(precision: Precision, ports: Ports) -> Any:
+    """Return the least system whose Core ML has what a package is made of."""
+    if precision == "int8":
+        return ct.target.iOS17  # quantize, dequantize
+    return ct.target.iOS16 if ports == "float16" else ct.target.iOS15
+
+
+def _with_images(written: Written) -> Written:
+    """Return the interface with a picture of bytes, as images are, in place of its arrays."""
+
+    def image(tensor: TensorInfo) -> TensorInfo:
+        shape = (1, *tensor.height_and_width, 3)
+        return TensorInfo(tensor.name, "NHWC", "uint8", shape, scale=1 / 255, zero_point=0)
+
+    return dataclasses.replace(written, input=image(written.input), output=image(written.output))
 
 
 def _input_shape(
@@ -139,13 +180,26 @@ def _input_shape(
     return ct.Shape((1, 3, *extents))
 
 
-def _pooled_inputs(graph: Graph) -> list[Any]:
+def _input_types(graph: Graph, shape: Any, ports: Ports) -> list[Any]:
+    if ports == "image":
+        picture = ct.ImageType(graph.input, shape=shape, color_layout=ct.colorlayout.RGB)
+    else:
+        picture = ct.TensorType(graph.input, shape=shape)
     if graph.pooling is None:
-        return []
-    return [ct.TensorType(graph.pooling.pooled, shape=(1, graph.pooling.channels, 1, 1))]
+        return [picture]
+    pooled = ct.TensorType(graph.pooling.pooled, shape=(1, graph.pooling.channels, 1, 1))
+    return [picture, pooled]
 
 
-def _describe(description: Any, graph: Graph, told: Description) -> None:
+def _output_types(graph: Graph) -> list[Any]:
+    """Return the types of a program's outputs whose picture is an image."""
+    image = ct.ImageType(color_layout=ct.colorlayout.RGB)
+    return [image if one == graph.output else ct.TensorType(one) for one in graph.outputs]
+
+
+def _describe(
+    description: Any, graph: Graph, told: Description, ports: Ports, systems: str
+) -> None:
     """Set the texts that Xcode shows; drop the date, with which equal packages would differ."""
     metadata = description.metadata
     metadata.author, metadata.versionString = AUTHOR, version()
@@ -153,11 +207,13 @@ def _describe(description: Any, graph: Graph, told: Description) -> None:
     metadata.shortDescription = f"Restores a picture at {graph.scale} times its size."
     del metadata.userDefined["com.github.apple.coremltools.conversion_date"]
     metadata.userDefined.update(told.facts())
-    picture = "1 × 3 × height × width, RGB in [0, 1]"
+    metadata.userDefined["requires"] = systems
+    picture, caution = "1 × 3 × height × width, RGB in [0, 1]", "; it may overshoot, so clamp it"
+    if ports == "image":
+        picture, caution = "an image, RGB in 8 bits", ""
+        metadata.userDefined["range"] = _IMAGES
     description.input[0].shortDescription = f"The picture: {picture}."
-    description.output[
-        0
-    ].shortDescription = f"The restored picture: {picture}; it may overshoot, so clamp it."
+    description.output[0].shortDescription = f"The restored picture: {picture}{caution}."
 
 
 def _write_package(folder: Path, specification: Any, weights: Path) -> None:

@@ -144,35 +144,43 @@ class Written:
         output: Its restored tensor.
         operators: How often each of the format's operators occurs in it.
         pooling: The tensors of a file that was cut at its global pooling.
+        requires: The least systems that run it, if its format says so.
     """
 
     input: TensorInfo
     output: TensorInfo
     operators: dict[str, int]
     pooling: PoolingTensors | None = None
+    requires: str | None = None
 
 
-def planar_file(graph: Graph, size: tuple[int, int] | None, operators: dict[str, int]) -> Written:
-    """Describe a file that takes and returns float32 planes, NCHW.
+def planar_file(
+    graph: Graph, size: tuple[int, int] | None, operators: dict[str, int], dtype: str = "float32"
+) -> Written:
+    """Describe a file that takes and returns planes, NCHW.
 
     Args:
         graph: The graph that the file holds.
         size: Height and width of its input; None for any.
         operators: How often each of the format's operators occurs in it.
+        dtype: Type of all its tensors.
     """
     enlarged = (size[0] * graph.scale, size[1] * graph.scale) if size else None
     pooling = None
     if graph.pooling is not None:
-        features = _planar_tensor(graph, graph.pooling.features, size)
-        pooling = PoolingTensors(features, _planar_tensor(graph, graph.pooling.pooled, (1, 1)))
+        features = _planar_tensor(graph, graph.pooling.features, size, dtype)
+        pooled = _planar_tensor(graph, graph.pooling.pooled, (1, 1), dtype)
+        pooling = PoolingTensors(features, pooled)
     return Written(
-        input=_planar_tensor(graph, graph.input, size),
-        output=_planar_tensor(graph, graph.output, enlarged),
+        input=_planar_tensor(graph, graph.input, size, dtype),
+        output=_planar_tensor(graph, graph.output, enlarged, dtype),
         operators=operators,
         pooling=pooling,
     )
 
 
-def _planar_tensor(graph: Graph, value: str, size: tuple[int, int] | None) -> TensorInfo:
+def _planar_tensor(
+    graph: Graph, value: str, size: tuple[int, int] | None, dtype: str
+) -> TensorInfo:
     shape = (1, graph.channels()[value], *(size or (None, None)))
-    return TensorInfo(value, "NCHW", "float32", shape)
+    return TensorInfo(value, "NCHW", dtype, shape)

@@ -11,7 +11,7 @@ from typing import cast, get_args
 import click
 
 from reslite.commands.network import NamedNetwork, takes_network
-from runtime.formats import USUAL_FORMATS, Format, Precision
+from runtime.formats import USUAL_FORMATS, Format, Ports, Precision
 
 
 def parse_size(
@@ -76,6 +76,12 @@ def parse_range(
     help="Core ML: any side in this range, for example 16-1024 [default: enumerated sizes].",
 )
 @click.option("--float-io", is_flag=True, help="int8 TFLite: float32 input and output.")
+@click.option("--image-io", is_flag=True, help="Core ML: images of 8 bits in and out, for Vision.")
+@click.option(
+    "--float16-io",
+    is_flag=True,
+    help="Core ML in float16 and int8: float16 arrays in and out (iOS 16).",
+)
 @click.option("--profile", help="Target profile [default: the format's own].")
 @click.option(
     "--scales", type=click.Path(path_type=Path), help="Table of scales from reslite quantize."
@@ -95,6 +101,8 @@ def command(
     size: tuple[int, int] | None,
     flexible: tuple[int, int] | None,
     float_io: bool,
+    image_io: bool,
+    float16_io: bool,
     profile: str | None,
     scales: Path | None,
     out: Path,
@@ -119,6 +127,13 @@ def command(
         raise click.UsageError(f"profile {profile} is for {of_profile[0]}; leave --format out")
     formats = formats or of_profile or USUAL_FORMATS
     _check_combination(formats, precisions, size, flexible, float_io)
+    ports = _ports_of(formats, precisions, image_io, float16_io)
+    if flexible is not None:
+        click.echo(
+            "warning   --flexible: Core ML prepares the Neural Engine for sizes that it knows, and "
+            "runs a range of sizes on the GPU or the CPU; --size, or neither, keeps it",
+            err=True,
+        )
     found, scale = network.find()
     source = Source.of(found, scale)
     table = None
@@ -134,6 +149,7 @@ def command(
             size,
             profile,
             flexible if kind == "coreml" else None,
+            ports=ports if kind == "coreml" else "float32",
         )
         for kind in formats
         for precision in precisions
@@ -168,3 +184,19 @@ def _check_combination(
         raise click.UsageError("--flexible is for Core ML packages; none is asked for")
     if flexible is not None and size is not None:
         raise click.UsageError("--size fixes the input and --flexible frees it; choose one")
+
+
+def _ports_of(
+    formats: Sequence[str], precisions: Sequence[str], image_io: bool, float16_io: bool
+) -> Ports:
+    """Return what Core ML packages take and return; refuse options that do not apply."""
+    if image_io and float16_io:
+        raise click.UsageError("--image-io and --float16-io: a package takes one of them; choose")
+    if (image_io or float16_io) and "coreml" not in formats:
+        option = "--image-io" if image_io else "--float16-io"
+        raise click.UsageError(f"{option} is for Core ML packages; none is asked for")
+    if float16_io and "float32" in precisions:
+        raise click.UsageError(
+            "--float16-io is for packages that compute in float16; add --precision float16"
+        )
+    return "image" if image_io else "float16" if float16_io else "float32"

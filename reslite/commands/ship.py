@@ -70,6 +70,11 @@ def _parse_targets(
     help="Write files whose input is fixed to this height x width, too; may be repeated.",
 )
 @click.option(
+    "--image-io",
+    is_flag=True,
+    help="Write Core ML packages that take and return images of 8 bits, for Vision, too.",
+)
+@click.option(
     "--target",
     "targets",
     callback=_parse_targets,
@@ -103,6 +108,7 @@ def command(
     rounds: int,
     threads: int | None,
     sizes: tuple[tuple[int, int], ...],
+    image_io: bool,
     targets: tuple[Snapdragon, ...],
     latency_size: tuple[int, int],
     languages: tuple[str, ...],
@@ -133,6 +139,7 @@ def command(
         rounds=rounds,
         threads=threads,
         sizes=sizes,
+        image_io=image_io,
         targets=targets,
         latency_size=latency_size,
         apps=[LANGUAGES[one] for one in dict.fromkeys(languages)],

@@ -865,6 +865,7 @@ _MIL_OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "prelu": lambda x, alpha: F.prelu(x, alpha),
     "leaky_relu": lambda x, alpha: F.leaky_relu(x, float(alpha)),
     "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
+    "round": lambda x: torch.round(x),
     "sigmoid": lambda x: torch.sigmoid(x),
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,

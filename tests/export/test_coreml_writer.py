@@ -6,7 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from export.execution import activations_of
-from export.graph import Graph
+from export.graph import Graph, Node
 from export.lowering import lower
 from export.profiles import DEFAULT_PROFILES, PROFILES
+from export.rewrites.pooling import cut_at_pooling
 from export.rewrites.requantization import with_requantization
 from export.scales import ScaleTable
 from export.writers.coreml_writer import DEFAULT_SIZES, ct, write_coreml
 from runtime.errors import UserError
-from runtime.formats import Precision
+from runtime.formats import Ports, Precision
 from runtime.manifest import TensorInfo, size_of
 
 Image = NDArray[np.float32]
@@ -124,7 +126,6 @@ def test_a_package_says_what_it_is(tmp_path: Path, small_graph: Graph) -> None:
     assert written.input == TensorInfo("image", "NCHW", "float32", (1, 3, None, None))
     assert written.output == TensorInfo("restored_image", "NCHW", "float32", (1, 3, None, None))
     specification = _specification(path)
-    assert specification.specificationVersion == ct.target.iOS17
     description = specification.description
     assert description.metadata.author == "reslite"
     assert "3 times" in description.metadata.shortDescription
@@ -135,6 +136,145 @@ def test_a_package_says_what_it_is(tmp_path: Path, small_graph: Graph) -> None:
     float32 = ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT32
     assert image.type.multiArrayType.dataType == float32
     assert restored.type.multiArrayType.dataType == float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "ports", "version", "systems"),
+    [  # The specification versions are those of Apple's Model.proto.
+        ("float32", "float32", 6, "iOS 15, macOS 12"),
+        ("float16", "float32", 6, "iOS 15, macOS 12"),
+        ("float16", "image", 6, "iOS 15, macOS 12"),
+        ("float16", "float16", 7, "iOS 16, macOS 13"),
+        ("int8", "float32", 8, "iOS 17, macOS 14"),
+        ("int8", "float16", 8, "iOS 17, macOS 14"),
+    ],
+)
+def test_a_package_asks_for_the_least_system_that_has_its_operations(
+    precision: Precision,
+    ports: Ports,
+    version: int,
+    systems: str,
+    tmp_path: Path,
+    small_graph: Graph,
+    picture: Picture,
+    calibrated: Calibrate,
+) -> None:
+    path = tmp_path / "network.mlpackage"
+    table = calibrated(small_graph, picture(2, 2), None) if precision == "int8" else None
+    written = write_coreml(small_graph, path, precision, table, ports=ports)
+    specification = _specification(path)
+    assert specification.specificationVersion == version
+    assert specification.description.metadata.userDefined["requires"] == systems
+    assert written.requires == systems
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_images_are_taken_and_given_in_whole_levels(
+    precision: Precision,
+    tmp_path: Path,
+    captured: Capture,
+    picture: Picture,
+    calibrated: Calibrate,
+    open_package: Open,
+) -> None:
+    network = captured("carn-m", 4)
+    graph, image = _lowered(network.graph, precision), picture(37, 51)
+    table = calibrated(graph, image) if precision == "int8" else None
+    arrays, images = tmp_path / "arrays.mlpackage", tmp_path / "images.mlpackage"
+    write_coreml(graph, arrays, precision, table)
+    written = write_coreml(graph, images, precision, table, ports="image")
+    added = {"clip": 1, "mul": 2, "round": 1}
+    assert written.operators == {**_specification_operators(arrays), **added}
+
+    levels = open_package(images)(np.rint(255 * image).astype(np.float32))
+    np.testing.assert_array_equal(levels, np.rint(levels))
+    # Float packages: one rounding to levels. int8 ones have levels already.
+    expected = 255 * np.clip(open_package(arrays)(image), 0, 1)
+    apart = np.abs(levels - expected)
+    assert apart.max() <= {"float32": 0.501, "float16": 0.9, "int8": 0.1}[precision]
+    if precision != "int8":
+        assert np.abs(levels - 255 * np.clip(network.restore(image), 0, 1)).max() <= 1.01
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_images_that_overshoot_are_clamped(
+    precision: Precision, tmp_path: Path, open_package: Open
+) -> None:
+    nodes = (
+        Node("Mul", "mul", ("image", "three"), ("larger",)),
+        Node("Sub", "sub", ("larger", "one"), ("restored_image",)),
+    )
+    constants = {"three": np.array(3, np.float32), "one": np.array(1, np.float32)}
+    path = tmp_path / "network.mlpackage"
+    write_coreml(Graph(nodes, constants), path, precision, ports="image")
+    levels = np.arange(256, dtype=np.float32).repeat(3).reshape(1, 16, 16, 3).transpose(0, 3, 1, 2)
+    expected = np.clip(3 * levels - 255, 0, 255)
+    apart = np.abs(open_package(path)(levels) - expected)
+    assert apart.max() <= (0 if precision == "float32" else 1)  # float16: a step of ⅛ from rint
+
+
+def _specification_operators(path: Path) -> dict[str, int]:
+    main = _specification(path).mlProgram.functions["main"]
+    (block,) = main.block_specializations.values()
+    found = Counter(one.type for one in block.operations if one.type != "const")
+    return dict(sorted(found.items()))
+
+
+@pytest.mark.parametrize("ports", ["image", "float16"])
+def test_a_cut_network_has_the_same_ports(
+    ports: Ports, tmp_path: Path, operator_graphs: Mapping[str, Graph]
+) -> None:
+    cut = cut_at_pooling(operator_graphs["Mul by a pooled value"])
+    assert cut.pooling is not None
+    path = tmp_path / "network.mlpackage"
+    written = write_coreml(cut, path, "float16", ports=ports)
+    kinds = {
+        one.name: one.type.WhichOneof("Type") for one in _specification(path).description.input
+    }
+    picture = "imageType" if ports == "image" else "multiArrayType"
+    assert kinds == {"image": picture, cut.pooling.pooled: "multiArrayType"}
+    assert written.pooling is not None
+    assert written.pooling.pooled.dtype == ("float32" if ports == "image" else "float16")
+
+
+def test_images_of_listed_fixed_and_free_sizes(tmp_path: Path, small_graph: Graph) -> None:
+    path = tmp_path / "network.mlpackage"
+    written = write_coreml(small_graph, path, "float16", ports="image")
+    tensor = TensorInfo("image", "NHWC", "uint8", (1, None, None, 3), scale=1 / 255, zero_point=0)
+    assert written.input == tensor
+    description = _specification(path).description
+    taken, given = (one[0].type.imageType for one in (description.input, description.output))
+    assert taken.colorSpace == given.colorSpace == taken.ColorSpace.Value("RGB")
+    sizes = [(one.height, one.width) for one in taken.enumeratedSizes.sizes]
+    assert sizes == list(DEFAULT_SIZES)
+    assert "0, 1" not in description.input[0].shortDescription
+    assert "8 bits" in description.metadata.userDefined["range"]
+
+    write_coreml(small_graph, path, "float16", size=(6, 9), ports="image")
+    description = _specification(path).description
+    taken, given = (one[0].type.imageType for one in (description.input, description.output))
+    assert (taken.height, taken.width, given.height, given.width) == (6, 9, 18, 27)
+
+    write_coreml(small_graph, path, "float16", flexible=(16, 640), ports="image")
+    free = _specification(path).description.input[0].type.imageType.imageSizeRange
+    assert (free.heightRange.lowerBound, free.widthRange.upperBound) == (16, 640)
+
+
+def test_float16_arrays_are_those_of_the_program(
+    tmp_path: Path, captured: Capture, picture: Picture, open_package: Open
+) -> None:
+    path, graph = tmp_path / "network.mlpackage", captured("carn-m", 4).graph
+    image = picture(8, 9).astype(np.float16).astype(np.float32)
+    write_coreml(graph, path, "float16")
+    expected = open_package(path)(image)
+    written = write_coreml(graph, path, "float16", ports="float16")
+    assert "cast" not in written.operators
+    assert written.input.dtype == written.output.dtype == "float16"
+    half = ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT16
+    assert _array_type(path).dataType == half
+    np.testing.assert_array_equal(open_package(path)(image), expected)
+    with pytest.raises(UserError, match="float16 arrays are for float16 files"):
+        write_coreml(graph, path, "float32", ports="float16")
 
 
 def _array_type(path: Path) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from export.bundle import bundle_of
@@ -152,6 +154,44 @@ def test_a_file_is_kept_or_refused_on_either_side_of_what_is_allowed(
     manifest = read_manifest(folder)
     assert manifest is not None
     assert manifest.artifacts == () and not (folder / file).exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_a_package_of_images_is_compared_in_whole_levels(
+    precision: Precision,
+    graph: Graph,
+    model: Model,
+    table: ScaleTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_package: Open,
+) -> None:
+    import coremltools
+
+    class Predicting(coremltools.models.MLModel):  # type: ignore[misc,name-defined]
+        def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+            picture = np.asarray(data["image"], np.float32).transpose(2, 0, 1)[np.newaxis]
+            (restored,) = self._run(picture)
+            return {"restored_image": Image.fromarray(restored.transpose(1, 2, 0).astype("uint8"))}
+
+    monkeypatch.setattr(coremltools.models, "MLModel", Predicting)
+    source = Source(model, 1, _Network().eval(), graph)
+    variant = Variant("coreml", precision, ports="image")
+    manifest = bundle_of(source, [variant], tmp_path, table, int8_reference)
+    (artifact,) = manifest.artifacts
+    assert artifact.file == f"tiny_x1_{precision}_image_io.mlpackage"
+    assert artifact.takes_images and artifact.requires is not None
+    difference = artifact.measured.max_abs_diff
+    assert difference is not None and difference > 0.4 / 255
+    wrong = Source(model, 1, _Network(3.6 / 255).eval(), graph)
+    reference = dict.fromkeys(["float32", "float16"], int8_reference).get(precision)
+    with pytest.raises(ParityError):
+        bundle_of(wrong, [variant], tmp_path / "wrong", table, reference or _off)
+
+
+def _off(graph: Graph, table: ScaleTable, kind: Format) -> Restore:
+    exact = int8_reference(graph, table, kind)
+    return lambda picture: exact(picture) + np.float32(3.6 / 255)
 
 
 @pytest.mark.parametrize(("kind", "precision", "allowed"), FILES)

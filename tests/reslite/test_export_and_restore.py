@@ -74,14 +74,19 @@ def test_a_second_export_keeps_what_is_valid_and_mends_what_is_not(
 def test_fixed_and_flexible_sizes_reach_the_files(cli: Cli, tmp_path: Path) -> None:
     options = ["--scale", 4, "--precision", "float32", "--out", tmp_path]
     fixed = cli("export", "carn-m", *options, "--format", "tflite", "--size", "20x24")
-    flexible = cli("export", "carn-m", *options, "--format", "coreml", "--flexible", "16-512")
+    coreml = ["--format", "coreml"]
+    flexible = cli("export", "carn-m", *options, *coreml, "--flexible", "16-512")
     assert (fixed.code, flexible.code) == (0, 0), fixed.err + flexible.err
+    assert "runs a range of sizes on the GPU or the CPU" in flexible.err
+    images = cli("export", "carn-m", *options, *coreml, "--image-io", "--size", "20x24")
+    assert (images.code, images.err) == (0, "")
     manifest = read_manifest(tmp_path)
     assert manifest is not None
     shapes = {artifact.file: artifact.input.shape for artifact in manifest.artifacts}
     assert shapes == {
         "carn_m_x4_float32_20x24.tflite": (1, 20, 24, 3),
         "carn_m_x4_float32_16to512.mlpackage": (1, 3, None, None),
+        "carn_m_x4_float32_image_io_20x24.mlpackage": (1, 20, 24, 3),
     }
 
 
@@ -183,6 +188,9 @@ def _own_weights(path: Path, value: float) -> Path:
         (["--size", "8x8", "--flexible", "16-32"], "choose one"),
         (["--format", "onnx", "--flexible", "16-32"], "--flexible is for Core ML"),
         (["--precision", "float32", "--float-io"], "--float-io is for int8 TFLite"),
+        (["--format", "onnx", "--image-io"], "--image-io is for Core ML packages"),
+        (["--format", "coreml", "--image-io", "--float16-io"], "takes one of them"),
+        (["--format", "coreml", "--float16-io"], "add --precision float16"),
     ],
 )
 def test_options_that_would_say_nothing_are_refused(

@@ -20,6 +20,7 @@ from coremltools.converters.mil import Builder
 from coremltools.converters.mil.mil import get_new_symbol
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from PIL import Image
 from torch.nn import functional
 
 import runtime
@@ -439,9 +440,9 @@ _CORE_ML_SHAPES = {
 }
 
 
-def _core_ml_package(path: Path, flexibility: str) -> Path:
+def _core_ml_package(path: Path, flexibility: str, kind: Any = coremltools.TensorType) -> Path:
     """A package that doubles a picture's size by repeating pixels."""
-    sizes = coremltools.TensorType("image", shape=_CORE_ML_SHAPES[flexibility])
+    sizes = kind("image", shape=_CORE_ML_SHAPES[flexibility])
     free = (1, 3, get_new_symbol(), get_new_symbol())
 
     @Builder.program(
@@ -452,6 +453,8 @@ def _core_ml_package(path: Path, flexibility: str) -> Path:
             x=image, scale_factor_height=2, scale_factor_width=2, name="restored_image"
         )
 
+    if kind is coremltools.ImageType:
+        program.functions["main"].set_output_types([coremltools.ImageType()])
     coremltools.convert(program, inputs=[sizes], minimum_deployment_target=coremltools.target.iOS16,
                         convert_to="mlprogram").save(str(path))  # fmt: skip
     return path
@@ -472,6 +475,29 @@ def test_core_ml_is_refused_with_what_to_use_instead(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(UserError, match=r"macOS and iOS only; open the .tflite or .onnx"):
         runtime.open(path)
+
+
+@pytest.mark.parametrize("flexibility", ["fixed", "enumerated", "range"])
+def test_core_ml_images_on_macos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flexibility: str
+) -> None:
+    path = _core_ml_package(tmp_path / "a.mlpackage", flexibility, coremltools.ImageType)
+
+    class Predicting(_Predicting):
+        def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+            assert data["image"].mode == "RGB"
+            width, height = data["image"].size
+            enlarged = data["image"].resize((2 * width, 2 * height), Image.Resampling.NEAREST)
+            return {"restored_image": enlarged.convert("RGBA")}
+
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(coremltools.models, "MLModel", Predicting)
+    image = np.rint(_image(8, 12) * 255).astype(np.float32) / np.float32(255)
+    with runtime.open(path) as session:
+        assert session.fixed_size == (None if flexibility == "range" else (8, 12))
+        restored = session.run(image)
+    expected = image.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("flexibility", ["fixed", "enumerated", "range"])
