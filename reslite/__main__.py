@@ -26,6 +26,7 @@ VERBS = (
     "bench-training",
     "gate",
     "prove",
+    "serve",
 )
 _ALIASES = {"upscale": "restore"}
 _EXTRAS = {
@@ -48,6 +49,8 @@ _EXTRAS = {
     "openvino": "openvino",
     "coreai": "coreai",
     "ethosu": "npu",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -72,6 +72,10 @@ NOT_RUN = {
         "reslite evaluate mepsnet-s --split",
     ): "needs the standard pictures; tests/tools/test_refresh.py does it for a small network",
     ("docs/prove.md", "apt-get install"): "installs packages",
+    (
+        "docs/serve.md",
+        "pip install '.[serve]'",
+    ): "serves until it is stopped; tests/reslite/serving does it",
     ("docs/gate.md", "reslite gate"): "exports and measures both networks anew, as make test does",
 }
 """Blocks of commands that no test runs: page, how the block begins, and the reason, which stands

@@ -70,13 +70,13 @@ class BrowserDevice(Device):
         """Return what is missing: Chromium, or the packages in their pinned versions."""
         if _browser() is None:
             return "needs Chromium: apt-get install chromium (Debian)"
-        if any(installed_version(one) != version for one, version in _pinned().items()):
-            return f"needs {self.package} {_pinned()[self.package]} from npm: {COMMAND}"
+        if any(installed_version(one) != version for one, version in pinned().items()):
+            return f"needs {self.package} {pinned()[self.package]} from npm: {COMMAND}"
         return None
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of the package and of Chromium."""
-        return {self.package: _pinned()[self.package], "Chromium": _browser_version()}
+        return {self.package: pinned()[self.package], "Chromium": _browser_version()}
 
     def execute(self, subject: Subject, pictures: Sequence[FloatPicture]) -> Execution:
         """Run the file in a page.
@@ -94,10 +94,23 @@ class BrowserDevice(Device):
         return Execution(name, outputs, versions, fallbacks={}, facts=facts)
 
 
+def packages_folder() -> Path:
+    """Return the folder of the packages; it may not exist yet."""
+    return cache_folder() / "web" / "node_modules"
+
+
+def pinned() -> Mapping[str, str]:
+    """Return the versions of the runtimes' packages that the lock pins, by name."""
+    found: dict[str, str] = json.loads((_WEB / _LISTS[0]).read_text(encoding="utf-8"))[
+        "dependencies"
+    ]
+    return found
+
+
 def installed_version(package: str) -> str | None:
     """Return the version of an installed package of npm, or None."""
     try:
-        text = (_packages() / package / "package.json").read_text(encoding="utf-8")
+        text = (packages_folder() / package / "package.json").read_text(encoding="utf-8")
     except OSError:
         return None
     return str(json.loads(text)["version"])
@@ -112,7 +125,7 @@ def install_packages() -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError("npm is not installed: apt-get install npm (Debian)")
-    folder = _packages().parent
+    folder = packages_folder().parent
     folder.mkdir(parents=True, exist_ok=True)
     for name in _LISTS:
         shutil.copy(_WEB / name, folder)
@@ -255,7 +268,7 @@ def _handler_of(page: Page) -> type[BaseHTTPRequestHandler]:
 
         def _reply_file(self) -> None:
             inside, _, rest = self.path.lstrip("/").partition("/")
-            folder, name = (_packages(), rest) if inside == "packages" else (_WEB, inside)
+            folder, name = (packages_folder(), rest) if inside == "packages" else (_WEB, inside)
             path = (folder / name).resolve()
             if not path.is_relative_to(folder.resolve()) or not path.is_file():
                 self._reply(b"", status=404)
@@ -277,17 +290,6 @@ def _handler_of(page: Page) -> type[BaseHTTPRequestHandler]:
             """Write no log."""
 
     return Handler
-
-
-def _packages() -> Path:
-    return cache_folder() / "web" / "node_modules"
-
-
-def _pinned() -> Mapping[str, str]:
-    found: dict[str, str] = json.loads((_WEB / _LISTS[0]).read_text(encoding="utf-8"))[
-        "dependencies"
-    ]
-    return found
 
 
 def _browser() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -13,19 +12,19 @@ from export.graph import Graph
 from export.rewrites.pooling import restores_tiles
 from export.sources.source import Source
 from export.variants import Variant
-from reslite.apps.golden import Golden, golden_of
+from reslite.apps.facts import facts_of, usual_window
+from reslite.apps.golden import golden_of
 from reslite.apps.languages import Language
 from runtime.atomic import replacing
 from runtime.errors import UserError
 from runtime.formats import Format
-from runtime.manifest import Artifact, Manifest, TensorInfo
+from runtime.manifest import Artifact, Manifest
 from training.data.pictures import Picture
 
 APPS = "app"
 """Folder of the apps in the bundle's."""
 
 _SEEN = 1.0  # dB; a loss that another precision is taken for
-_SIDE = 128
 _COREML_SIDES = (128, 256)  # squares among the sizes that a package of no fixed size takes
 
 
@@ -93,7 +92,14 @@ def write_app(
             announce(f"kept      {path} (changed; --overwrite replaces it)")
             continue
         _write(path, content)
-    facts = facts_of(manifest, artifact, source.graph, window, golden)
+    facts = facts_of(manifest, artifact, window) | {
+        "file": f"../../{artifact.file}",
+        "golden": {
+            "height": golden.picture.shape[0],
+            "width": golden.picture.shape[1],
+            "tolerance": golden.tolerance,
+        },
+    }
     _write(app / "golden" / "input.rgb", golden.picture.tobytes())
     _write(app / "golden" / "expected.rgb", golden.expected.tobytes())
     with replacing(app / "golden" / "input.png") as temporary:
@@ -129,60 +135,19 @@ def chosen(
     )
 
 
-def facts_of(
-    manifest: Manifest,
-    artifact: Artifact,
-    graph: Graph,
-    window: tuple[int, int],
-    golden: Golden,
-) -> dict[str, Any]:
-    """Return what app.json says: all that a sample knows of its file."""
-    multiple = graph.sides.multiple
-    return {
-        "model": manifest.model,
-        "scale": manifest.scale,
-        "file": f"../../{artifact.file}",
-        "sha256": artifact.sha256,
-        "window": window,
-        "halo": -(-graph.halo() // multiple) * multiple,
-        "multiple": multiple,
-        "input": _tensor(artifact.input),
-        "output": _tensor(artifact.output),
-        "golden": {
-            "height": golden.picture.shape[0],
-            "width": golden.picture.shape[1],
-            "tolerance": golden.tolerance,
-        },
-    }
-
-
-def _tensor(tensor: TensorInfo) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "name": tensor.name,
-        "layout": tensor.layout,
-        "dtype": tensor.dtype,
-    }
-    if tensor.scale is not None:
-        facts |= {"scale": tensor.scale, "zero_point": tensor.zero_point}
-    return facts
-
-
 def _window(kind: Format, graph: Graph) -> tuple[int, int]:
     """Return the tile of a file that takes any size: at least half of each side is kept.
 
     Raises:
         UserError: If a Core ML package takes no tile of this size.
     """
-    side = _SIDE
-    while side < 4 * graph.halo():
-        side *= 2
-    side = graph.sides.fitting(side)
+    side, _ = window = usual_window(graph.halo(), graph.sides)
     if kind == "coreml" and side not in _COREML_SIDES:
         raise UserError(
             f"--app swift: Core ML packages of no fixed size take no tiles of {side}x{side}, which "
             f"the halo of {graph.halo()} pixels asks for; add --size {side}x{side}"
         )
-    return side, side
+    return window
 
 
 def _write(path: Path, content: bytes) -> None:

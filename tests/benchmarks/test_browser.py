@@ -128,7 +128,7 @@ def test_what_is_missing_is_named_with_its_command(monkeypatch, tmp_path):
 def test_other_versions_of_packages_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(browser.shutil, "which", lambda program: f"/usr/bin/{program}")
-    for package, version in browser._pinned().items():
+    for package, version in browser.pinned().items():
         folder = tmp_path / "reslite" / "web" / "node_modules" / package
         folder.mkdir(parents=True)
         (folder / "package.json").write_text(json.dumps({"version": version}))
@@ -159,7 +159,7 @@ def test_litert_js_takes_fixed_sizes_and_floats_only(tiny_file):
 def test_the_lock_pins_the_listed_versions_and_names_no_host():
     text = (browser._WEB / "package-lock.json").read_text(encoding="utf-8")
     packages = json.loads(text)["packages"]
-    for package, version in browser._pinned().items():
+    for package, version in browser.pinned().items():
         assert packages[f"node_modules/{package}"]["version"] == version
     assert all("integrity" in one for path, one in packages.items() if path)
     assert "http" not in text

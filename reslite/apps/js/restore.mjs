@@ -2,26 +2,39 @@
 // onnxruntime-node in Node. Has no dependency of its own; the caller hands the runtime over.
 //
 // Everything that is particular to the file stands in app.json. A picture is
-// { height, width, pixels }, RGB bytes in rows; canvases have RGBA, see fromImageData.
+// { height, width, pixels }, RGB bytes in rows; canvases have RGBA, see fromImageData. A network is
+// { facts, run }: `run` takes the floats of one window and their shape, and returns floats.
 
 /** Open the file once. `ort` is the runtime's module, `model` the file's bytes or address. */
 export async function openNetwork(ort, facts, model, options = {}) {
   const session = await ort.InferenceSession.create(model, options);
-  return { ort, session, facts };
+  const run = async (values, shape) => {
+    const input = new ort.Tensor("float32", values, shape);
+    const outputs = await session.run({ [facts.input.name]: input });
+    return outputs[facts.output.name].data;
+  };
+  return { facts, run };
 }
 
 /** Restore one window, whose size is that of app.json. */
-async function run({ ort, session, facts }, pixels) {
-  const [height, width] = facts.window;
-  const input = new ort.Tensor("float32", packed(pixels), [1, 3, height, width]);
-  const outputs = await session.run({ [facts.input.name]: input });
-  return unpacked(outputs[facts.output.name].data);
+async function restoreWindow({ facts, run }, pixels) {
+  const values = packed(pixels, facts.input.layout);
+  return unpacked(await run(values, shapeOf(facts)), facts.output.layout);
 }
 
-/** RGB bytes to floats in [0, 1], first all of red, then green, then blue (NCHW). */
-export function packed(pixels) {
+/** The shape of the input. */
+export function shapeOf({ window: [height, width], input }) {
+  return input.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
+}
+
+/** RGB bytes to floats in [0, 1]; NCHW has first all of red, then green, then blue. */
+export function packed(pixels, layout) {
   const plane = pixels.length / 3;
   const values = new Float32Array(pixels.length);
+  if (layout === "NHWC") {
+    for (let i = 0; i < pixels.length; i++) values[i] = pixels[i] / 255;
+    return values;
+  }
   for (let i = 0; i < plane; i++) {
     for (let c = 0; c < 3; c++) values[c * plane + i] = pixels[3 * i + c] / 255;
   }
@@ -29,11 +42,16 @@ export function packed(pixels) {
 }
 
 /** Back to RGB bytes; networks overshoot, so clamp before rounding (Uint8ClampedArray does both). */
-export function unpacked(values) {
+export function unpacked(values, layout) {
   const plane = values.length / 3;
   const pixels = new Uint8ClampedArray(values.length);
+  // In float32, as elsewhere, so that ties round alike.
+  if (layout === "NHWC") {
+    for (let i = 0; i < values.length; i++) pixels[i] = Math.fround(values[i] * 255);
+    return pixels;
+  }
   for (let i = 0; i < plane; i++) {
-    for (let c = 0; c < 3; c++) pixels[3 * i + c] = values[c * plane + i] * 255;
+    for (let c = 0; c < 3; c++) pixels[3 * i + c] = Math.fround(values[c * plane + i] * 255);
   }
   return pixels;
 }
@@ -57,8 +75,8 @@ export function reflected(index, extent) {
   return at < extent ? at : 2 * extent - 2 - at;
 }
 
-/** Restore a picture of any size. */
-export async function restore(network, picture) {
+/** Restore a picture of any size; `told` hears of every tile: how many are done, and of how many. */
+export async function restore(network, picture, told = () => {}) {
   const { window, halo, scale, multiple } = network.facts;
   const { height, width } = picture;
   // Continued by reflection up to a whole window, or up to a multiple that the network takes.
@@ -69,10 +87,13 @@ export async function restore(network, picture) {
     width: scale * width,
     pixels: new Uint8ClampedArray(3 * scale * height * scale * width),
   };
-  for (const y of spans(rows, window[0], halo)) {
-    for (const x of spans(columns, window[1], halo)) {
-      const restored = await run(network, cut(picture, y.start, x.start, window));
+  const [down, across] = [spans(rows, window[0], halo), spans(columns, window[1], halo)];
+  let done = 0;
+  for (const y of down) {
+    for (const x of across) {
+      const restored = await restoreWindow(network, cut(picture, y.start, x.start, window));
       paste(restored, scale * window[1], result, y, x, scale);
+      told(++done, down.length * across.length);
     }
   }
   return result;

@@ -1,0 +1,43 @@
+// Opens one file and computes with it. A classic worker, because LiteRT.js loads its WebAssembly by
+// importScripts, which modules lack.
+"use strict";
+
+let network;
+
+const JOBS = {
+  async open({ file, target, folder, model }) {
+    const { open } = await import(`./${target.runtime}.mjs`);
+    const absolute = new URL(folder, self.location.href).href;
+    const { run, facts } = await open(model, file, { ...target, folder: absolute });
+    network = { file, run };
+    return facts;
+  },
+
+  async restore({ image }, told) {
+    const { fromImageData, restore, toImageData } = await import("./restore.mjs");
+    const picture = fromImageData(image);
+    const facts = fitted(network.file, picture);
+    const tiles = (...progress) => told(progress);
+    return toImageData(await restore({ run: network.run, facts }, picture, tiles));
+  },
+};
+
+/** A file that takes any size gets no larger windows than the picture. */
+function fitted(file, picture) {
+  if (!file.any_size) return file;
+  const { multiple, minimum, window: [height, width] } = file;
+  const side = (extent) => Math.max(minimum, Math.ceil(extent / multiple) * multiple);
+  const window = [Math.min(height, side(picture.height)), Math.min(width, side(picture.width))];
+  return { ...file, window };
+}
+
+self.onmessage = async ({ data: { id, job, given } }) => {
+  const told = (progress) => self.postMessage({ id, progress });
+  try {
+    const result = await JOBS[job](given, told);
+    const moved = result instanceof ImageData ? [result.data.buffer] : [];
+    self.postMessage({ id, done: true, result }, moved);
+  } catch (error) {
+    self.postMessage({ id, done: true, error: String(error?.message ?? error) });
+  }
+};

@@ -1,0 +1,134 @@
+"""A small bundle and a server of its page."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from export.bundle import bundle_of
+from export.sources.source import Source
+from export.variants import Variant
+from quantize import load_scales
+from quantize.simulator import int8_reference
+from reslite.serving.bundle import site_of
+from reslite.serving.links import Links
+from reslite.serving.runtimes import RUNTIMES
+from runtime.manifest import Manifest
+from training.catalogue import find_model
+
+SIZE = (64, 56)
+NO_RUNTIMES = "needs 'make web'"
+BROWSER = shutil.which("chromium")
+
+
+@dataclass
+class Served:
+    """A server and what it told."""
+
+    port: int
+    tokens: list[str]
+    folder: Path
+    told: list[Any] = field(default_factory=list)
+
+    @property
+    def link(self) -> str:
+        return f"http://127.0.0.1:{self.port}/?token={self.tokens[-1]}"
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Send a request as it is, without anything that clients do to paths."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            names = {name.replace("_", "-"): one for name, one in headers.items()}
+            connection.request(method, path, body, names)
+            reply = connection.getresponse()
+            answered = {name.lower(): one for name, one in reply.getheaders()}
+            return reply.status, answered, reply.read()
+        finally:
+            connection.close()
+
+    def session(self) -> str:
+        """Open the link; return the cookie of the session."""
+        status, headers, _ = self.ask(f"/?token={self.tokens[-1]}")
+        assert status == 303
+        return headers["set-cookie"].partition(";")[0]
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """CARN-M ×2 in files that open in browsers and one that does not."""
+    source, folder = Source.of(find_model("carn-m"), 2), tmp_path_factory.mktemp("dist")
+    variants = [
+        Variant("tflite", "int8", float_io=True, size=SIZE),
+        Variant("tflite", "float32", size=SIZE),
+        Variant("tflite", "int8"),
+        Variant("onnx", "float32"),
+    ]
+    table = load_scales("carn-m", 2)
+    return folder, bundle_of(source, variants, folder, table, int8_reference)
+
+
+@pytest.fixture
+def start(bundle: tuple[Path, Manifest]) -> Iterator[Callable[..., Served]]:
+    """Serve a bundle's page in a thread until the test ends."""
+    from reslite.serving.server import application, server_of
+
+    running = []
+
+    def start(folder: Path | None = None) -> Served:
+        if not all(one.installed() for one in RUNTIMES):
+            pytest.skip(NO_RUNTIMES)
+        listening = socket.create_server(("127.0.0.1", 0))
+        tokens: list[str] = []
+        folder = folder or bundle[0]
+        app = application(site_of(folder, bundle[1]), Links(tokens.append))
+        server = server_of(app)
+        thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, thread, listening))
+        return Served(listening.getsockname()[1], tokens, folder)
+
+    yield start
+    for server, thread, listening in running:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+@pytest.fixture
+def served(start: Callable[..., Served]) -> Served:
+    return start()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, driven by playwright."""
+    if BROWSER is None:
+        pytest.skip("needs Chromium: apt-get install chromium (Debian)")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    options = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+    # Chromium's sandbox refuses to run as root, as in containers; the page is our own.
+    options += ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def phone(chromium: Any) -> Iterator[Any]:
+    """A page in a phone's viewport."""
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, accept_downloads=True)
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
