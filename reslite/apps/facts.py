@@ -26,7 +26,9 @@ def usual_window(halo: int, sides: Sides) -> tuple[int, int]:
 
 
 def facts_of(manifest: Manifest, artifact: Artifact, window: tuple[int, int]) -> dict[str, Any]:
-    """Return all that an app needs to restore with a file in one pass over the tiles.
+    """Return all that an app needs to restore with a file in tiles.
+
+    A file that was cut at its global pooling has two further tensors, ``pooling``.
 
     Args:
         manifest: The bundle.
@@ -34,11 +36,11 @@ def facts_of(manifest: Manifest, artifact: Artifact, window: tuple[int, int]) ->
         window: Height and width of the tiles.
 
     Raises:
-        UserError: If the network takes another pass over the tiles.
+        UserError: If the network restores no tiles.
     """
     if manifest.halo is None:
         raise UserError(f"{artifact.file}: its network cannot restore in tiles")
-    return {
+    facts = {
         "model": manifest.model,
         "scale": manifest.scale,
         "file": artifact.file,
@@ -49,6 +51,13 @@ def facts_of(manifest: Manifest, artifact: Artifact, window: tuple[int, int]) ->
         "input": _tensor(artifact.input),
         "output": _tensor(artifact.output),
     }
+    if artifact.pooling is not None:
+        facts["pooling"] = {
+            "channels": artifact.pooling.pooled.channels,
+            "features": _tensor(artifact.pooling.features),
+            "pooled": _tensor(artifact.pooling.pooled),
+        }
+    return facts
 
 
 def _tensor(tensor: TensorInfo) -> dict[str, Any]:

@@ -20,10 +20,12 @@ class Language:
     Attributes:
         name: Its name on the command line, and that of the folder of its source files.
         opens: Formats and precisions of the files that the sample opens, the best first.
+        images: Whether it opens files that take and return images, too, which it then prefers.
     """
 
     name: str
     opens: tuple[tuple[Format, Precision], ...]
+    images: bool = False
 
     def sources(self) -> Mapping[str, bytes]:
         """Return the source files, which stand in every app as they are."""
@@ -36,7 +38,7 @@ LANGUAGES: Mapping[str, Language] = {
     language.name: language
     for language in (
         Language("kotlin", (("tflite", "int8"), ("tflite", "float32"))),
-        Language("swift", (("coreml", "float16"), ("coreml", "float32"))),
+        Language("swift", (("coreml", "float16"), ("coreml", "float32")), images=True),
         # onnxruntime-web computes int8 files otherwise than ONNX Runtime on CPUs (docs/ship.md).
         Language("js", (("onnx", "float32"),)),
         Language("python", (("tflite", "int8"), ("tflite", "float32"))),

@@ -17,7 +17,7 @@ from reslite.apps.golden import golden_of
 from reslite.apps.languages import Language
 from runtime.atomic import replacing
 from runtime.errors import UserError
-from runtime.formats import Format
+from runtime.formats import Format, Ports
 from runtime.manifest import Artifact, Manifest
 from training.data.pictures import Picture
 
@@ -25,6 +25,7 @@ APPS = "app"
 """Folder of the apps in the bundle's."""
 
 _SEEN = 1.0  # dB; a loss that another precision is taken for
+_PORTS: tuple[Ports, ...] = ("image", "float32")
 _COREML_SIDES = (128, 256)  # squares among the sizes that a package of no fixed size takes
 
 
@@ -39,14 +40,14 @@ def check_apps(
         sizes: Fixed sizes of the bundle.
 
     Raises:
-        UserError: If the network takes more than one pass over the tiles, or a file without a fixed
-            size takes no tile that is wide enough.
+        UserError: If the network cannot be restored in tiles, or a file without a fixed size takes
+            no tile that is wide enough.
     """
-    if languages and (graph.pools_globally or not restores_tiles(graph)):
+    if languages and not restores_tiles(graph):
         raise UserError(
             f"--app {languages[0].name}: no suitable file: this network averages over the whole "
-            "picture, and the samples restore in one pass over the tiles; write the two passes "
-            "that docs/ship.md describes, and leave --app out"
+            "picture in a way that no file is cut at, and the samples restore in tiles; leave "
+            "--app out, and give the files whole pictures"
         )
     for language in languages:
         ((kind, _), *_) = language.opens
@@ -82,7 +83,7 @@ def write_app(
     Raises:
         UserError: If the bundle holds no file that the sample opens.
     """
-    artifact = chosen(language, manifest, sizes)
+    artifact = in_tiles(chosen(language, manifest, sizes), manifest)
     window = artifact.fixed_size or _window(artifact.format, source.graph)
     golden = golden_of(source, artifact, folder, window, picture)
     app = folder / APPS / language.name
@@ -124,15 +125,24 @@ def chosen(
         if one.fixed_size is None and not one.float_io
     }
     for kind, precision in language.opens:
-        name = Variant(kind, precision, size=size).file_name(manifest.model, manifest.scale)
-        artifact = manifest.artifact(name)
-        if artifact is not None and losses.get((kind, precision), 0.0) <= _SEEN:
-            return artifact
+        if losses.get((kind, precision), 0.0) > _SEEN:
+            continue
+        for ports in _PORTS if language.images else _PORTS[1:]:
+            variant = Variant(kind, precision, size=size, ports=ports)
+            artifact = manifest.artifact(variant.file_name(manifest.model, manifest.scale))
+            if artifact is not None:
+                return artifact
     wanted = " or ".join(f"{precision} {kind}" for kind, precision in language.opens)
     raise UserError(
         f"--app {language.name}: no suitable file: it opens {wanted}, and the bundle holds none "
         f"that loses at most {_SEEN:.0f} dB; choose another language"
     )
+
+
+def in_tiles(artifact: Artifact, manifest: Manifest) -> Artifact:
+    """Return the file that restores tiles for one: itself, or its companion cut at the pooling."""
+    companion = manifest.artifact(artifact.tiled_by) if artifact.tiled_by else None
+    return companion or artifact
 
 
 def _window(kind: Format, graph: Graph) -> tuple[int, int]:

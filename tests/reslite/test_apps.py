@@ -29,12 +29,14 @@ from export.bundle import bundle_of
 from export.sources.source import Source
 from export.variants import Variant
 from quantize import load_scales
+from quantize.ptq import quantize_network
 from quantize.simulator import int8_reference
 from reslite.apps.golden import golden_picture, tolerance_of
 from reslite.apps.languages import LANGUAGES, language_named
 from reslite.apps.writing import check_apps, chosen, write_app
+from reslite.modules import found
 from runtime.errors import UserError
-from runtime.manifest import HalfPrecision, Manifest
+from runtime.manifest import Calibration, HalfPrecision, Manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import find_model
 
@@ -127,7 +129,7 @@ def test_the_sample_in_python_proves_itself(write: Callable[[str], Path]) -> Non
     [
         ("app.json", '"halo": 21', '"halo": 0'),
         ("app.json", '"zero_point": -128', '"zero_point": -120'),
-        ("restore.py", "pixels.astype(", "pixels[..., ::-1].astype("),
+        ("restore.py", "window.astype(", "window[..., ::-1].astype("),
         ("restore.py", "scale * (y.keep_start - y.start)", "0"),
     ],
 )
@@ -149,8 +151,9 @@ def test_the_self_test_notices_values_that_wrap_around(
     app = write_app(LANGUAGES["python"], bundle.source, lossy, out, astronaut, [SIZE])
     command = (sys.executable, "-I", app / "restore.py", "--self-test")
     assert run(*command).stdout == "passed: largest difference 0, 1 of 255 levels allowed\n"
-    clamped = "np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)"
-    changed(app / "restore.py", clamped, "np.rint(values * 255).astype(int).astype(np.uint8)")
+    clamped = 'np.clip(self._get(self.facts["output"]), 0, 1)'
+    changed(app / "restore.py", clamped, 'self._get(self.facts["output"])')
+    changed(app / "restore.py", "np.rint(restored * 255)", "np.rint(restored * 255).astype(int)")
     assert run(*command).stdout.startswith("FAILED: largest difference 255,")
 
 
@@ -233,6 +236,119 @@ def test_changed_sources_are_kept_unless_told_otherwise(
     assert told[0].endswith("restore.py (changed; --overwrite replaces it)")
     write_app(*arguments, overwrite=True)
     assert (app / "restore.py").read_bytes() == LANGUAGES["python"].sources()["restore.py"]
+
+
+# Networks that average over the whole picture
+
+
+class Averaging(torch.nn.Module):
+    """Features are weighed by a gate that the average of the whole picture's features opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.head, self.tail = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        with torch.no_grad():
+            self.head.weight.mul_(4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.head(image)
+        gate = torch.sigmoid(4 * features.mean((2, 3), keepdim=True))
+        restored: torch.Tensor = self.tail(features * gate) + image
+        return restored
+
+
+WINDOW = (24, 20)
+
+
+@pytest.fixture(scope="module")
+def averaging(tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8]) -> Bundle:
+    """Files of fixed size of a network that averages, with the companions that restore tiles."""
+    network, scale = found(Averaging().eval(), "averaging", 1, None, None)
+    source, folder = Source.of(network, scale), tmp_path_factory.mktemp("averaging")
+    crops = [astronaut[:40, :40], astronaut[200:240, 100:140], astronaut[300:340, 200:240]]
+    table = quantize_network(
+        source.graph,
+        crops,
+        model=network.name,
+        scale=1,
+        weights_sha256=source.model.sha256,
+        calibration=Calibration((), ""),
+    )
+    variants = [
+        Variant("tflite", "int8", size=WINDOW),
+        Variant("onnx", "float32", size=WINDOW),
+        Variant("coreml", "float16", size=WINDOW),
+        Variant("coreml", "float16", size=WINDOW, ports="image"),
+    ]
+    return Bundle(source, bundle_of(source, variants, folder, table, int8_reference), folder)
+
+
+@pytest.fixture
+def write_averaging(
+    averaging: Bundle, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> Callable[[str], Path]:
+    out = tmp_path / "averaging"
+    shutil.copytree(averaging.folder, out)
+    language, picture = LANGUAGES.__getitem__, astronaut[150:210, 180:280]
+    source, manifest = averaging.source, averaging.manifest
+    return lambda name: write_app(language(name), source, manifest, out, picture, [WINDOW])
+
+
+def test_the_sample_in_python_averages_over_the_whole_picture(
+    write_averaging: Callable[[str], Path],
+) -> None:
+    app = write_averaging("python")
+    facts = json.loads((app / "app.json").read_text())
+    assert facts["file"] == "../../averaging_x1_int8_tiled_24x20.tflite"
+    assert facts["pooling"]["channels"] == 3
+    command = (sys.executable, "-I", app / "restore.py", "--self-test")
+    done = run(*command)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "passed: largest difference 0, 2 of 255 levels allowed\n",
+    ), done.stderr
+    changed(app / "restore.py", "(size[0] * size[1])", "(2 * size[0] * size[1])")
+    assert run(*command).stdout.startswith("FAILED: largest difference ")
+
+
+@pytest.mark.parametrize("size", [(24, 20), (24, 21), (50, 41), (7, 9), (70, 12)])
+def test_the_sample_in_python_averages_as_reslite_does(
+    write_averaging: Callable[[str], Path], astronaut: NDArray[np.uint8], size: tuple[int, int]
+) -> None:
+    app = write_averaging("python")
+    facts = json.loads((app / "app.json").read_text())
+    sample, picture = imported(app / "restore.py"), astronaut[: size[0], : size[1]]
+    restored = sample.restore(sample.Network(facts), picture)
+    with runtime.open(app / facts["file"]) as session:
+        assert np.array_equal(restored, restore_tiled(session, picture))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-node", "onnxruntime-web"])
+def test_the_sample_in_javascript_averages_over_the_whole_picture(
+    write_averaging: Callable[[str], Path], name: str
+) -> None:
+    modules = in_node_modules(name).parent
+    app = write_averaging("js")
+    (app / "node_modules").symlink_to(modules)
+    done = run("node", app / "selftest.mjs", name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    changed(app / "restore.mjs", "(taken[0] * taken[1])", "(2 * taken[0] * taken[1])")
+    done = run("node", app / "selftest.mjs", name)
+    assert (done.returncode, done.stdout[:6]) == (1, "FAILED")
+
+
+def test_the_sample_in_swift_opens_images_where_the_bundle_has_them(
+    averaging: Bundle, write_averaging: Callable[[str], Path]
+) -> None:
+    facts = json.loads((write_averaging("swift") / "app.json").read_text())
+    assert facts["file"] == "../../averaging_x1_float16_image_io_tiled_24x20.mlpackage"
+    assert (facts["input"]["dtype"], facts["output"]["dtype"]) == ("uint8", "uint8")
+    assert facts["pooling"]["pooled"]["dtype"] == "float32"
+    arrays = tuple(one for one in averaging.manifest.artifacts if not one.takes_images)
+    manifest = dataclasses.replace(averaging.manifest, artifacts=arrays)
+    file = "averaging_x1_float16_24x20.mlpackage"
+    assert chosen(LANGUAGES["swift"], manifest, [WINDOW]).file == file
 
 
 # What other languages than Python are tested with
@@ -339,7 +455,7 @@ def over_pipe(command: Sequence[str | Path], window: int, invoke: Invoke) -> tup
 
 @pytest.mark.slow
 def test_the_sample_in_kotlin_compiles_and_proves_itself(
-    write: Callable[[str], Path], tmp_path: Path
+    write: Callable[[str], Path], write_averaging: Callable[[str], Path], tmp_path: Path
 ) -> None:
     compiler = in_node_modules("kotlin-compiler") / "lib" / "kotlin-compiler.jar"
     if shutil.which("java") is None:
@@ -364,10 +480,34 @@ def test_the_sample_in_kotlin_compiles_and_proves_itself(
         changed(app / "app.json", '"halo": 21', '"halo": 0')
         assert over_pipe(command, 3 * SIZE[0] * SIZE[1], invoke)[0] == 1
 
+    app, bytes_of_picture = write_averaging("kotlin"), 3 * WINDOW[0] * WINDOW[1]
+    facts = json.loads((app / "app.json").read_text())
+    with runtime.open(app / facts["file"]) as session:
+        cut = session._engine
+
+        def invoke_cut(given: bytes) -> bytes:
+            values = np.frombuffer(given, np.int8)
+            cut.feed("image", values[:bytes_of_picture].reshape(1, *WINDOW, 3))
+            cut.feed(
+                facts["pooling"]["pooled"]["name"], values[None, None, None, bytes_of_picture:]
+            )
+            cut.invoke()
+            names = ("restored_image", facts["pooling"]["features"]["name"])
+            return b"".join(cut.fetch(name).tobytes() for name in names)
+
+        command = ["java", "-jar", program, app]
+        code, said = over_pipe(command, bytes_of_picture + 3, invoke_cut)
+        assert (code, said) == (0, "passed: largest difference 0, 2 of 255 levels allowed\n")
+        changed(app / "app.json", '"halo": 2', '"halo": 0')
+        assert over_pipe(command, bytes_of_picture + 3, invoke_cut)[0] == 1
+
 
 @pytest.mark.slow
 def test_the_sample_in_swift_compiles_and_proves_itself(
-    bundle: Bundle, write: Callable[[str], Path], tmp_path: Path
+    bundle: Bundle,
+    write: Callable[[str], Path],
+    write_averaging: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     if shutil.which("swiftc") is None:
         pytest.skip("needs swiftc")
@@ -389,19 +529,32 @@ def test_the_sample_in_swift_compiles_and_proves_itself(
     changed(app / "app.json", '"halo": 21', '"halo": 0')
     assert over_pipe([program, app], window, invoke)[0] == 1
 
+    app, values_of_picture = write_averaging("swift"), 3 * WINDOW[0] * WINDOW[1]
+    network = Averaging().eval()
+
+    def invoke_cut(given: bytes) -> bytes:
+        values = torch.from_numpy(np.frombuffer(given, np.float32).copy())
+        image = values[:values_of_picture].reshape(1, 3, *WINDOW)
+        with torch.inference_mode():
+            features = network.head(image)
+            gate = torch.sigmoid(4 * values[values_of_picture:, None, None])
+            restored = network.tail(features * gate) + image
+        return b"".join(one.numpy().tobytes() for one in (restored, features))
+
+    code, said = over_pipe([program, app], 4 * (values_of_picture + 3), invoke_cut)
+    assert code == 0 and said.startswith("passed: largest difference ")
+    changed(app / "app.json", '"halo": 2', '"halo": 0')
+    assert over_pipe([program, app], 4 * (values_of_picture + 3), invoke_cut)[0] == 1
+
 
 # Bad input
 
 
-class Averaging(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.head, self.tail = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+class Twice(Averaging):
+    """Averages in two places, which no file is cut at."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.head(image)
-        gate = torch.sigmoid(features.mean((2, 3), keepdim=True))
-        restored: torch.Tensor = self.tail(features * gate)
+        restored: torch.Tensor = super().forward(super().forward(image))
         return restored
 
 
@@ -417,11 +570,11 @@ def test_a_language_without_a_sample_is_refused_with_those_there_are(
         language_named("kotlyn")
 
 
-def test_a_network_that_takes_two_passes_is_refused_before_anything_is_written(
+def test_a_network_that_no_tiles_restore_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(UserError, match=r"--app js: no suitable file: this network averages over"):
-        reslite.ship(Averaging(), out=tmp_path / "dist", apps=["js"])
+        reslite.ship(Twice(), out=tmp_path / "dist", apps=["js"])
     assert not (tmp_path / "dist").exists()
 
 

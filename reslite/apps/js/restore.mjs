@@ -3,23 +3,32 @@
 //
 // Everything that is particular to the file stands in app.json. A picture is
 // { height, width, pixels }, RGB bytes in rows; canvases have RGBA, see fromImageData. A network is
-// { facts, run }: `run` takes the floats of one window and their shape, and returns floats.
+// { facts, run }: `run` takes the floats of one window and their shape, and returns floats. A network
+// that averages features over the whole picture (`pooling` in app.json) takes the average, too, and
+// has `features`, which takes the same and returns the features.
 
 /** Open the file once. `ort` is the runtime's module, `model` the file's bytes or address. */
 export async function openNetwork(ort, facts, model, options = {}) {
   const session = await ort.InferenceSession.create(model, options);
-  const run = async (values, shape) => {
-    const input = new ort.Tensor("float32", values, shape);
-    const outputs = await session.run({ [facts.input.name]: input });
-    return outputs[facts.output.name].data;
+  const { input, output, pooling } = facts;
+  const outputs = async (values, shape, average) => {
+    const feeds = { [input.name]: new ort.Tensor("float32", values, shape) };
+    if (pooling) {
+      feeds[pooling.pooled.name] = new ort.Tensor("float32", average, [1, average.length, 1, 1]);
+    }
+    return session.run(feeds);
   };
-  return { facts, run };
+  return {
+    facts,
+    run: async (...given) => (await outputs(...given))[output.name].data,
+    features: async (...given) => (await outputs(...given))[pooling.features.name].data,
+  };
 }
 
 /** Restore one window, whose size is that of app.json. */
-async function restoreWindow({ facts, run }, pixels) {
+async function restoreWindow({ facts, run }, pixels, average) {
   const values = packed(pixels, facts.input.layout);
-  return unpacked(await run(values, shapeOf(facts)), facts.output.layout);
+  return unpacked(await run(values, shapeOf(facts), average), facts.output.layout);
 }
 
 /** The shape of the input. */
@@ -77,26 +86,50 @@ export function reflected(index, extent) {
 
 /** Restore a picture of any size; `told` hears of every tile: how many are done, and of how many. */
 export async function restore(network, picture, told = () => {}) {
-  const { window, halo, scale, multiple } = network.facts;
+  const { window, halo, scale, multiple, pooling } = network.facts;
   const { height, width } = picture;
-  // Continued by reflection up to a whole window, or up to a multiple that the network takes.
-  const rows = Math.max(window[0], Math.ceil(height / multiple) * multiple);
-  const columns = Math.max(window[1], Math.ceil(width / multiple) * multiple);
+  // Continued by reflection up to a multiple that the network takes, and up to a whole window.
+  const taken = [height, width].map((extent) => Math.ceil(extent / multiple) * multiple);
+  const tiles = [];
+  for (const y of spans(Math.max(window[0], taken[0]), window[0], halo)) {
+    for (const x of spans(Math.max(window[1], taken[1]), window[1], halo)) tiles.push({ y, x });
+  }
   const result = {
     height: scale * height,
     width: scale * width,
     pixels: new Uint8ClampedArray(3 * scale * height * scale * width),
   };
-  const [down, across] = [spans(rows, window[0], halo), spans(columns, window[1], halo)];
+  const average = pooling && (await averaged(network, picture, tiles, taken));
   let done = 0;
-  for (const y of down) {
-    for (const x of across) {
-      const restored = await restoreWindow(network, cut(picture, y.start, x.start, window));
-      paste(restored, scale * window[1], result, y, x, scale);
-      told(++done, down.length * across.length);
-    }
+  for (const { y, x } of tiles) {
+    const restored = await restoreWindow(network, cut(picture, y.start, x.start, window), average);
+    paste(restored, scale * window[1], result, y, x, scale);
+    told(++done, tiles.length);
   }
   return result;
+}
+
+/**
+ * Average a network's features (NCHW) over a picture: a first pass, in which every pixel counts
+ * once. Pixels that fill a window beyond `taken`, height and width, do not count.
+ */
+async function averaged({ facts, features }, picture, tiles, taken) {
+  const [height, width] = facts.window;
+  const none = new Float32Array(facts.pooling.channels);
+  const total = new Float64Array(facts.pooling.channels);
+  for (const { y, x } of tiles) {
+    const values = packed(cut(picture, y.start, x.start, facts.window), facts.input.layout);
+    const found = await features(values, shapeOf(facts), none);
+    for (let c = 0; c < total.length; c++) {
+      for (let row = y.keepStart; row < Math.min(y.keepStop, taken[0]); row++) {
+        const from = (c * height + row - y.start) * width - x.start;
+        for (let column = x.keepStart; column < Math.min(x.keepStop, taken[1]); column++) {
+          total[c] += found[from + column];
+        }
+      }
+    }
+  }
+  return Float32Array.from(total, (sum) => sum / (taken[0] * taken[1]));
 }
 
 function cut(picture, top, left, [height, width]) {

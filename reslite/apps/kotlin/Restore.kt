@@ -38,11 +38,11 @@ class Picture(val height: Int, val width: Int, val pixels: ByteArray = ByteArray
 }
 
 /** Type of an input or output, and what its integers mean: value = (integer - zeroPoint) * scale. */
-class Tensor(val dtype: String, val scale: Float, val zeroPoint: Int) {
+class Tensor(val name: String, val dtype: String, val scale: Float, val zeroPoint: Int) {
     val bytes = if (dtype == "float32") 4 else 1
     private val least = if (dtype == "uint8") 0 else -128
 
-    /** Write a value in [0, 1]. */
+    /** Write a value; a picture's are in [0, 1]. */
     fun put(buffer: ByteBuffer, value: Float) {
         if (dtype == "float32") {
             buffer.putFloat(value)
@@ -52,13 +52,16 @@ class Tensor(val dtype: String, val scale: Float, val zeroPoint: Int) {
         }
     }
 
-    /** Read a value, which may lie outside [0, 1]. */
+    /** Read a value; a picture's may lie outside [0, 1]. */
     fun get(buffer: ByteBuffer): Float {
         if (dtype == "float32") return buffer.getFloat()
         val byte = buffer.get().toInt()
         return ((if (dtype == "uint8") byte and 0xff else byte) - zeroPoint) * scale
     }
 }
+
+/** The further tensors of a network that averages features over the whole picture. */
+class Pooling(val channels: Int, val features: Tensor, val pooled: Tensor)
 
 /** What app.json says. */
 class Facts(json: JSONObject) {
@@ -69,10 +72,14 @@ class Facts(json: JSONObject) {
     val window = json.getJSONArray("window").let { Pair(it.getInt(0), it.getInt(1)) }
     val input = tensor(json.getJSONObject("input"))
     val output = tensor(json.getJSONObject("output"))
+    val pooling = json.optJSONObject("pooling")?.let {
+        Pooling(it.getInt("channels"), tensor(it.getJSONObject("features")), tensor(it.getJSONObject("pooled")))
+    }
     val golden: JSONObject = json.getJSONObject("golden")
 
     private fun tensor(json: JSONObject) = Tensor(
-        json.getString("dtype"), json.optDouble("scale", 1.0).toFloat(), json.optInt("zero_point", 0)
+        json.getString("name"), json.getString("dtype"),
+        json.optDouble("scale", 1.0).toFloat(), json.optInt("zero_point", 0)
     )
 
     companion object {
@@ -110,41 +117,77 @@ class Network(val facts: Facts, asset: (String) -> InputStream) {
     private val width = facts.window.second
     private val input = buffer(3 * height * width * facts.input.bytes)
     private val output = buffer(3 * height * width * facts.scale * facts.scale * facts.output.bytes)
+    private val pooled = buffer(facts.pooling?.let { it.channels * it.pooled.bytes } ?: 0)
+    private val features = buffer(facts.pooling?.let { it.channels * height * width * it.features.bytes } ?: 0)
     private val interpreter: Interpreter
 
     init {
         val file = asset(facts.file).use { it.readBytes() }
         interpreter = Interpreter(buffer(file.size).apply { put(file).rewind() })
-        interpreter.resizeInput(0, intArrayOf(1, height, width, 3))
+        interpreter.resizeInput(interpreter.getInputIndex(facts.input.name), intArrayOf(1, height, width, 3))
         interpreter.allocateTensors()
     }
 
     /** Restore a picture of any size. */
     fun restore(picture: Picture): Picture {
-        // Continued by reflection up to a whole window, or up to a multiple that the network takes.
-        val rows = max(height, multipleOf(picture.height))
-        val columns = max(width, multipleOf(picture.width))
+        // Continued by reflection up to a multiple that the network takes, and up to a whole window.
+        val (rows, columns) = Pair(multipleOf(picture.height), multipleOf(picture.width))
+        val tiles = spans(max(height, rows), height, facts.halo).flatMap { y ->
+            spans(max(width, columns), width, facts.halo).map { x -> Pair(y, x) }
+        }
+        val average = facts.pooling?.let { average(it, picture, tiles, rows, columns) }
         val result = Picture(facts.scale * picture.height, facts.scale * picture.width)
-        for (y in spans(rows, height, facts.halo)) {
-            for (x in spans(columns, width, facts.halo)) {
-                paste(run(picture, y.start, x.start), result, y, x)
-            }
+        for ((y, x) in tiles) {
+            run(picture, y.start, x.start, average)
+            paste(restored(), result, y, x)
         }
         return result
     }
 
     private fun multipleOf(extent: Int) = (extent + facts.multiple - 1) / facts.multiple * facts.multiple
 
-    /** Restore the window that begins at a pixel. */
-    private fun run(picture: Picture, top: Int, left: Int): Picture {
+    /**
+     * Average the network's features over a picture: a first pass, in which every pixel counts once.
+     * Pixels that fill a window beyond the rows and columns do not count.
+     */
+    private fun average(
+        pooling: Pooling, picture: Picture, tiles: List<Pair<Span, Span>>, rows: Int, columns: Int
+    ): FloatArray {
+        val (total, none) = Pair(DoubleArray(pooling.channels), FloatArray(pooling.channels))
+        for ((y, x) in tiles) {
+            run(picture, y.start, x.start, none)
+            for (row in y.keepStart until min(y.keepStop, rows)) {
+                for (column in x.keepStart until min(x.keepStop, columns)) {
+                    val pixel = (row - y.start) * width + column - x.start
+                    features.position(pixel * pooling.channels * pooling.features.bytes)
+                    for (c in total.indices) total[c] += pooling.features.get(features).toDouble()
+                }
+            }
+        }
+        return FloatArray(pooling.channels) { (total[it] / (rows * columns)).toFloat() }
+    }
+
+    /** Run the window that begins at a pixel, with the average where the network takes one. */
+    private fun run(picture: Picture, top: Int, left: Int, average: FloatArray?) {
         input.rewind()
         for (y in top until top + height) for (x in left until left + width) {
             val from = 3 * (reflected(y, picture.height) * picture.width + reflected(x, picture.width))
             for (c in 0..2) facts.input.put(input, (picture.pixels[from + c].toInt() and 0xff) / 255f)
         }
-        input.rewind()
-        output.rewind()
-        interpreter.run(input, output)
+        pooled.rewind()
+        facts.pooling?.let { pooling -> average?.forEach { pooling.pooled.put(pooled, it) } }
+        val inputs = mutableMapOf(interpreter.getInputIndex(facts.input.name) to input)
+        val outputs = mutableMapOf(interpreter.getOutputIndex(facts.output.name) to output)
+        facts.pooling?.let {
+            inputs[interpreter.getInputIndex(it.pooled.name)] = pooled
+            outputs[interpreter.getOutputIndex(it.features.name)] = features
+        }
+        (inputs.values + outputs.values).forEach { it.rewind() }
+        interpreter.runForMultipleInputsOutputs(inputs.toSortedMap().values.toTypedArray(), outputs.toMap())
+    }
+
+    /** The picture that the last run restored. */
+    private fun restored(): Picture {
         output.rewind()
         val restored = Picture(facts.scale * height, facts.scale * width)
         for (i in restored.pixels.indices) {

@@ -39,21 +39,45 @@ class Network:
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
         self.interpreter = Interpreter(model_path=str(HERE / facts["file"]))
-        self.input = self.interpreter.get_input_details()[0]["index"]
-        self.output = self.interpreter.get_output_details()[0]["index"]
-        self.interpreter.resize_tensor_input(self.input, [1, *facts["window"], 3])
+        inputs, outputs = (
+            self.interpreter.get_input_details(),
+            self.interpreter.get_output_details(),
+        )
+        self.indices = {one["name"]: one["index"] for one in (*inputs, *outputs)}
+        shape = [1, *facts["window"], 3]
+        self.interpreter.resize_tensor_input(self.indices[facts["input"]["name"]], shape)
         self.interpreter.allocate_tensors()
 
-    def run(self, window: Array) -> Array:
-        """Restore a window, height × width × 3, RGB bytes in and out."""
-        self.interpreter.set_tensor(self.input, packed(window, self.facts["input"])[np.newaxis])
+    def run(self, window: Array, average: Array | None = None) -> Array:
+        """Restore a window, height × width × 3, RGB bytes in and out.
+
+        A network that pools gets the average of its features over the whole picture, too.
+        """
+        self._set(self.facts["input"], window.astype(np.float32) / 255)
+        if average is not None:
+            self._set(self.facts["pooling"]["pooled"], average[np.newaxis, np.newaxis])
         self.interpreter.invoke()
-        return unpacked(self.interpreter.get_tensor(self.output)[0], self.facts["output"])
+        # Networks overshoot, so clamp before rounding.
+        restored = np.clip(self._get(self.facts["output"]), 0, 1)
+        return np.asarray(np.rint(restored * 255), np.uint8)
+
+    def features(self, window: Array) -> Array:
+        """Return what a network that pools averages: a vector for every pixel of a window."""
+        pooling = self.facts["pooling"]
+        self.run(window, np.zeros(pooling["channels"], np.float32))
+        return self._get(pooling["features"])
+
+    def _set(self, tensor: dict[str, Any], values: Array) -> None:
+        self.interpreter.set_tensor(
+            self.indices[tensor["name"]], encoded(values, tensor)[np.newaxis]
+        )
+
+    def _get(self, tensor: dict[str, Any]) -> Array:
+        return decoded(self.interpreter.get_tensor(self.indices[tensor["name"]])[0], tensor)
 
 
-def packed(pixels: Array, tensor: dict[str, Any]) -> Array:
-    """Turn bytes into what the input takes: floats in [0, 1], or integers with a zero point."""
-    values = pixels.astype(np.float32) / 255
+def encoded(values: Array, tensor: dict[str, Any]) -> Array:
+    """Turn floats into what a tensor holds: themselves, or integers with a zero point."""
     if tensor["dtype"] == "float32":
         return values
     integers = np.rint(values / np.float32(tensor["scale"])) + tensor["zero_point"]
@@ -62,12 +86,12 @@ def packed(pixels: Array, tensor: dict[str, Any]) -> Array:
     return np.asarray(integers, tensor["dtype"])
 
 
-def unpacked(values: Array, tensor: dict[str, Any]) -> Array:
-    """Turn what the output gives into bytes; networks overshoot, so clamp before rounding."""
+def decoded(values: Array, tensor: dict[str, Any]) -> Array:
+    """Turn what a tensor holds into floats."""
     values = values.astype(np.float32)
-    if tensor["dtype"] != "float32":
-        values = (values - tensor["zero_point"]) * np.float32(tensor["scale"])
-    return np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)
+    if tensor["dtype"] == "float32":
+        return values
+    return np.asarray((values - tensor["zero_point"]) * np.float32(tensor["scale"]))
 
 
 def spans(extent: int, window: int, halo: int) -> list[Span]:
@@ -88,23 +112,41 @@ def restore(network: Network, picture: Array) -> Array:
     facts = network.facts
     scale, multiple = facts["scale"], facts["multiple"]
     height, width, _ = picture.shape
-    # Continued by reflection up to a whole window, or up to a multiple that the network takes.
-    rows, columns = (
-        max(window, -(-extent // multiple) * multiple)
-        for extent, window in zip((height, width), facts["window"], strict=True)
-    )
+    # Continued by reflection up to a multiple that the network takes, and up to a whole window.
+    taken = tuple(-(-extent // multiple) * multiple for extent in (height, width))
+    rows, columns = map(max, taken, facts["window"])
     whole = np.pad(picture, ((0, rows - height), (0, columns - width), (0, 0)), mode="reflect")
     result = np.empty((scale * rows, scale * columns, 3), np.uint8)
-    for y in spans(rows, facts["window"][0], facts["halo"]):
-        for x in spans(columns, facts["window"][1], facts["halo"]):
-            restored = network.run(whole[y.start : y.stop, x.start : x.stop])
-            top, left = scale * (y.keep_start - y.start), scale * (x.keep_start - x.start)
-            bottom, right = scale * (y.keep_stop - y.start), scale * (x.keep_stop - x.start)
-            result[
-                scale * y.keep_start : scale * y.keep_stop,
-                scale * x.keep_start : scale * x.keep_stop,
-            ] = restored[top:bottom, left:right]
+    vertical = spans(rows, facts["window"][0], facts["halo"])
+    tiles = [(y, x) for y in vertical for x in spans(columns, facts["window"][1], facts["halo"])]
+    average = averaged(network, whole, tiles, taken) if "pooling" in facts else None
+    for y, x in tiles:
+        restored = network.run(whole[y.start : y.stop, x.start : x.stop], average)
+        top, left = scale * (y.keep_start - y.start), scale * (x.keep_start - x.start)
+        bottom, right = scale * (y.keep_stop - y.start), scale * (x.keep_stop - x.start)
+        result[
+            scale * y.keep_start : scale * y.keep_stop,
+            scale * x.keep_start : scale * x.keep_stop,
+        ] = restored[top:bottom, left:right]
     return result[: scale * height, : scale * width]
+
+
+def averaged(
+    network: Network, whole: Array, tiles: list[tuple[Span, Span]], size: tuple[int, ...]
+) -> Array:
+    """Average a network's features over a picture: a first pass, in which every pixel counts once.
+
+    Pixels that fill a window beyond ``size``, height and width, do not count.
+    """
+    total = np.zeros(network.facts["pooling"]["channels"])
+    for y, x in tiles:
+        features = network.features(whole[y.start : y.stop, x.start : x.stop])
+        kept = features[
+            y.keep_start - y.start : min(y.keep_stop, size[0]) - y.start,
+            x.keep_start - x.start : min(x.keep_stop, size[1]) - x.start,
+        ]
+        total += kept.sum(axis=(0, 1), dtype=np.float64)
+    return np.asarray(total / (size[0] * size[1]), np.float32)
 
 
 def self_test(network: Network) -> bool:

@@ -27,6 +27,14 @@ struct Picture {
 struct Facts: Decodable {
     struct Tensor: Decodable {
         let name: String
+        let dtype: String
+    }
+
+    /// The further tensors of a network that averages features over the whole picture.
+    struct Pooling: Decodable {
+        let channels: Int
+        let features: Tensor
+        let pooled: Tensor
     }
 
     struct Golden: Decodable {
@@ -42,6 +50,7 @@ struct Facts: Decodable {
     let window: [Int]
     let input: Tensor
     let output: Tensor
+    let pooling: Pooling?
     let golden: Golden
 
     init(folder: URL) throws {
@@ -50,9 +59,26 @@ struct Facts: Decodable {
     }
 }
 
-/// Restores one window: floats in [0, 1], first all of red, then green, then blue (NCHW).
+/// Restores one window. A network that pools takes the average of its features over the whole
+/// picture, too, and gives the window's features: all of the first channel, then the second (NCHW).
 protocol Network {
-    func run(_ window: [Float]) throws -> [Float]
+    func run(_ window: Picture, average: [Float]?) throws -> (restored: Picture, features: [Float])
+}
+
+/// What a network of arrays takes: floats in [0, 1], all of red, then green, then blue (NCHW).
+func packed(_ picture: Picture) -> [Float] {
+    let plane = picture.height * picture.width
+    return (0..<3 * plane).map { Float(picture.pixels[3 * ($0 % plane) + $0 / plane]) / 255 }
+}
+
+/// The picture that such a network gives. Networks overshoot, so clamp before rounding.
+func unpacked(_ values: [Float], height: Int, width: Int) -> Picture {
+    let plane = height * width
+    let pixels = (0..<3 * plane).map { index -> UInt8 in
+        let value = min(max(values[index % 3 * plane + index / 3], 0), 1) * 255
+        return UInt8(value.rounded())
+    }
+    return Picture(height: height, width: width, pixels: pixels)
 }
 
 /// What a tile reads (from start) and keeps along one axis, in input pixels.
@@ -89,18 +115,41 @@ struct Restorer {
 
     func restore(_ picture: Picture) throws -> Picture {
         let (scale, height, width) = (facts.scale, facts.window[0], facts.window[1])
-        // Continued by reflection up to a whole window, or up to a multiple that the network takes.
-        let rows = max(height, multiple(of: picture.height))
-        let columns = max(width, multiple(of: picture.width))
+        // Continued by reflection up to a multiple that the network takes, and up to a whole window.
+        let (rows, columns) = (multiple(of: picture.height), multiple(of: picture.width))
+        let tiles = spans(extent: max(height, rows), window: height, halo: facts.halo).flatMap { y in
+            spans(extent: max(width, columns), window: width, halo: facts.halo).map { x in (y, x) }
+        }
+        let average = try facts.pooling.map { try averaged($0, picture, tiles, rows, columns) }
         let pixels = [UInt8](repeating: 0, count: 3 * scale * picture.height * scale * picture.width)
         var result = Picture(height: scale * picture.height, width: scale * picture.width, pixels: pixels)
-        for y in spans(extent: rows, window: height, halo: facts.halo) {
-            for x in spans(extent: columns, window: width, halo: facts.halo) {
-                let restored = try network.run(packed(picture, top: y.start, left: x.start))
-                paste(restored, into: &result, y, x)
-            }
+        for (y, x) in tiles {
+            let window = cut(picture, top: y.start, left: x.start)
+            paste(try network.run(window, average: average).restored, into: &result, y, x)
         }
         return result
+    }
+
+    /// Average the network's features over a picture: a first pass, in which every pixel counts once.
+    /// Pixels that fill a window beyond the rows and columns do not count.
+    private func averaged(
+        _ pooling: Facts.Pooling, _ picture: Picture, _ tiles: [(Span, Span)], _ rows: Int, _ columns: Int
+    ) throws -> [Float] {
+        let (height, width) = (facts.window[0], facts.window[1])
+        let none = [Float](repeating: 0, count: pooling.channels)
+        var total = [Double](repeating: 0, count: pooling.channels)
+        for (y, x) in tiles {
+            let window = cut(picture, top: y.start, left: x.start)
+            let features = try network.run(window, average: none).features
+            for c in 0..<pooling.channels {
+                for row in y.keepStart..<min(y.keepStop, rows) {
+                    for column in x.keepStart..<min(x.keepStop, columns) {
+                        total[c] += Double(features[(c * height + row - y.start) * width + column - x.start])
+                    }
+                }
+            }
+        }
+        return total.map { Float($0 / Double(rows * columns)) }
     }
 
     private func multiple(of extent: Int) -> Int {
@@ -108,35 +157,29 @@ struct Restorer {
     }
 
     /// The window that begins at a pixel.
-    private func packed(_ picture: Picture, top: Int, left: Int) -> [Float] {
+    private func cut(_ picture: Picture, top: Int, left: Int) -> Picture {
         let (height, width) = (facts.window[0], facts.window[1])
-        var values = [Float](repeating: 0, count: 3 * height * width)
+        var pixels = [UInt8](repeating: 0, count: 3 * height * width)
         for y in 0..<height {
             let row = reflected(top + y, picture.height) * picture.width
             for x in 0..<width {
                 let from = 3 * (row + reflected(left + x, picture.width))
-                for c in 0..<3 {
-                    values[(c * height + y) * width + x] = Float(picture.pixels[from + c]) / 255
-                }
+                for c in 0..<3 { pixels[3 * (y * width + x) + c] = picture.pixels[from + c] }
             }
         }
-        return values
+        return Picture(height: height, width: width, pixels: pixels)
     }
 
     /// Copy what a tile keeps, without what was restored of reflected pixels.
-    private func paste(_ restored: [Float], into result: inout Picture, _ y: Span, _ x: Span) {
-        let (scale, height, width) = (facts.scale, facts.window[0], facts.window[1])
-        let plane = scale * height * scale * width
+    private func paste(_ restored: Picture, into result: inout Picture, _ y: Span, _ x: Span) {
+        let scale = facts.scale
         let bottom = min(scale * y.keepStop, result.height)
         let right = min(scale * x.keepStop, result.width)
         for row in stride(from: scale * y.keepStart, to: bottom, by: 1) {
             for column in stride(from: scale * x.keepStart, to: right, by: 1) {
-                let from = (row - scale * y.start) * scale * width + column - scale * x.start
-                for c in 0..<3 {
-                    // Networks overshoot, so clamp before rounding.
-                    let value = min(max(restored[c * plane + from], 0), 1) * 255
-                    result.pixels[3 * (row * result.width + column) + c] = UInt8(value.rounded())
-                }
+                let from = (row - scale * y.start) * restored.width + column - scale * x.start
+                let to = row * result.width + column
+                for c in 0..<3 { result.pixels[3 * to + c] = restored.pixels[3 * from + c] }
             }
         }
     }
@@ -168,6 +211,7 @@ struct Restorer {
 #if canImport(CoreML)
 import CoreGraphics
 import CoreML
+import CoreVideo
 
 /// The package, opened once. Xcode compiles it into the bundle as .mlmodelc.
 final class CoreMLNetwork: Network {
@@ -183,14 +227,71 @@ final class CoreMLNetwork: Network {
         model = try MLModel(contentsOf: url)
     }
 
-    func run(_ window: [Float]) throws -> [Float] {
-        let shape = [1, 3, facts.window[0], facts.window[1]] as [NSNumber]
-        let input = try MLMultiArray(shape: shape, dataType: .float32)
-        window.withUnsafeBytes { input.dataPointer.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-        let features = try MLDictionaryFeatureProvider(dictionary: [facts.input.name: input])
-        let found = try model.prediction(from: features).featureValue(for: facts.output.name)
-        // A shaped array hides the strides, which may be padded.
-        return MLShapedArray<Float>(found!.multiArrayValue!).scalars
+    func run(_ window: Picture, average: [Float]?) throws -> (restored: Picture, features: [Float]) {
+        // A package of images takes and gives pixel buffers; app.json says uint8 then.
+        let images = facts.input.dtype == "uint8"
+        var given = [facts.input.name: images
+            ? MLFeatureValue(pixelBuffer: try window.pixelBuffer())
+            : MLFeatureValue(multiArray: try array(packed(window), [3, window.height, window.width]))]
+        if let pooling = facts.pooling, let average = average {
+            given[pooling.pooled.name] = MLFeatureValue(multiArray: try array(average, [average.count, 1, 1]))
+        }
+        let found = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: given))
+        let output = found.featureValue(for: facts.output.name)!
+        let (height, width) = (facts.scale * window.height, facts.scale * window.width)
+        let restored = images
+            ? try Picture(pixelBuffer: output.imageBufferValue!)
+            : unpacked(scalars(output), height: height, width: width)
+        let features = facts.pooling.map { scalars(found.featureValue(for: $0.features.name)!) }
+        return (restored, features ?? [])
+    }
+
+    private func array(_ values: [Float], _ shape: [Int]) throws -> MLMultiArray {
+        let made = try MLMultiArray(shape: ([1] + shape) as [NSNumber], dataType: .float32)
+        values.withUnsafeBytes { made.dataPointer.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+        return made
+    }
+
+    /// The values of an output. A shaped array hides the strides, which may be padded.
+    private func scalars(_ value: MLFeatureValue) -> [Float] {
+        MLShapedArray<Float>(value.multiArrayValue!).scalars
+    }
+}
+
+extension Picture {
+    /// The picture as Core ML and Vision take it: blue, green, red, alpha.
+    func pixelBuffer() throws -> CVPixelBuffer {
+        var made: CVPixelBuffer?
+        CVPixelBufferCreate(nil, width, height, kCVPixelFormatType_32BGRA, nil, &made)
+        guard let buffer = made else { throw CocoaError(.fileReadTooLarge) }
+        CVPixelBufferLockBaseAddress(buffer, [])
+        defer { CVPixelBufferUnlockBaseAddress(buffer, []) }
+        let bytes = CVPixelBufferGetBaseAddress(buffer)!.assumingMemoryBound(to: UInt8.self)
+        let stride = CVPixelBufferGetBytesPerRow(buffer)
+        for y in 0..<height {
+            for x in 0..<width {
+                for c in 0..<3 { bytes[y * stride + 4 * x + 2 - c] = pixels[3 * (y * width + x) + c] }
+                bytes[y * stride + 4 * x + 3] = 255
+            }
+        }
+        return buffer
+    }
+
+    /// The picture that Core ML gives.
+    init(pixelBuffer buffer: CVPixelBuffer) throws {
+        guard CVPixelBufferGetPixelFormatType(buffer) == kCVPixelFormatType_32BGRA else {
+            throw CocoaError(.fileReadCorruptFile)
+        }
+        let (height, width) = (CVPixelBufferGetHeight(buffer), CVPixelBufferGetWidth(buffer))
+        CVPixelBufferLockBaseAddress(buffer, .readOnly)
+        defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }
+        let bytes = CVPixelBufferGetBaseAddress(buffer)!.assumingMemoryBound(to: UInt8.self)
+        let stride = CVPixelBufferGetBytesPerRow(buffer)
+        let pixels = (0..<3 * height * width).map { index -> UInt8 in
+            let pixel = index / 3
+            return bytes[pixel / width * stride + 4 * (pixel % width) + 2 - index % 3]
+        }
+        self.init(height: height, width: width, pixels: pixels)
     }
 }
 

@@ -13,17 +13,26 @@ class Interpreter(model: ByteBuffer) {
     private var shape = intArrayOf()
 
     fun resizeInput(index: Int, shape: IntArray) {
-        check(index == 0)
+        check(index == getInputIndex("image"))
         this.shape = shape
     }
 
     fun allocateTensors() = check(shape.size == 4)
 
-    fun run(input: Any, output: Any) {
-        input as ByteBuffer
-        output as ByteBuffer
-        System.out.write(ByteArray(input.remaining()).also { input.get(it) })
+    // As in the files: what was cut at a pooling comes behind the picture.
+    fun getInputIndex(name: String) = if (name == "image") 0 else 1
+
+    fun getOutputIndex(name: String) = if (name == "restored_image") 0 else 1
+
+    fun runForMultipleInputsOutputs(inputs: Array<out Any>, outputs: Map<Int, Any>) {
+        for (input in inputs) {
+            input as ByteBuffer
+            System.out.write(ByteArray(input.remaining()).also { input.get(it) })
+        }
         System.out.flush()
-        output.put(System.`in`.readNBytes(output.remaining()))
+        for (index in outputs.keys.sorted()) {
+            val output = outputs.getValue(index) as ByteBuffer
+            output.put(System.`in`.readNBytes(output.remaining()))
+        }
     }
 }

@@ -8,6 +8,7 @@ class JSONObject private constructor(private val values: Map<String, Any>) {
     fun getString(name: String) = values.getValue(name) as String
     fun getInt(name: String) = (values.getValue(name) as Double).toInt()
     fun getJSONObject(name: String) = JSONObject(values.getValue(name) as Map<String, Any>)
+    fun optJSONObject(name: String) = if (name in values) getJSONObject(name) else null
     fun getJSONArray(name: String) = JSONArray(values.getValue(name) as List<Any>)
     fun optDouble(name: String, fallback: Double) = values[name] as Double? ?: fallback
     fun optInt(name: String, fallback: Int) = (values[name] as Double?)?.toInt() ?: fallback

@@ -3,14 +3,21 @@
 import Foundation
 
 struct PipedNetwork: Network {
-    let scale: Int
+    let facts: Facts
 
-    func run(_ window: [Float]) throws -> [Float] {
-        FileHandle.standardOutput.write(window.withUnsafeBytes { Data($0) })
-        let wanted = 4 * window.count * scale * scale
+    func run(_ window: Picture, average: [Float]?) throws -> (restored: Picture, features: [Float]) {
+        let given = packed(window) + (average ?? [])
+        FileHandle.standardOutput.write(given.withUnsafeBytes { Data($0) })
+        let (height, width) = (facts.scale * window.height, facts.scale * window.width)
+        let restored = try read(3 * height * width)
+        let features = try read((facts.pooling?.channels ?? 0) * window.height * window.width)
+        return (unpacked(restored, height: height, width: width), features)
+    }
+
+    private func read(_ count: Int) throws -> [Float] {
         var found = Data()
-        while found.count < wanted {
-            let more = FileHandle.standardInput.readData(ofLength: wanted - found.count)
+        while found.count < 4 * count {
+            let more = FileHandle.standardInput.readData(ofLength: 4 * count - found.count)
             precondition(!more.isEmpty, "the pipe has ended")
             found.append(more)
         }
@@ -20,7 +27,7 @@ struct PipedNetwork: Network {
 
 let folder = URL(fileURLWithPath: CommandLine.arguments[1])
 let facts = try Facts(folder: folder)
-let network = PipedNetwork(scale: facts.scale)
+let network = PipedNetwork(facts: facts)
 let outcome = try Restorer(facts: facts, network: network).selfTest(folder: folder)
 FileHandle.standardError.write("\(outcome)\n".data(using: .utf8)!)
 exit(outcome.passed ? 0 : 1)
