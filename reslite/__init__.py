@@ -89,7 +89,7 @@ def ship(
         tune: Minutes of training that int8 scales and weights get where scales are found; None for
             1.5 where the network is not reslite's own, and else none.
         data: Folder of pictures to score on; None for crops of scikit-image's.
-        overwrite: Export again even files that exist and are valid.
+        overwrite: Export again even files that exist and are valid, and tune int8 again.
         rounds: Timed inferences of each file.
         threads: CPU threads of the latency measurement; None for all.
         sizes: Heights and widths to fix the input to, in further files of the same bundle.
@@ -157,7 +157,7 @@ def export(
         calibration: Folder of pictures to find int8 scales on, as for ``ship``.
         tune: Minutes of training of int8, as for ``ship``.
         size: Height and width to fix the input to; None for any size.
-        overwrite: Export again even files that exist and are valid.
+        overwrite: Export again even files that exist and are valid, and tune int8 again.
 
     Returns:
         The manifest of all files in the folder.

@@ -97,7 +97,7 @@ def export_network(
         if isinstance(network, Model) and calibration is None:
             table = load_scales(network.name, scale)
         else:
-            table = found_scales(source, calibration, tune)
+            table = found_scales(source, calibration, tune, again=overwrite)
     variants = [
         Variant(kind, precision, size=size)
         for kind in formats or USUAL_FORMATS

@@ -21,17 +21,20 @@ def found_scales(
     calibration: Path | None,
     tune: float | None,
     announce: Callable[[str], None] = lambda line: None,
+    again: bool = False,
 ) -> ScaleTable:
     """Find the scales of a network.
 
     Tuning ends by the clock and never twice at the same weights. Its table is kept in the cache
-    folder, so that files of the same network and pictures are the same when they are made again.
+    folder, so that files of the same network and pictures are the same when they are made again. A
+    machine that was busy makes few steps; ``again`` is for such a table.
 
     Args:
         source: The network.
         calibration: Folder of pictures; as for ``quantize.calibration.calibration_pictures``.
         tune: Minutes of tuning, as for ``quantize.tuning.limit_for``.
         announce: Receives a line of text before and after tuning.
+        again: Tune even if a table is kept, and keep the new one instead.
     """
     limit = limit_for(source.model, tune)
     if limit is None:
@@ -41,14 +44,20 @@ def found_scales(
     # Another way of tuning finds another table.
     way = sha256_of(Path(tuning.__file__))[:8]
     kept = folder / f"scales_{record.sha256[:12]}_{way}_{limit.minutes:g}min.json"
-    try:
-        table = read_scale_table(kept)
-        announce(f"int8: {table.method}; kept in {folder}")
+    table = None if again else _kept_in(kept)
+    if table is not None:
+        announce(f"int8: {table.method}; kept in {folder}, and --overwrite tunes again")
         return table
-    except UserError:
-        announce(f"int8: tuning for {limit.minutes:g} minutes; --tune 0 leaves it out")
+    announce(f"int8: tuning for {limit.minutes:g} minutes; --tune 0 leaves it out")
     table = find_scales(source, calibration, tuning=limit)
     announce(f"int8: {table.method}")
     folder.mkdir(parents=True, exist_ok=True)
     table.write(kept)
     return table
+
+
+def _kept_in(path: Path) -> ScaleTable | None:
+    try:
+        return read_scale_table(path)
+    except UserError:
+        return None

@@ -116,7 +116,7 @@ def ship_network(
             network of reslite's own, and scikit-image's pictures for any other.
         tune: Minutes of ``quantize.tuning``, if int8 scales are found; None for the default of
             ``quantize.tuning.limit_for``.
-        overwrite: As in ``ship``, and so are the others.
+        overwrite: As in ``ship``, and so are the others; int8 is tuned again, too.
         rounds: Rounds of the latency measurement.
         threads: CPU threads of the latency measurement.
         sizes: As in ``ship``.
@@ -143,7 +143,7 @@ def ship_network(
     if foreign:
         announce(f"{network.path.name}: its licence goes with all files made of it")
     if table is None:
-        table = found_scales(source, calibration, tune, announce)
+        table = found_scales(source, calibration, tune, announce, again=overwrite)
     return ship(
         source,
         out,

@@ -22,7 +22,9 @@ from runtime.errors import UserError
 
 Flags = NDArray[np.bool_]
 Offsets = NDArray[np.bool_] | NDArray[np.int8]
-"""Flags, or the whole quanta by which weights are above the integer below them."""
+"""Flags, or the whole quanta by which weights are above the integer below them, −127 or more."""
+
+_LONE_FLAG = 0x80  # a flag in a byte of its own; no offset is −128
 
 
 def in_quanta(kernel: Array) -> Array:
@@ -60,7 +62,9 @@ def as_offsets(text: str, shape: tuple[int, ...]) -> Offsets:
     """
     packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     count = int(np.prod(shape))
-    if len(packed) == -(-count // 8):
+    # A single weight has one byte in either form.
+    lone = len(packed) == count == 1
+    if len(packed) == -(-count // 8) and (not lone or packed[0] == _LONE_FLAG):
         return np.unpackbits(packed)[:count].astype(bool).reshape(shape)
     if len(packed) != count:
         raise ValueError(f"{len(packed)} bytes for a kernel of {count} weights")

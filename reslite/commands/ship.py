@@ -96,7 +96,9 @@ def _parse_targets(
     multiple=True,
     help="Write a sample app with a self-test into the folder app/; may be repeated.",
 )
-@click.option("--overwrite", is_flag=True, help="Export again even valid files.")
+@click.option(
+    "--overwrite", is_flag=True, help="Export again even valid files; tune int8 again, too."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 def command(
     network: NamedNetwork,

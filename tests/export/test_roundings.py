@@ -40,6 +40,18 @@ def test_bytes_survive_being_text(offsets: NDArray[np.int8]) -> None:
     assert np.array_equal(found, offsets)
 
 
+@pytest.mark.parametrize("offset", [-100, -1, 0, 1, 2, 100])
+def test_the_byte_of_a_single_weight_is_no_flag(offset: int) -> None:
+    offsets = np.full((1, 1, 1, 1), offset, np.int8)
+    assert as_offsets(as_text(offsets), offsets.shape).item() == offset
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_the_flag_of_a_single_weight_is_no_byte(up: bool) -> None:
+    flags = np.full((1, 1, 1, 1), up)
+    assert as_offsets(as_text(flags), flags.shape).item() == up
+
+
 def test_weights_move_by_the_quanta_that_bytes_name() -> None:
     kernel = np.array([127, 10.5, -3.5, 0], np.float32).reshape(1, 4, 1, 1)
     offsets = np.array([0, 3, -2, 1], np.int8).reshape(kernel.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -50,5 +51,13 @@ def test_tuned_scales_are_kept_for_the_same_weights_pictures_and_minutes(
     assert "tuning for 0.01 minutes" in told[0]
     assert found_scales(source, photos, 0.01, told.append) == table
     assert "kept in" in told[-1]
-    assert len(list(tmp_path.rglob("scales_*_0.01min.json"))) == 1
+    (kept,) = tmp_path.rglob("scales_*_0.01min.json")
+    dataclasses.replace(table, method="minmax, tuned in 1 steps").write(kept)  # a busy machine's
+    assert found_scales(source, photos, 0.01, told.append).method == "minmax, tuned in 1 steps"
+    assert "tuned in 1 steps; kept in" in told[-1]
+    assert "--overwrite tunes again" in told[-1]
+    again = found_scales(source, photos, 0.01, told.append, again=True)
+    assert "tuning for 0.01 minutes" in told[-2]
+    assert again.method != "minmax, tuned in 1 steps"
+    assert found_scales(source, photos, 0.01, told.append) == again
     assert "tuned" not in found_scales(source, photos, 0, told.append).method
