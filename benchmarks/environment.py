@@ -61,6 +61,11 @@ class Environment:
     other_load: float
 
     @property
+    def processor(self) -> str:
+        """The model of the processor and its instructions for low-precision arithmetic."""
+        return f"{self.cpu} ({', '.join(self.simd) or 'no low-precision instructions'})"
+
+    @property
     def quiet(self) -> bool:
         """Whether the processor was less than 10 % busy, so that latencies can be trusted."""
         return self.other_load < _QUIET
@@ -81,13 +86,19 @@ def read_environment(sample_seconds: float = 0.5) -> Environment:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        versions=_versions(),
+        versions=package_versions(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        other_load=round(psutil.cpu_percent(sample_seconds) / 100, 3),
+        other_load=read_load(sample_seconds),
     )
 
 
-def _versions() -> dict[str, str]:
+def read_load(sample_seconds: float) -> float:
+    """Return the share of the processor that is busy during that time, in [0, 1]."""
+    return float(round(psutil.cpu_percent(sample_seconds) / 100, 3))
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that figures depend on, by name."""
     found = {}
     for name in _PACKAGES:
         try:

@@ -14,10 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from benchmarks.devices.device import Evidence
-
-Unit = Literal["ms", "instructions"]
-"""What samples count: milliseconds, or instructions of a processor."""
+from benchmarks.devices.device import Evidence, Unit
 
 Role = Literal["file", "reference", "control"]
 """``reference``: the other files of the block are compared with it; ``control``: the reference once

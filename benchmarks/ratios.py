@@ -88,6 +88,24 @@ def interval_of(values: Sequence[float]) -> Interval:
     return Interval(middle, float(lower), float(upper), count)
 
 
+def unpaired_interval(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Return the ratio of two medians of starts that did not run in pairs, and its interval.
+
+    Args:
+        before: One value for each start, for example milliseconds.
+        after: Likewise; the ratio is ``before`` by ``after``.
+    """
+    count, ratio = min(len(before), len(after)), median(before) / median(after)
+    if count == 1:
+        return Interval(ratio, ratio, ratio, count)
+    first = np.median(np.asarray(before)[_draws(len(before))], axis=1)
+    # Other draws than the first's, also where there are as many starts.
+    second = np.median(np.asarray(after)[_draws(len(after))[::-1]], axis=1)
+    tail = _tail(count)
+    lower, upper = np.quantile(first / second, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(ratio, float(lower), float(upper), count)
+
+
 @cache
 def _draws(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Return the starts that each resample draws, always the same."""

@@ -276,6 +276,14 @@ _ASIDE = "move it aside, or name another file with --store"
 _ELSEWHERE = "name another file with --store"
 
 
+def runs_of(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
+    """Return measurements by run, the run that began last at the end."""
+    runs: dict[str, list[Measurement]] = {}
+    for one in measurements:
+        runs.setdefault(one.run, []).append(one)
+    return dict(sorted(runs.items(), key=lambda item: min(one.when for one in item[1])))
+
+
 def read_measurements(path: Path) -> list[Measurement]:
     """Read measurements that ``reslite bench export --json`` wrote, or those of another store.
 

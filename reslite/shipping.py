@@ -24,8 +24,11 @@ from benchmarks.accuracy import (
     score,
     session_restorer,
 )
-from benchmarks.devices.cpu import LatencyReport, contenders_of, measure_latency
+from benchmarks.blocks import contenders_of
+from benchmarks.comparison import Plan, measure_latency
+from benchmarks.devices.cpu import CPU
 from benchmarks.devices.ethos_u import estimate
+from benchmarks.latency import LatencyReport
 from benchmarks.multadds import layers_of_module, total
 from benchmarks.pairs import Pair, Pairs, pairs_in
 from benchmarks.report.fixed_sizes import fixed_sizes_of
@@ -59,6 +62,9 @@ _LARGEST_PEER = 4  # times the network's MultAdds; larger networks would take mo
 _SEEN = 1.0  # dB; a loss that a warning is worth
 LATENCY_SIZE = (128, 128)
 """Small enough for a demo on two cores and large enough for arithmetic to outweigh overhead."""
+
+_STARTS = 3
+"""Process starts of the latency measurement; ``reslite bench`` takes more, and tells intervals."""
 
 _TARGET_SIZES = ((128, 128),)
 _NPU_SIZE = (48, 48)
@@ -95,7 +101,7 @@ def ship_network(
     calibration: Path | None = None,
     tune: float | None = None,
     overwrite: bool = False,
-    rounds: int = 15,
+    rounds: int = 4,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     image_io: bool = False,
@@ -117,7 +123,7 @@ def ship_network(
         tune: Minutes of ``quantize.tuning``, if int8 scales are found; None for the default of
             ``quantize.tuning.limit_for``.
         overwrite: As in ``ship``, and so are the others; int8 is tuned again, too.
-        rounds: Rounds of the latency measurement.
+        rounds: Rounds of the latency measurement in each of its starts.
         threads: CPU threads of the latency measurement.
         sizes: As in ``ship``.
         image_io: As in ``ship``.
@@ -174,7 +180,7 @@ def ship(
     formats: Sequence[Format] = USUAL_FORMATS,
     photographs: Photographs = tuple,
     overwrite: bool = False,
-    rounds: int = 15,
+    rounds: int = 4,
     threads: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     image_io: bool = False,
@@ -194,7 +200,7 @@ def ship(
         formats: The formats, TFLite among them.
         photographs: As for ``bundle_of``.
         overwrite: Export again even files that exist and are valid.
-        rounds: Rounds of the latency measurement.
+        rounds: Rounds of the latency measurement in each of its starts.
         threads: CPU threads of the latency measurement.
         sizes: Heights and widths to fix the input to. Each adds a file beside every file that
             takes any size; it is proven, and neither scored nor timed, for it is the same network.
@@ -329,9 +335,9 @@ def _latency(
     """Time the files of all bundles in one interleaved run; the first bundle has the reference."""
     (_, first), *_ = bundles
     return measure_latency(
-        [one for folder, bundle in bundles for one in contenders_of(folder, bundle)],
+        [one for folder, bundle in bundles for one in contenders_of(folder, bundle, CPU())],
         reference=_REFERENCE.file_name(first.model, first.scale),
-        rounds=rounds,
+        plan=Plan(_STARTS, rounds, warmup=1),
         threads=threads,
         size=size,
         progress=True,

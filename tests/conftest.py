@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,14 @@ from training.recipe_reading import load_recipe
 # Tests do not assert how long anything takes: machines differ and do other things meanwhile.
 settings.register_profile("reslite", deadline=None)
 settings.load_profile("reslite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests measure out of the user's store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESLITE_STORE", str(tmp_path_factory.mktemp("store") / "results.sqlite"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.devices.cpu import LatencyReport
+from benchmarks.latency import LatencyReport
 from benchmarks.report.report import RESTORES_TILES, Report
 from training.catalogue import file_stem, history
 
@@ -120,7 +120,8 @@ def artifacts_table(
         f"{report.model} ×{report.scale}; {report.task.scoring.psnr_title} on {report.pictures} "
         f"({report.source.psnr:.2f} dB in torch), speed against `{reference.name}` at an input of "
         f"{reference.size[0]}×{reference.size[1]} on {machine.cpu} ({', '.join(machine.simd)}; "
-        f"{latency.threads} threads, median of {latency.rounds} interleaved rounds).",
+        f"{latency.threads} threads, median of {latency.starts} process starts of {latency.rounds} "
+        "interleaved rounds).",
         "",
         _row(*header),
         _row("---", *["---:"] * (len(header) - 1)),

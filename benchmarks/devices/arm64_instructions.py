@@ -41,6 +41,7 @@ class Arm64Instructions(Arm64):
     name = "arm64-instructions"
     title = "arm64 instructions"
     evidence = "counted"
+    unit = "instructions"
 
     def missing(self) -> str | None:
         """Return what is missing: what ``arm64`` needs, a compiler of C, or another QEMU."""

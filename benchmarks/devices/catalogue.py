@@ -1,4 +1,8 @@
-"""The devices by name. Whoever adds one adds its module and a line here."""
+"""The devices by name. Whoever adds one adds its module and a line here.
+
+``reslite prove`` executes files on those that compute, count or compile; ``reslite bench`` measures
+on those that time, count or estimate.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ from collections.abc import Mapping
 
 from benchmarks.devices.arm64 import Arm64
 from benchmarks.devices.arm64_instructions import Arm64Instructions
-from benchmarks.devices.device import Device
+from benchmarks.devices.cpu import CPU
+from benchmarks.devices.device import Device, TimedDevice
+from benchmarks.devices.ethos_u import TARGETS, EthosU
 from benchmarks.devices.litert_gpu import LiteRTGPU
 from benchmarks.devices.litert_js import LiteRTJS
 from benchmarks.devices.litert_qualcomm import LiteRTQualcomm
 from benchmarks.devices.ncnn import NCNN
 from benchmarks.devices.onnxruntime_web import OnnxRuntimeWeb
 from benchmarks.devices.opencv import OpenCV
-from benchmarks.devices.openvino import OpenVINO
+from benchmarks.devices.openvino import OpenVINO, TimedOpenVINO
 from benchmarks.devices.qualcomm_htp import QualcommHTP
 from benchmarks.devices.tensorflow import TensorFlow
 from benchmarks.devices.tflite_runtime import TFLiteRuntime
@@ -23,6 +29,7 @@ from runtime.snapdragon import SNAPDRAGONS
 DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
+        CPU(),
         LiteRTGPU(),
         Arm64(),
         Arm64Instructions(),
@@ -37,10 +44,25 @@ DEVICES: Mapping[str, Device] = {
         TensorFlow("tensorflow-plain", xnnpack=False),
         TFLiteRuntime(),
         TOSA(),
-        OpenVINO("openvino", "f32"),
+        TimedOpenVINO("openvino", "f32"),
         OpenVINO("openvino-f16", "f16"),
         OpenCV("opencv", "new"),
         OpenCV("opencv-classic", "classic"),
         NCNN(),
+        *(EthosU(target) for target in TARGETS.values()),
     )
 }
+
+
+def proving() -> list[Device]:
+    """Return the devices that ``reslite prove`` executes files on unless others are named."""
+    return [one for one in DEVICES.values() if one.evidence not in ("measured", "estimated")]
+
+
+def measuring() -> dict[str, Device]:
+    """Return the devices that ``reslite bench`` takes, by name."""
+    return {
+        name: one
+        for name, one in DEVICES.items()
+        if isinstance(one, TimedDevice) or one.unit is not None
+    }

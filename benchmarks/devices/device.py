@@ -5,8 +5,9 @@ import a runtime's library only inside functions: modules of devices are importe
 are listed, and by interpreters of their own in which only numpy is installed besides.
 ``benchmarks.devices.isolated`` runs ``Device.execute`` in a process of its own, with a time limit.
 
-Every figure has its kind of evidence, and tables never mix kinds. A device proves what it ran on or
-fails with the reason; a fallback never passes for the device.
+A device may compute pictures, count or estimate (``Device.execute``), or time inferences besides
+(``TimedDevice.opened``). Every figure has its kind of evidence, and tables never mix kinds. A
+device proves what it ran on or fails with the reason; a fallback never passes for the device.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +32,9 @@ from runtime.sides import ANY_SIDES, Sides
 Evidence = Literal["measured", "counted", "estimated", "compiled", "executed"]
 """What a figure rests on: a time on the named device; instructions counted; a vendor's cost model;
 a compiler that took the file; outputs computed as the device computes them, without a time."""
+
+Unit = Literal["ms", "instructions"]
+"""What figures of speed count: milliseconds, or instructions of a processor."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ class Device(ABC):
         title: Name in tables.
         evidence: Kind of its results.
         takes: The files it takes.
+        unit: Unit of what an inference costs, and name of the fact of an execution that holds it;
+            None if executions tell no cost.
         time_limit: Seconds that one file may take, in everything.
     """
 
@@ -108,6 +115,7 @@ class Device(ABC):
     title: str
     evidence: Evidence = "executed"
     takes: Takes
+    unit: Unit | None = None
     time_limit: float = 300.0
 
     @abstractmethod
@@ -156,6 +164,76 @@ class Device(ABC):
         if takes.float_io and artifact.input.dtype not in ("float32", "float16"):
             return "a file with float input and output: reslite export --float-io"
         return None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the inferences of a file are timed.
+
+    Attributes:
+        size: Height and width of the input; None for the size that is restored to 1280 × 720. A
+            file of fixed size keeps its size.
+        threads: CPU threads.
+        warmup: Inferences that are not timed, before the first that is.
+    """
+
+    size: tuple[int, int] | None
+    threads: int
+    warmup: int
+
+
+class Timed(ABC):
+    """A file that a device has opened and warmed up, ready to be timed.
+
+    Attributes:
+        runtime: Library, version and what really runs the file.
+        size: Height and width of the input.
+        scale: Upscaling factor.
+        facts: What is known by now, for example ``opening_ms``.
+    """
+
+    runtime: str
+    size: tuple[int, int]
+    scale: int
+    facts: Mapping[str, str | int | float]
+
+    @abstractmethod
+    def time_one(self) -> float:
+        """Run one inference and return its milliseconds, without converting the picture.
+
+        Raises:
+            UserError: If the device fails; names the file and the reason.
+        """
+
+    @abstractmethod
+    def finish(self) -> Mapping[str, str | int | float]:
+        """End the measurement and return what is known only now, as ``peak_memory_bytes``.
+
+        Raises:
+            UserError: If the device fails.
+        """
+
+
+class TimedDevice(Device):
+    """A device that times inferences; its times are *measured*, whatever ``execute`` gives."""
+
+    @abstractmethod
+    def machine(self) -> str:
+        """Describe the processor, the phone or the card in a line, as tables and the store do."""
+
+    @abstractmethod
+    def untimed(self, path: Path) -> str | None:
+        """Return why a file cannot be timed on this device, as "not run (needs macOS)", or None."""
+
+    @abstractmethod
+    def opened(self, path: Path, timing: Timing) -> AbstractContextManager[Timed]:
+        """Open and warm up a file afresh, as a program that has just been started does.
+
+        All is closed when the block ends, whatever happens in it.
+
+        Raises:
+            UserError: If the file cannot be opened or does not run on the device itself.
+        """
 
 
 def restored(

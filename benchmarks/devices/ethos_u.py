@@ -17,14 +17,14 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from ai_edge_litert import schema_py_generated as schema
-
-from benchmarks.report.tables import text_table
+from benchmarks.devices.device import Device, Execution, Subject, Takes
 from runtime.errors import UserError
+from runtime.session import FloatPicture
 
 LABEL = "estimated by the vendor's compiler"
 
@@ -171,33 +171,43 @@ def estimate(path: Path, target: Target | str) -> NpuEstimate:
     )
 
 
-def estimate_table(found: NpuEstimate) -> str:
-    """Return an estimate as text: a summary, and a line for each operator."""
-    target = found.target
-    left = sum(found.cpu_operators.values())
-    header = ["operator", "on", "cycles", "share", "MultAdds", "bytes moved", "output"]
-    rows = [
-        [
-            layer.operator,
-            "NPU" if layer.on_npu else "CPU",
-            f"{layer.cycles:,}",
-            f"{layer.cycles / max(found.cycles, 1):.1%}",
-            f"{layer.multadds:,}",
-            " + ".join(f"{count:,} {memory}" for memory, count in layer.bytes.items()),
-            layer.name,
-        ]
-        for layer in found.layers
-    ]
-    return "\n".join(
-        [
-            f"{found.file} at {found.size[0]}×{found.size[1]} on {target.accelerator} "
-            f"({target.system}, {target.memory}): {found.milliseconds:.3f} ms, {found.label} "
-            f"({found.compiler})",
-            f"{sum(found.npu_operators.values())} operators on the NPU, {left} on the CPU"
-            + (", whose time is not in the estimate" if left else ""),
-            text_table(header, rows),
-        ]
-    )
+class EthosU(Device):
+    """An Arm NPU, estimated."""
+
+    evidence = "estimated"
+    unit = "ms"
+    takes = Takes({"tflite": ("int8",)}, fixed_size=True)
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.name = target, target.accelerator
+        self.title = f"Ethos-U ({target.accelerator.removeprefix('ethos-')})"
+
+    def missing(self) -> str | None:
+        """Return that Vela is missing, or None."""
+        if find_spec("ethosu") is None:
+            return "needs Arm's compiler Vela: pip install 'reslite[npu]'"
+        return None
+
+    def versions(self) -> Mapping[str, str]:
+        """Return Vela's version."""
+        return {"ethos-u-vela": importlib.metadata.version("ethos-u-vela")}
+
+    def execute(self, subject: Subject, pictures: Sequence[FloatPicture]) -> Execution:
+        """Estimate one inference; the pictures are not used."""
+        found = estimate(subject.path, self.target)
+        return Execution(
+            f"{found.compiler}, {self.target.system}, {self.target.memory}",
+            None,
+            self.versions(),
+            fallbacks=found.cpu_operators,
+            facts={
+                "size": f"{found.size[0]}×{found.size[1]}",
+                "ms": found.milliseconds,
+                "cycles": found.cycles,
+                "MultAdds": found.multadds,
+                "SRAM bytes": found.sram_bytes,
+            },
+        )
 
 
 _Rows = list[dict[str, str]]
@@ -283,6 +293,8 @@ def _fixed_size(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); export it first") from error
     if content[4:8] != b"TFL3":
         raise UserError(f"{path}: not a TFLite file; Vela compiles int8 .tflite files")
+    from ai_edge_litert import schema_py_generated as schema
+
     try:
         graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
         tensor = graph.tensors[graph.inputs[0]]

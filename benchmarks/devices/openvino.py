@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.devices.device import Device, Execution, Subject, Takes, restored
+from benchmarks.devices.timed_process import ProcessTimedDevice
 from runtime.session import FloatPicture
 
 
@@ -66,6 +67,12 @@ class OpenVINO(Device):
             facts={"computes in": precision, **_precisions(compiled)},
             settings=f"INFERENCE_PRECISION_HINT={self.hint}",
         )
+
+
+class TimedOpenVINO(OpenVINO, ProcessTimedDevice):
+    """OpenVINO as ``runtime.engines`` opens it: in the precision of the file, ONNX alone."""
+
+    engine = "openvino"
 
 
 def _precisions(compiled: Any) -> dict[str, int]:

@@ -19,8 +19,8 @@ import jinja2
 from PIL import Image
 
 from benchmarks.accuracy import Scores, finite
-from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate
+from benchmarks.latency import DEFAULT_DEVICE, Latency, LatencyReport, Spread
 from benchmarks.report.fixed_sizes import FixedSize
 from benchmarks.report.scatter import Point, scatter_svg
 from runtime.atomic import replacing
@@ -29,7 +29,7 @@ from runtime.manifest import HD, Artifact, HalfPrecision, Manifest
 from training.data.pictures import Picture
 from training.tasks import Task
 
-_RUNTIME_TITLES = {"openvino": "OpenVINO"}
+_DEVICE_TITLES = {"openvino": "OpenVINO"}
 RESTORES_TILES = "restores the tiles of large pictures"
 _NOT_MEASURED = "not measured"
 
@@ -169,15 +169,15 @@ def rows_of(manifest: Manifest, latency: LatencyReport | None) -> tuple[Row, ...
 def points_of(manifest: Manifest, latency: LatencyReport) -> tuple[Point, ...]:
     """Return the chart's points of a bundle: timed files, without int8 files with float I/O.
 
-    A runtime that is not the default of a format becomes a separate series.
+    A device that is not the default becomes a separate series.
     """
     points = []
     for artifact in manifest.artifacts:
         if artifact.float_io:
             continue
-        usual = (None, FORMATS[artifact.format].title)
-        for runtime, title in (usual, *_RUNTIME_TITLES.items()):
-            row = latency.row(artifact.file, runtime)
+        usual = (DEFAULT_DEVICE, FORMATS[artifact.format].title)
+        for device, title in (usual, *_DEVICE_TITLES.items()):
+            row = latency.row(artifact.file, device)
             if row is None or row.milliseconds is None or row.size is None:
                 continue
             pixels = row.size[0] * row.size[1] * manifest.scale**2

@@ -43,7 +43,7 @@ def command(
     Every file is compared with what LiteRT or ONNX Runtime makes of it here. No time is measured.
     The exit code is 1 if a file fails on a device, or a device could not be run.
     """
-    from benchmarks.devices.catalogue import DEVICES
+    from benchmarks.devices.catalogue import proving
     from benchmarks.proof import failures, prove
     from benchmarks.report import proof_table
     from runtime.atomic import replacing
@@ -52,7 +52,7 @@ def command(
     if prepare is not None:
         prepare_environments(chosen_devices(None if prepare == "all" else prepare))
     if listed:
-        click.echo(proof_table.as_list(list(DEVICES.values())))
+        click.echo(proof_table.as_list(proving()))
     if not bundles:
         if listed or prepare is not None:
             return 0
@@ -83,11 +83,11 @@ def chosen_devices(names: str | None) -> list[Device]:
     Raises:
         UserError: If a name is unknown.
     """
-    from benchmarks.devices.catalogue import DEVICES
+    from benchmarks.devices.catalogue import DEVICES, proving
     from runtime.errors import UserError
 
     if names is None:
-        return list(DEVICES.values())
+        return proving()
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in DEVICES:

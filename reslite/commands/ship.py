@@ -57,9 +57,9 @@ def _parse_targets(
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=15,
+    default=4,
     show_default=True,
-    help="Timed inferences of each file.",
+    help="Timed inferences of each file in each of three process starts.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @click.option(

@@ -18,9 +18,9 @@ from benchmarks.devices.ethos_u import (
     _bytes,
     _layers,
     estimate,
-    estimate_table,
     target_named,
 )
+from benchmarks.report.npu_layers import estimate_table
 from runtime.errors import UserError
 from runtime.manifest import Artifact
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.accuracy import PictureScore, Scores
-from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import LABEL, TARGETS, NpuEstimate, NpuLayer
 from benchmarks.environment import Environment
+from benchmarks.latency import Latency, LatencyReport, Spread
 from benchmarks.report.fixed_sizes import fixed_sizes_of
 from benchmarks.report.report import (
     Example,
@@ -89,12 +89,11 @@ def _timed(
     name: str,
     median: float,
     size: tuple[int, int] = (180, 320),
-    chosen_runtime: str | None = None,
+    device: str = "cpu",
 ) -> Latency:
     return Latency(
-        name=name if chosen_runtime is None else f"{name} ({chosen_runtime})",
         file=name,
-        chosen_runtime=chosen_runtime,
+        device=device,
         runtime="LiteRT 2.3.0",
         size=size,
         milliseconds=Spread(median, median - 1, median + 2),
@@ -107,14 +106,15 @@ def _timed(
 LATENCY = LatencyReport(
     environment=ENVIRONMENT,
     threads=2,
+    starts=3,
     rounds=20,
     warmup=3,
     reference=None,
     rows=(
         _timed("carn_m_x4_int8.tflite", 95.5),
         _timed("carn_m_x4_int8.onnx", 300.0),
-        _timed("carn_m_x4_int8.onnx", 80.0, chosen_runtime="openvino"),
-        Latency(*2 * ("carn_m_x4_int8.mlpackage",), not_run="not run (needs macOS)"),
+        _timed("carn_m_x4_int8.onnx", 80.0, device="openvino"),
+        Latency("carn_m_x4_int8.mlpackage", not_run="not run (needs macOS)"),
     ),
 )
 SCORES = Scores(30.64, 0.8671, (PictureScore("baby.png", 30.64, 0.8671),))
@@ -250,7 +250,7 @@ def test_json_holds_environment_and_labelled_estimates(report: Report) -> None:
     [
         ("tflite", None, "not measured"),
         ("coreml", None, "not run (needs macOS)"),
-        ("coreml", Latency("x", "x", not_run="not run (needs macOS)"), "not run (needs macOS)"),
+        ("coreml", Latency("x", not_run="not run (needs macOS)"), "not run (needs macOS)"),
     ],
 )
 def test_missing_figures_have_a_reason(

@@ -372,18 +372,6 @@ def test_the_python_interface_restores(
     ]
 
 
-def test_bench_prints_medians_and_ratios(cli: Cli, bundle: Path) -> None:
-    files = [bundle / "carn_m_x4_int8.tflite", bundle / "carn_m_x4_float32.tflite"]
-    options = ["--size", "16x16", "--rounds", 3, "--threads", 1, "--reference", files[1]]
-    outcome = cli("bench", *files, *options)
-    assert outcome.code == 0, outcome.err
-    assert "speedup" in outcome.out
-    assert "1.00×" in outcome.out
-    rows = json.loads(cli("bench", *files, *options, "--json").out)["rows"]
-    assert [row["name"] for row in rows] == [str(file) for file in files]
-    assert all(row["milliseconds"]["median"] > 0 for row in rows)
-
-
 def _listen_to_ctrl_c() -> None:
     # A shell starts background jobs with SIGINT ignored, and processes inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import Scores
-from benchmarks.devices.cpu import Latency, LatencyReport, Spread
 from benchmarks.devices.ethos_u import NpuEstimate, Target
 from benchmarks.environment import Environment
+from benchmarks.latency import Latency, LatencyReport, Spread
+from benchmarks.ratios import Interval
 from benchmarks.report.report import RESTORES_TILES, NpuRow, Report, Row
 from tools.refresh import PUBLISHED
 from tools.result_tables import (
@@ -136,11 +137,9 @@ def test_effort_counts_what_a_run_started_from_once() -> None:
 
 
 def _latency(name: str, samples: tuple[float, ...], speedup: float) -> Latency:
-    ratio = Spread(speedup, speedup - 0.1, speedup + 0.1)
+    ratio = Interval(speedup, speedup - 0.1, speedup + 0.1, 3)
     middle = Spread(sorted(samples)[1], min(samples), max(samples))
-    return Latency(
-        name, name, size=(96, 160), milliseconds=middle, samples_ms=samples, speedup=ratio
-    )
+    return Latency(name, size=(96, 160), milliseconds=middle, samples_ms=samples, speedup=ratio)
 
 
 def _estimate(milliseconds: float) -> NpuEstimate:
@@ -164,7 +163,7 @@ def report() -> Report:
         _latency("heavy_x2_float32.tflite", (12.0, 24.0, 36.0), 1.0),
         _latency("heavy_x2_int8.onnx", (7.0, 8.0, 9.0), 2.75),
         _latency("heavy_x2_int8.tflite", (2.0, 9.0, 4.0), 4.25),
-        Latency(*2 * ("heavy_x2_int8.mlpackage",), not_run=NOT_RUN),
+        Latency("heavy_x2_int8.mlpackage", not_run=NOT_RUN),
         _latency("light_er_x2_float32.tflite", (8.0, 12.0, 90.0), 5.5),  # ratios 1.5, 2, 0.4
         _latency("light_er_x2_int8.tflite", (1.0, 1.0, 1.0), 6.5),  # ratios 2, 9, 4
     )
@@ -177,7 +176,7 @@ def report() -> Report:
         source=Scores(33.125, 0.95, ()),
         baseline=Scores(28.5, 0.85, ()),
         rows=rows,
-        latency=LatencyReport(machine, 3, 17, 5, "heavy_x2_float32.tflite", latencies),
+        latency=LatencyReport(machine, 3, 2, 17, 5, "heavy_x2_float32.tflite", latencies),
         npu=(NpuRow("light-er", _estimate(2.5)), NpuRow("heavy", _estimate(8.0))),
     )
 
@@ -201,7 +200,8 @@ def test_every_file_has_its_own_size_difference_losses_and_speed(report: Report)
     ]
     assert table.splitlines()[0] == (
         "heavy ×2; PSNR-Y on First (33.12 dB in torch), speed against `heavy_x2_float32.tflite` at "
-        "an input of 96×160 on Processor (one, two; 3 threads, median of 17 interleaved rounds)."
+        "an input of 96×160 on Processor (one, two; 3 threads, median of 2 process starts of 17 "
+        "interleaved rounds)."
     )
 
 

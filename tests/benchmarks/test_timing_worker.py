@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import runtime
-from benchmarks.devices.worker import Settings, input_size, main
+from benchmarks.devices.timing_worker import Settings, input_size, main
 from runtime.manifest import Artifact
 
 
@@ -86,7 +86,11 @@ def test_input_size(
 def _printed_by_a_child(command: str) -> int:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     child = subprocess.run(
-        [sys.executable, "-c", f"from benchmarks.devices.worker import peak_memory; {command}"],
+        [
+            sys.executable,
+            "-c",
+            f"from benchmarks.devices.timing_worker import peak_memory; {command}",
+        ],
         capture_output=True,
         check=True,
         env=environment,

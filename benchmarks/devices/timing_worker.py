@@ -1,8 +1,8 @@
 """The process that times one artifact: opens it, warms up, and times one inference per request.
 
-``benchmarks.devices.cpu`` starts a worker for every artifact, so that artifacts share no threads,
-caches of a runtime or memory, and peak memory is measured for each. The picture's conversion to and
-from tensors is not timed.
+``benchmarks.devices.timed_process`` starts a worker for every artifact, so that artifacts share no
+threads, caches of a runtime or memory, and peak memory is measured for each. The picture's
+conversion to and from tensors is not timed.
 
 Protocol, lines of JSON: the only argument holds the settings; the first reply describes the session
 or an error; every line on the standard input requests one inference and is answered with its
@@ -28,7 +28,7 @@ from runtime.manifest import HD
 from runtime.records import from_json, to_json
 from runtime.session import Session
 
-_OPENINGS = 4
+_OPENINGS = 3
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""The store as text: its runs, two runs compared, and every sample as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from statistics import median
+
+from benchmarks.measurement import Measurement
+from benchmarks.ratios import unpaired_interval
+from benchmarks.report.tables import text_table
+from benchmarks.store import runs_of
+from runtime.errors import UserError
+
+_LONGEST = 48  # characters of a list of names
+
+
+def runs_text(measurements: Sequence[Measurement]) -> str:
+    """Return a line for each run, the latest last."""
+    rows = []
+    for run, of_run in runs_of(measurements).items():
+        files = sorted({file_name(one.file) for one in of_run})
+        rows.append(
+            [
+                run[:8],
+                of_run[0].when.replace("T", " ").removesuffix("+00:00"),
+                ", ".join(dict.fromkeys(one.device for one in of_run)),
+                ", ".join(dict.fromkeys(one.evidence for one in of_run)),
+                str(1 + max(one.start for one in of_run)),
+                str(sum(len(one.samples) for one in of_run)),
+                _shortened(", ".join(files)),
+            ]
+        )
+    header = ["run", "when (UTC)", "devices", "evidence", "starts", "samples", "files"]
+    return text_table(header, rows)
+
+
+def comparison_text(before: Sequence[Measurement], after: Sequence[Measurement]) -> str:
+    """Return how the files that two runs share changed from one to the other.
+
+    The runs were not interleaved, so that whatever else changed is in the ratio, too.
+
+    Raises:
+        UserError: If they share no file on one device at one size.
+    """
+    first, second = _starts(before), _starts(after)
+    shared = [key for key in first if key in second]
+    if not shared:
+        raise UserError(
+            "these runs share no file on one device at one size; 'reslite bench show' lists them"
+        )
+    rows = []
+    for key in shared:
+        file, device, evidence, unit, size = key
+        ratio = unpaired_interval(first[key][0], second[key][0])
+        sign = " ~" if ratio.holds_one else ""
+        rows.append(
+            [
+                file,
+                device,
+                evidence,
+                f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f}){sign}"
+                if ratio.starts > 1
+                else f"{ratio.median:.2f}×",
+                f"{median(first[key][0]):,.2f}",
+                f"{median(second[key][0]):,.2f}",
+                unit,
+                size,
+                "" if first[key][1] == second[key][1] else "another file of this name",
+            ]
+        )
+    header = ["file", "device", "evidence", "speed", "before", "after", "unit", "input", ""]
+    lines = [text_table(header, rows)]
+    machines = [dict.fromkeys(one.machine for one in run) for run in (before, after)]
+    if machines[0] != machines[1]:
+        names = (", ".join(one) for one in machines)
+        lines.append("on different machines: {} and {}".format(*names))
+    lines.append(
+        "speed: after against before, medians of starts (95 % interval; ~ where it holds 1). The "
+        "runs did not take turns: what else changed is in it, too."
+    )
+    return "\n".join(lines)
+
+
+def samples_csv(measurements: Sequence[Measurement]) -> str:
+    """Return every sample on a line of its own, with all that is known of it."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = (
+        *("run", "block", "order", "start", "role", "file", "sha256", "format", "precision"),
+        *("network", "scale", "device", "machine", "evidence", "runtime", "when", "unit"),
+        *("threads", "load", "multadds"),
+    )
+    writer.writerow([*names, "height", "width", "versions", "facts", "round", "sample"])
+    for one in measurements:
+        values = [getattr(one, name) for name in names]
+        told = [json.dumps(dict(each), ensure_ascii=False) for each in (one.versions, one.facts)]
+        for number, sample in enumerate(one.samples):
+            writer.writerow([*values, *one.size, *told, number, repr(sample)])
+    return stream.getvalue()
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+def _starts(run: Sequence[Measurement]) -> dict[_Key, tuple[list[float], str]]:
+    """Return the median of each start, and the file's hash, by what can be compared."""
+    found: dict[_Key, tuple[list[float], str]] = {}
+    for one in run:
+        if one.samples:
+            size = f"{one.size[0]}×{one.size[1]}"
+            key = (file_name(one.file), one.device, one.evidence, one.unit, size)
+            found.setdefault(key, ([], one.sha256))[0].append(median(one.samples))
+    return found
+
+
+def file_name(path: str) -> str:
+    """Return the last part of a file's name, of this system or another."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
