@@ -53,13 +53,21 @@ def golden_of(
         window: Height and width of the app's tiles.
         picture: H × W × 3, continued by reflection or cut to a little more than a tile.
     """
-    whole = golden_picture(picture, window)
     if FORMATS[artifact.format].runs_here():
-        with runtime.open(folder / artifact.file) as session:
-            return Golden(whole, restore_tiled(session, whole), tolerance_of(artifact))
+        return golden_here(artifact, folder, window, picture)
+    whole = golden_picture(picture, window)
     restore = restore_with(source.module, source.graph.sides)
     restored = np.clip(restore(whole.astype(np.float32) / np.float32(255)), 0, 1)
     return Golden(whole, np.rint(restored * 255).astype(np.uint8), tolerance_of(artifact))
+
+
+def golden_here(
+    artifact: Artifact, folder: Path, window: tuple[int, int], picture: Picture
+) -> Golden:
+    """Restore a picture with a file that runs here; arguments as in ``golden_of``."""
+    whole = golden_picture(picture, window)
+    with runtime.open(folder / artifact.file) as session:
+        return Golden(whole, restore_tiled(session, whole), tolerance_of(artifact))
 
 
 def golden_picture(picture: Picture, window: tuple[int, int]) -> Picture:

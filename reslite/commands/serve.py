@@ -27,14 +27,17 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Address to listen on.",
 )
-def command(bundle: Path, opens: bool, port: int, host: str) -> None:
+@click.option("--store", type=_PATH, help="Keep what pages measure in this file [default: yours].")
+def command(bundle: Path, opens: bool, port: int, host: str, store: Path | None) -> None:
     """Serve a page that restores pictures in the browser, with the files of BUNDLE.
 
     The pictures stay in the browser, and nothing is loaded from outside this machine. The runtimes
     LiteRT.js and onnxruntime-web are installed from npm once.
     """
+    from benchmarks.store import default_store
     from reslite.serving.bundle import open_bundle, site_of
     from reslite.serving.links import Links
+    from reslite.serving.results import keeping
     from reslite.serving.runtimes import install_runtimes
     from reslite.serving.server import application, bound_socket, server_of
 
@@ -51,7 +54,8 @@ def command(bundle: Path, opens: bool, port: int, host: str) -> None:
             links = Links(lambda token: click.echo(f"{address}?token={token}"))
             if opens:
                 click.launch(f"{address}?token={links.token}")
-            server_of(application(site, links)).run(sockets=[listening])
+            keep = keeping(manifest, store or default_store(), tell)
+            server_of(application(site, links, keep)).run(sockets=[listening])
 
 
 def _in_address(host: str) -> str:

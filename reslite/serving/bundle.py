@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.store import measurements_to_json
 from reslite.apps.facts import facts_of, usual_window
 from reslite.apps.languages import LANGUAGES
 from reslite.serving.runtimes import RUNTIMES, WebRuntime
 from reslite.serving.site import Item, Site
 from runtime.errors import UserError
-from runtime.manifest import MANIFEST, Artifact, Manifest, read_manifest, verify
+from runtime.manifest import HD, MANIFEST, Artifact, Manifest, read_manifest, verify
 
 _PAGE = Path(__file__).with_name("page")
 
@@ -69,6 +70,7 @@ def bundle_json(manifest: Manifest, exported: bool) -> bytes:
         "model": manifest.model,
         "scale": manifest.scale,
         "exported": exported,
+        "schema": measurements_to_json([])["schema"],
         "runtimes": {
             one.name: {
                 "package": one.package,
@@ -93,6 +95,8 @@ def site_of(folder: Path, manifest: Manifest, exported: bool = False) -> Site:
         if lacking(manifest, artifact) is None:
             read = partial(_checked, folder, artifact)
             items[f"files/{artifact.file}"] = Item(read, artifact.file)
+            reference = partial(_reference, folder, manifest, artifact)
+            items[f"golden/{artifact.file}.json"] = Item(reference, "golden.json")
     for runtime in RUNTIMES:
         items |= runtime.items()
     return items
@@ -117,12 +121,22 @@ def _file(manifest: Manifest, artifact: Artifact) -> dict[str, Any]:
         return facts | {"lacks": lacks}
     runtime = runtime_of(artifact)
     assert runtime is not None
-    facts |= facts_of(manifest, artifact, window_of(manifest, artifact))
+    height, width = window = window_of(manifest, artifact)
+    facts |= facts_of(manifest, artifact, window)
     return facts | {
         "runtime": runtime.name,
         "any_size": artifact.fixed_size is None,
+        "multadds": artifact.multadds * height * width * manifest.scale**2 // (HD[0] * HD[1]),
         "minimum": manifest.minimum,
     }
+
+
+def _reference(folder: Path, manifest: Manifest, artifact: Artifact) -> bytes:
+    # Imports torch, which only this needs.
+    from reslite.serving.references import reference_json
+
+    _checked(folder, artifact)
+    return reference_json(folder, artifact, window_of(manifest, artifact))
 
 
 def _checked(folder: Path, artifact: Artifact) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, cast
@@ -14,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,11 +23,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from reslite.serving.links import Links
+from reslite.serving.results import Nonsense
 from reslite.serving.site import Site
 from runtime.errors import UserError
 
 MOST_CONNECTIONS = 48
 """A browser holds six, and as many for each worker's downloads."""
+
+MOST_BYTES = 1 << 20
+"""Of what a page posts; a measurement has some kilobytes."""
 
 _COOKIE = "reslite"
 _SECONDS_TO_STOP = 2
@@ -42,16 +47,21 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_UNREAD = {"Connection": "close"}  # so that the rest of a request is not read
 _REFUSED = "Open the link that the terminal shows; each opens the page in one browser.\n"
 
 
-def application(site: Site, links: Links) -> Starlette:
+def application(site: Site, links: Links, keep: Callable[[bytes], int]) -> Starlette:
     """Return the application.
 
     Args:
         site: What it serves.
         links: Who may use it.
+        keep: Takes what a page measured; see ``reslite.serving.results.keeping``.
     """
+
+    def is_known(request: Request) -> bool:
+        return links.knows(request.cookies.get(f"{_COOKIE}-{request.url.port}", ""))
 
     async def home(request: Request) -> Response:
         token = request.query_params.get("token")
@@ -71,7 +81,7 @@ def application(site: Site, links: Links) -> Starlette:
         return answer
 
     async def item(request: Request) -> Response:
-        if not links.knows(request.cookies.get(f"{_COOKIE}-{request.url.port}", "")):
+        if not is_known(request):
             return PlainTextResponse(_REFUSED, 403)
         path = request.path_params.get("path") or "index.html"
         found = site.get(path)
@@ -87,10 +97,40 @@ def application(site: Site, links: Links) -> Starlette:
             return PlainTextResponse(f"{error}\n", 409)
         return Response(body, headers=headers, media_type=found.kind)
 
+    async def results(request: Request) -> Response:
+        if not is_known(request):
+            return PlainTextResponse(_REFUSED, 403, headers=_UNREAD)
+        body = await _body(request)
+        if body is None:
+            return PlainTextResponse(f"At most {MOST_BYTES:,} bytes.\n", 413, headers=_UNREAD)
+        try:
+            new = await run_in_threadpool(keep, body)
+        except Nonsense as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 507)
+        return PlainTextResponse(f"{new}\n", 201)
+
     return Starlette(
-        routes=[Route("/", home), Route("/{path:path}", item)],
+        routes=[
+            Route("/", home),
+            Route("/results", results, methods=["POST"]),
+            Route("/{path:path}", item),
+        ],
         middleware=[Middleware(_Headers)],
     )
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return the body of a request, or None if it is too large; reads no more than that."""
+    parts, size = [], 0
+    with suppress(ClientDisconnect):  # nobody will read the answer
+        async for part in request.stream():
+            size += len(part)
+            if size > MOST_BYTES:
+                return None
+            parts.append(part)
+    return b"".join(parts)
 
 
 class _Headers:

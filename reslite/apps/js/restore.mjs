@@ -158,9 +158,9 @@ function paste(restored, stride, result, y, x, scale) {
 }
 
 /** Restore the golden picture; `input` and `expected` are the bytes of golden/*.rgb. */
-export async function selfTest(network, input, expected) {
+export async function selfTest(network, input, expected, told = () => {}) {
   const { height, width, tolerance } = network.facts.golden;
-  const restored = await restore(network, { height, width, pixels: input });
+  const restored = await restore(network, { height, width, pixels: input }, told);
   let largest = 0;
   for (let i = 0; i < expected.length; i++) {
     largest = Math.max(largest, Math.abs(restored.pixels[i] - expected[i]));

@@ -23,12 +23,26 @@ export class Engine {
     if (!reply.ok) throw new Error((await reply.text()).trim());
     const model = new Uint8Array(await reply.arrayBuffer());
     const { folder } = bundle.runtimes[target.runtime];
-    return this.#ask("open", { file, target, folder, model }, [model.buffer]);
+    try {
+      return await this.#ask("open", { file, target, folder, model }, [model.buffer]);
+    } catch (error) {
+      throw new Error(`${target.title} does not open ${file.file}: ${error.message}`);
+    }
   }
 
   /** Restore a canvas' pixels; `told` hears of each tile, and of how many. */
   restore(image, told) {
     return this.#ask("restore", { image }, [image.data.buffer], told);
+  }
+
+  /** Compare what the file makes of the golden picture with what it must. */
+  check(golden, told) {
+    return this.#ask("check", { golden }, [], told);
+  }
+
+  /** Return the milliseconds of some inferences of one window. */
+  time(limits) {
+    return this.#ask("time", { limits }, []);
   }
 
   /** End the worker, whatever it does. */

@@ -1,4 +1,5 @@
 // Reads what the bundle holds and starts the parts of the page.
+import { startMeasuring } from "./measuring.mjs";
 import { startRestoring } from "./restoring.mjs";
 
 async function main() {
@@ -10,6 +11,16 @@ async function main() {
   document.getElementById("title").textContent = `${bundle.model} ×${bundle.scale}`;
   document.getElementById("subtitle").textContent = `${task}, in this browser`;
   startRestoring(bundle);
+  startMeasuring(bundle);
+}
+
+for (const button of document.querySelectorAll("nav button")) {
+  button.onclick = () => {
+    for (const one of document.querySelectorAll("nav button")) {
+      one.setAttribute("aria-pressed", one === button);
+      document.getElementById(one.dataset.part).hidden = one !== button;
+    }
+  };
 }
 
 main().catch((error) => {

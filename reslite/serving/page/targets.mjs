@@ -17,3 +17,18 @@ export function targetsOf(runtime) {
   }
   return targets.map((target) => ({ runtime, ...target }));
 }
+
+/** Return why the targets leave something out. */
+export function leftOut() {
+  const notes = [];
+  if (!globalThis.crossOriginIsolated) {
+    notes.push("No threads: this page is not isolated from others.");
+  }
+  if (!navigator.gpu) notes.push("No WebGPU: this browser or this address (no HTTPS) has none.");
+  notes.push(
+    navigator.ml
+      ? "No WebNN: it does not tell what it computes on; what it refuses runs on the CPU unsaid."
+      : "No WebNN: this browser has none.",
+  );
+  return notes.join(" ");
+}

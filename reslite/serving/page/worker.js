@@ -20,6 +20,31 @@ const JOBS = {
     const tiles = (...progress) => told(progress);
     return toImageData(await restore({ run: network.run, facts }, picture, tiles));
   },
+
+  async check({ golden }, told) {
+    const { selfTest } = await import("./restore.mjs");
+    const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+    const facts = { ...network.file, golden };
+    const pair = [bytes(golden.input), bytes(golden.expected)];
+    return selfTest({ run: network.run, facts }, ...pair, (...progress) => told(progress));
+  },
+
+  async time({ limits: { warmup, least, most, milliseconds } }) {
+    const { shapeOf } = await import("./restore.mjs");
+    const shape = shapeOf(network.file);
+    const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, Math.random);
+    const samples = [];
+    for (let i = 0; i < warmup; i++) await network.run(values, shape);
+    const begun = performance.now();
+    while (samples.length < most) {
+      const started = performance.now();
+      if (samples.length >= least && started - begun > milliseconds) break;
+      await network.run(values, shape);
+      samples.push(performance.now() - started);
+    }
+    if (!samples.every((one) => one > 0)) throw new Error("this browser's clock is too coarse");
+    return samples;
+  },
 };
 
 /** A file that takes any size gets no larger windows than the picture. */

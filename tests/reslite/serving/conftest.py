@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +21,7 @@ from quantize import load_scales
 from quantize.simulator import int8_reference
 from reslite.serving.bundle import site_of
 from reslite.serving.links import Links
+from reslite.serving.results import keeping
 from reslite.serving.runtimes import RUNTIMES
 from runtime.manifest import Manifest
 from training.catalogue import find_model
@@ -37,7 +38,8 @@ class Served:
     port: int
     tokens: list[str]
     folder: Path
-    told: list[Any] = field(default_factory=list)
+    store: Path
+    told: list[str]
 
     @property
     def link(self) -> str:
@@ -79,7 +81,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 
 
 @pytest.fixture
-def start(bundle: tuple[Path, Manifest]) -> Iterator[Callable[..., Served]]:
+def start(bundle: tuple[Path, Manifest], tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Serve a bundle's page in a thread until the test ends."""
     from reslite.serving.server import application, server_of
 
@@ -90,13 +92,15 @@ def start(bundle: tuple[Path, Manifest]) -> Iterator[Callable[..., Served]]:
             pytest.skip(NO_RUNTIMES)
         listening = socket.create_server(("127.0.0.1", 0))
         tokens: list[str] = []
-        folder = folder or bundle[0]
-        app = application(site_of(folder, bundle[1]), Links(tokens.append))
+        told: list[str] = []
+        folder, store = folder or bundle[0], tmp_path / "results.sqlite"
+        keep = keeping(bundle[1], store, told.append)
+        app = application(site_of(folder, bundle[1]), Links(tokens.append), keep)
         server = server_of(app)
         thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         running.append((server, thread, listening))
-        return Served(listening.getsockname()[1], tokens, folder)
+        return Served(listening.getsockname()[1], tokens, folder, store, told)
 
     yield start
     for server, thread, listening in running:
