@@ -47,8 +47,12 @@ def lacking(manifest: Manifest, artifact: Artifact) -> str | None:
     runtime = runtime_of(artifact)
     if runtime is None:
         return "is of a format that no browser opens"
-    if manifest.halo is None or artifact.pooling is not None or artifact.tiled_by is not None:
-        return "averages over the whole picture, which the page cannot do in one pass over tiles"
+    if manifest.halo is None:
+        return "averages over the whole picture in a way that leaves no tiles"
+    if artifact.tiled_by is not None:
+        return f"averages over the whole picture; {artifact.tiled_by} restores tiles"
+    if artifact.pooling is not None and artifact.format != "onnx":
+        return "takes two passes over the tiles, which the page makes with ONNX files"
     ship = f"reslite ship {manifest.model} --scale {manifest.scale}"
     if artifact.input.dtype != "float32":
         return f"takes {artifact.input.dtype}; the file with float_io in its name takes floats"

@@ -8,38 +8,40 @@ const JOBS = {
   async open({ file, target, folder, model }) {
     const { open } = await import(`./${target.runtime}.mjs`);
     const absolute = new URL(folder, self.location.href).href;
-    const { run, facts } = await open(model, file, { ...target, folder: absolute });
-    network = { file, run };
+    const { facts, ...computing } = await open(model, file, { ...target, folder: absolute });
+    network = { ...computing, facts: file };
     return facts;
   },
 
   async restore({ image }, told) {
     const { fromImageData, restore, toImageData } = await import("./restore.mjs");
     const picture = fromImageData(image);
-    const facts = fitted(network.file, picture);
+    const facts = fitted(network.facts, picture);
     const tiles = (...progress) => told(progress);
-    return toImageData(await restore({ run: network.run, facts }, picture, tiles));
+    return toImageData(await restore({ ...network, facts }, picture, tiles));
   },
 
   async check({ golden }, told) {
     const { selfTest } = await import("./restore.mjs");
     const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-    const facts = { ...network.file, golden };
+    const facts = { ...network.facts, golden };
     const pair = [bytes(golden.input), bytes(golden.expected)];
-    return selfTest({ run: network.run, facts }, ...pair, (...progress) => told(progress));
+    return selfTest({ ...network, facts }, ...pair, (...progress) => told(progress));
   },
 
   async time({ limits: { warmup, least, most, milliseconds } }) {
     const { shapeOf } = await import("./restore.mjs");
-    const shape = shapeOf(network.file);
+    const { pooling } = network.facts;
+    const average = pooling && new Float32Array(pooling.channels);
+    const shape = shapeOf(network.facts);
     const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, Math.random);
     const samples = [];
-    for (let i = 0; i < warmup; i++) await network.run(values, shape);
+    for (let i = 0; i < warmup; i++) await network.run(values, shape, average);
     const begun = performance.now();
     while (samples.length < most) {
       const started = performance.now();
       if (samples.length >= least && started - begun > milliseconds) break;
-      await network.run(values, shape);
+      await network.run(values, shape, average);
       samples.push(performance.now() - started);
     }
     if (!samples.every((one) => one > 0)) throw new Error("this browser's clock is too coarse");

@@ -118,6 +118,8 @@ def test_a_file_without_a_fixed_size_says_what_would_add_one(
     )
     pooling = dataclasses.replace(manifest, halo=None)
     assert "averages over the whole picture" in str(lacking(pooling, fixed))
+    tiled = dataclasses.replace(fixed, tiled_by="other.onnx")
+    assert "other.onnx restores tiles" in str(lacking(manifest, tiled))
     wide = dataclasses.replace(manifest, halo=28)
     assert "is all halo (28 pixels on each side)" in str(lacking(wide, fixed))
 
