@@ -27,6 +27,7 @@ import runtime
 from benchmarks.devices.device import Device, Evidence, Execution, Subject
 from benchmarks.devices.isolated import CATALOGUE, execute_isolated
 from export.parity import parity_pictures
+from export.profiles import DEFAULT_PROFILES
 from runtime.cache import cache_folder
 from runtime.errors import UserError
 from runtime.formats import FORMATS, Format, Precision
@@ -85,6 +86,7 @@ class Row:
         settings: What a user sets to obtain this result.
         versions: Of each library.
         date: Day of the execution, in ISO format.
+        profile: The file's target profile; empty for the format's default.
     """
 
     model: str
@@ -105,6 +107,7 @@ class Row:
     settings: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
+    profile: str = ""
 
     @property
     def problem(self) -> str | None:
@@ -225,7 +228,10 @@ def _rows(
             # A failure is tried again: the machine may have been too slow, or out of memory.
             if row.outcome == "ran":
                 write_record(kept, row, _SCHEMA)
-        yield replace(row, model=blank.model, file=blank.file, title=blank.title)
+        # What a result of an equal file is called may have changed since.
+        yield replace(
+            row, model=blank.model, file=blank.file, title=blank.title, profile=blank.profile
+        )
 
 
 def _executed(
@@ -241,7 +247,10 @@ def _executed(
         done: Execution = execute_isolated(device, subject, pictures, catalogue=catalogue)
         apart = None if done.outputs is None else difference_of(done.outputs, expected)
     except UserError as error:
-        return replace(blank, outcome="failed", reason=str(error))
+        reason = str(error)
+        if device.profile not in (None, subject.artifact.profile):
+            reason += f"; try a file that 'reslite export --profile {device.profile}' makes"
+        return replace(blank, outcome="failed", reason=reason)
     return replace(
         blank,
         outcome="ran",
@@ -267,6 +276,7 @@ def _row(device: Device, manifest: Manifest, subject: Subject) -> Row:
         title=device.title,
         evidence=device.evidence,
         outcome="not run",
+        profile="" if artifact.profile == DEFAULT_PROFILES[artifact.format] else artifact.profile,
     )
 
 

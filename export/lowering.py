@@ -23,6 +23,7 @@ from export.rewrites.groups import (
     make_convolutions_dense,
     split_grouped_convolutions,
     split_shuffled_convolutions,
+    split_unaligned_groups,
 )
 from export.rewrites.interpolations import interpolate_by_convolutions
 from export.rewrites.overflow import leave_limits_to_rounding, with_overflow
@@ -64,6 +65,7 @@ REWRITES: Mapping[str, Callable[[Graph], Graph]] = {
         convolve_before_shuffles,
         convolve_for_shuffles,
         split_grouped_convolutions,
+        split_unaligned_groups,
         split_shuffled_convolutions,
         use_dcr_shuffles,
         use_transposed_convolutions,

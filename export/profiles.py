@@ -100,6 +100,28 @@ PROFILES: Mapping[str, Profile] = {
                 "pad_before_convolutions",
             ),
         ),
+        # LiteRT's GPU kernels abort on int8 groups that do not fill slices of four channels.
+        Profile(
+            name="litert-gpu",
+            format="tflite",
+            rewrites_float=(
+                *FLOAT_FORM,
+                "convolve_before_shuffles",
+                "convolve_for_shuffles",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+                "split_unaligned_groups",
+                "pad_before_convolutions",
+            ),
+            further_int8=(
+                "convolve_before_shuffles",
+                "convolve_for_shuffles",
+                "split_shuffled_convolutions",
+                "use_dcr_shuffles",
+                "split_unaligned_groups",
+                "pad_before_convolutions",
+            ),
+        ),
         # ONNX Runtime before 1.32 computes float16 groups wrongly on arm64.
         Profile(
             name="ort-cpu",

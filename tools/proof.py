@@ -20,6 +20,7 @@ from benchmarks.proof import LEAST_DECIBELS, SIZE, Row, failures, prove
 from benchmarks.report import proof_table
 from export.bundle import bundle_of
 from export.feasibility import obstacles
+from export.profiles import PROFILES
 from export.scales import ScaleTable
 from export.sources.finding import find_network
 from export.sources.source import Source
@@ -109,6 +110,11 @@ def _bundle(source: Source, table: ScaleTable, any_size: bool) -> Path:
         for precision in get_args(Precision)
         if not hindered[kind, precision]
     ]
+    # Files for devices that fail on those of the default profile, integers among them alone.
+    profiles = {device.profile for device in DEVICES.values() if device.profile is not None}
+    if any_size:
+        for one in sorted(profiles):
+            variants.append(Variant(PROFILES[one].format, "int8", size=SIZE, profile=one))
     folder = _folder(f"bundles/{source.model.name}_x{source.scale}")
     bundle_of(source, variants, folder, table, int8_reference, announce=click.echo)
     return folder

@@ -109,6 +109,7 @@ class Device(ABC):
         unit: Unit of what an inference costs, and name of the fact of an execution that holds it;
             None if executions tell no cost.
         time_limit: Seconds that one file may take, in everything.
+        profile: Target profile that makes files for it, where it fails on files of the default.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Device(ABC):
     takes: Takes
     unit: Unit | None = None
     time_limit: float = 300.0
+    profile: str | None = None
 
     @abstractmethod
     def missing(self) -> str | None:

@@ -34,6 +34,7 @@ class LiteRTGPU(Device):
     name = "litert-gpu"
     title = "LiteRT GPU"
     takes = Takes({"tflite": ("float32", "float16", "int8")}, fixed_size=True)
+    profile = "litert-gpu"
 
     def missing(self) -> str | None:
         """Return what is missing: LiteRT, the Vulkan loader or SwiftShader's driver."""

@@ -21,3 +21,4 @@ class LiteRTJS(BrowserDevice):
         self.accelerator = accelerator
         self.name = f"litert-js-{accelerator}"
         self.title = f"LiteRT.js ({title})"
+        self.profile = "litert-gpu" if accelerator == "webgpu" else None

@@ -55,13 +55,15 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
                 chosen = [
                     row for row in ran if (row.model, row.format, row.fixed) == (model, kind, fixed)
                 ]
-                if chosen:
-                    yield _table(kind, fixed, chosen)
+                for profile in sorted({row.profile for row in chosen}):
+                    yield _table(kind, fixed, [row for row in chosen if row.profile == profile])
 
 
 def _table(kind: Format, fixed: bool, rows: Sequence[Row]) -> str:
     precisions = [one for one in get_args(Precision) if any(row.precision == one for row in rows)]
     title = f"{FORMATS[kind].title}, {'fixed size' if fixed else 'any size'}"
+    if rows[0].profile:
+        title += f", profile `{rows[0].profile}`"
     lines = [f"| {title} | {' | '.join(precisions)} |", "| --- |" + " --- |" * len(precisions)]
     for name in dict.fromkeys(row.title for row in rows):
         cells = []

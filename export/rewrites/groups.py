@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from export.graph import Array, Graph, Node
 from export.operators import CONVOLUTIONS
 from export.rewrites.additions import Additions
 from export.rewrites.shuffles import CHANNELWISE, chain_from_convolution
+
+_SLICE = 4  # channels that a GPU holds side by side
 
 
 def make_convolutions_dense(graph: Graph) -> Graph:
@@ -110,6 +112,25 @@ def split_grouped_convolutions(graph: Graph) -> Graph:
     work on single channels and through convolutions in as many groups; branches are concatenated
     where another operator reads them. Kernels and MultAdds stay the same.
     """
+    return _split(graph, _groups_to_split)
+
+
+def split_unaligned_groups(graph: Graph) -> Graph:
+    """Split grouped convolutions into one branch per group where a group does not fill slices.
+
+    Kernels for GPUs hold channels in slices of four. LiteRT's abort on int8 convolutions whose
+    groups take another number of channels than a multiple of that.
+    """
+
+    def groups_of(graph: Graph, node: Node) -> int:
+        groups = _groups_to_split(graph, node)
+        return groups if groups > 1 and graph.kernel_shape(node)[1] % _SLICE else 1
+
+    return _split(graph, groups_of)
+
+
+def _split(graph: Graph, groups_of: Callable[[Graph, Node], int]) -> Graph:
+    """Split convolutions into as many branches as ``groups_of`` says; 1 leaves one as it is."""
     added = Additions(graph)
     branches: dict[str, tuple[str, ...]] = {}
     whole = set(graph.inputs)
@@ -123,7 +144,7 @@ def split_grouped_convolutions(graph: Graph) -> Graph:
     def rewritten() -> Iterator[Node]:
         for node in graph.nodes:
             value = node.inputs[0]
-            groups = _groups_to_split(graph, node)
+            groups = groups_of(graph, node)
             if node.op in CHANNELWISE and value in branches and value not in whole:
                 groups = len(branches[value])
             if groups == 1:

@@ -113,6 +113,14 @@ def test_known_results_are_not_executed_again(bundle):
     assert len(device.executed) == 3
 
 
+def test_a_device_with_a_profile_names_it_where_a_file_of_another_fails(bundle):
+    device = Refusing("picky")
+    assert [row.reason for row in prove(bundle, [device])] == ["takes no CONCATENATION"] * 2
+    device.profile = "litert-gpu"
+    (reason, _) = [row.reason for row in prove(bundle, [device])]
+    assert reason.endswith("; try a file that 'reslite export --profile litert-gpu' makes")
+
+
 def test_failures_are_tried_again(bundle):
     device = Refusing("ours", fixed_size=True)
     assert prove(bundle, [device])[0].outcome == "failed"
@@ -178,6 +186,10 @@ def test_the_table_shows_difference_fallbacks_settings_and_failures():
     lines = text.splitlines()
     assert "| TFLite, fixed size | float32 | int8 |" in lines
     assert "| GPU | **20.0 dB, 99** | 52.3 dB, 7, 3 operators elsewhere |" in lines
+    assert not any("profile" in line for line in lines)
+    other = proof_table.as_markdown([ROW, replace(ROW, profile="litert-gpu")]).splitlines()
+    assert "| TFLite, fixed size | int8 |" in other
+    assert "| TFLite, fixed size, profile `litert-gpu` | int8 |" in other
     assert "| NPU | – | **fails** |" in lines
     assert "| HTP | – | taken |" in lines
     assert any(

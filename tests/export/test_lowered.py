@@ -58,6 +58,11 @@ FLOAT_REWRITES = {
             "pad_before_convolutions",
         ),
     ),
+    "litert-gpu": (
+        *(*COMMON, "convolve_before_shuffles", "convolve_for_shuffles"),
+        *("split_shuffled_convolutions", "use_dcr_shuffles", "split_unaligned_groups"),
+        "pad_before_convolutions",
+    ),
     "ort-cpu": (*COMMON, "convolve_before_shuffles"),
     "ort-cpu-banked": ("fold_output_shift",),
     "coreml-ane": COMMON,
@@ -86,6 +91,11 @@ INT8_REWRITES = {
     ),
     "litert-cpu-amx": (
         *(*QUANTIZED, "convolve_for_shuffles", "make_convolutions_dense", "use_dcr_shuffles"),
+        "pad_before_convolutions",
+    ),
+    "litert-gpu": (
+        *(*QUANTIZED, "convolve_before_shuffles", "convolve_for_shuffles"),
+        *("split_shuffled_convolutions", "use_dcr_shuffles", "split_unaligned_groups"),
         "pad_before_convolutions",
     ),
     "ort-cpu": (*QUANTIZED, "convolve_before_shuffles"),

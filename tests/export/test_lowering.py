@@ -24,6 +24,7 @@ from export.rewrites.groups import (
     make_convolutions_dense,
     split_grouped_convolutions,
     split_shuffled_convolutions,
+    split_unaligned_groups,
 )
 from export.rewrites.interpolations import interpolate_by_convolutions
 from export.rewrites.resizes import convolve_before_resizes
@@ -331,6 +332,24 @@ def test_split_grouped_convolutions(
     assert split_grouped_convolutions(split) == split
 
 
+@_few
+@given(channels=st.integers(2, 9), groups=st.sampled_from([1, 2, 3]), size=_sizes)
+def test_groups_that_do_not_fill_slices_of_four_are_split(
+    channels: int, groups: int, size: tuple[int, int]
+) -> None:
+    entry, constants = _conv("image", "features", 3, channels * groups, 1)
+    grouped, more = _conv("features", "wide", channels * groups, 4 * groups, 3, groups)
+    last, rest = _conv("wide", "restored_image", 4 * groups, 3, 3)
+    graph = Graph((entry, grouped, last), {**constants, **more, **rest})
+    split = split_unaligned_groups(graph)
+    if groups == 1 or channels % 4 == 0:
+        assert split == graph
+        return
+    assert split.operators() == {"Concat": 1, "Conv": 2 + groups, "Split": 1}
+    assert split.multadds(64, 64) == graph.multadds(64, 64)
+    assert _largest_change(graph, split, *size) <= 2e-5
+
+
 def test_branches_of_an_output_are_joined_and_depthwise_convolutions_stay() -> None:
     depthwise, constants = _conv("image", "filtered", 3, 3, groups=3)
     entry, more = _conv("filtered", "features", 3, 6)
@@ -517,7 +536,7 @@ def test_a_profile_changes_no_output_of_a_network(
         - {"fold_template_bank", "convolve_before_pooling", "split_signs"}
         - {"fold_scaling", "convolve_before_resizes", "resize_by_shuffles", "flatten_slopes"}
         - {"convolve_for_shuffles", "interpolate_by_convolutions", "transposed_by_shuffles"}
-        - {"convolve_blocks", "pad_before_convolutions"}
+        - {"convolve_blocks", "pad_before_convolutions", "split_unaligned_groups"}
     ),
 )
 def test_each_rewrite_alone_changes_no_output_of_carn_m(
