@@ -21,7 +21,7 @@ from export.profiles import QUANTIZED_FORM
 from export.rewrites.gains import combined_gains, with_gains
 from export.rewrites.overflow import with_overflow
 from export.rewrites.requantization import with_requantization
-from export.scales import PIXELS, SIGMOID, Quantization, ScaleTable
+from export.scales import PIXELS, Quantization, ScaleTable
 from export.sources.source import Source
 from export.writers.writing import check_int8
 from quantize.arithmetic import ARITHMETIC, EXACT, Arithmetic
@@ -35,6 +35,7 @@ from quantize.calibration import (
 from quantize.colour_ranges import colour_safe_ranges, restorable_pictures
 from quantize.equalization import channel_gains
 from quantize.gain_choice import choose_gains
+from quantize.gates import sigmoid_scales
 from quantize.methods import Method
 from quantize.observers import (
     OBSERVERS,
@@ -162,6 +163,7 @@ def quantize_network(
     effect |= dict.fromkeys(moved(lowered), 0.0)  # it is rounded before
     outputs = sum(image.numel() for image in small) * scale**2
     safe = colour_safe_ranges(even, narrow, full, effect, outputs)
+    sigmoids = sigmoid_scales(even, full)
 
     def table_with(choice: Concatenations) -> ScaleTable:
         classes = scale_classes(lowered, choice)
@@ -170,7 +172,7 @@ def quantize_network(
         scaled = with_overflow(with_gains(lowered, gains), overflow)
 
         def chosen(ranges: Mapping[str, Range]) -> dict[str, Quantization]:
-            return _activations(scaled, classes, ranges, factors)
+            return _activations(scaled, classes, ranges, factors, sigmoids)
 
         activations = chosen(safe)
         if method == "measured":
@@ -270,18 +272,19 @@ def _activations(
     classes: ScaleClasses,
     ranges: Mapping[str, Range],
     factors: Mapping[str, float],
+    sigmoids: Mapping[str, Quantization],
 ) -> dict[str, Quantization]:
     """Return the quantization of each class, which spans the ranges of its members times factors.
 
-    What is only moved, as by a concatenation, has the range of what it is moved from, and a value
-    that only a Relu reads may be clipped.
+    Sigmoids by themselves have scales of their own. What is only moved, as by a concatenation, has
+    the range of what it is moved from, and a value that only a Relu reads may be clipped.
     """
     chosen = dict.fromkeys(classes.pixels, PIXELS)
-    sigmoids = {graph.origin(node.output) for node in graph.nodes if node.op == "Sigmoid"}
     unread = moved(graph) | rectified(graph).keys()
     for members in classes.classes:
-        if sigmoids.issuperset(members):
-            chosen.update(dict.fromkeys(members, SIGMOID))
+        if sigmoids.keys() >= set(members):
+            coarsest = max((sigmoids[value] for value in members), key=lambda one: one.scale)
+            chosen.update(dict.fromkeys(members, coarsest))
             continue
         spans = [
             (factors.get(value, 1.0) * ranges[value][0], factors.get(value, 1.0) * ranges[value][1])

@@ -1,4 +1,4 @@
-"""Ranges of what only functions read that flatten out, as SiLU and GELU do below zero.
+"""Ranges of what only functions read that flatten out, as sigmoids do, and SiLU below zero.
 
 Such a function makes nearly the same of −10 and of −1000. Values that far away would take the 8
 bits from those of which it makes something else.
@@ -18,6 +18,7 @@ from quantize.observers import Range
 _SHARE = 0.25
 """Of a step of the result in 8 bits: what clipping its operand may change."""
 _STEPS = 4096
+_FUNCTIONS = FORMULAS.keys() | {"Sigmoid"}
 
 
 def unsaturated(
@@ -36,7 +37,7 @@ def unsaturated(
     narrowed = dict(ranges)
     for name in ranges:
         readers = graph.consumers(name)
-        if readers and name not in graph.outputs and all(one.op in FORMULAS for one in readers):
+        if readers and name not in graph.outputs and all(one.op in _FUNCTIONS for one in readers):
             found = [
                 _changing(one, ranges[name], results[graph.origin(one.output)]) for one in readers
             ]

@@ -26,6 +26,7 @@ from export.tables import table_of
 from export.writers.normalizations import normalization, shape_of
 from export.writers.tflite_schema import Shape, TFLiteFile
 from export.writers.tflite_translator import Translator
+from export.writers.writing import Scales
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,21 @@ class Functions(Translator):
 
     def function(self, node: Node) -> None:
         """Add a function of one activation: TFLite's own operator, its formula or its table."""
-        (value,), result, native = node.inputs, node.output, NATIVE.get(node.op)
+        (value,), native = node.inputs, NATIVE.get(node.op)
         source, shape = self._tensors[value], self._shape(value)
         if native is not None and (native.rounds or self._scales is None):
             self.emit(native.operator, node, native.options())
         elif self._scales is None:
             self._real(node, FORMULAS[node.op], {"x": (source, shape)})
         else:
-            table = table_of(node, self._scales[value], self._scales[result])
-            look_up(self.file, table, source, self._activation(result), shape, result)
+            self.table(node, self._scales)
+
+    def table(self, node: Node, scales: Scales) -> None:
+        """Add a table of the int8 results of a function of one activation."""
+        (value,), result = node.inputs, node.output
+        table = table_of(node, scales[value], scales[result])
+        target, shape = self._activation(result), self._shape(value)
+        look_up(self.file, table, self._tensors[value], target, shape, result)
 
     def normalization(self, node: Node) -> None:
         """Add a normalization, in real numbers."""

@@ -156,6 +156,9 @@ class _Translator(Windows, Functions):
         if self._scales is None or self._scales[node.output] == SIGMOID:
             self.emit("LOGISTIC", node)
             return
+        if self._shape(node.output)[1:3] == (1, 1):
+            self.table(node, self._scales)
+            return
         fixed = self._like(node.output, f"{node.output}/sigmoid", SIGMOID)
         self.file.add_operator("LOGISTIC", [self._tensors[node.inputs[0]]], [fixed])
         self._requantized(fixed, self._activation(node.output))

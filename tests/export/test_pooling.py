@@ -21,6 +21,7 @@ from export.errors import CannotLower
 from export.execution import execute
 from export.graph import Graph, Node
 from export.lowering import int8_form, lower
+from export.parity import Restore
 from export.rewrites.corrections import with_corrected_biases
 from export.rewrites.exact import fold_template_bank
 from export.rewrites.pooling import cut_at_pooling
@@ -31,6 +32,7 @@ from quantize.calibration import calibration_record
 from quantize.ptq import quantize_network
 from quantize.simulator import Simulator, int8_reference
 from runtime.errors import UserError
+from runtime.formats import Format
 from runtime.manifest import Manifest, read_manifest
 from runtime.tiling import restore_tiled
 from training.catalogue import Model, find_model
@@ -42,14 +44,14 @@ from training.recipe import Recipe
 CONFIG = MepsnetConfig(extraction=(8, 12), channels=8, experts=2, srirs=1, blocks=1, templates=16)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """An untrained MEPSNet whose gates differ from picture to picture."""
+def _saved(folder: Path, gain: float = 8.0, bias: float = 0.0) -> Model:
+    """Save an untrained MEPSNet whose gates differ from picture to picture."""
     torch.manual_seed(5)
     network = Mepsnet(CONFIG)
     with torch.no_grad():
         for convolution in (network.fusion.squeeze, network.fusion.excite):
-            convolution.weight.mul_(8)
+            convolution.weight.mul_(gain)
+        network.fusion.excite.bias.add_(bias)
         network.reconstruction[2].weight.mul_(0.3)
     recipe = Recipe.model_validate(
         {
@@ -61,9 +63,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
             "optimizer": {"learning_rate": 1.0, "clip_norm": 1.0},
         }
     )
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    path = folder / "tiny.safetensors"
     save_tensors(path, network.state_dict(), {"recipe": recipe.model_dump_json()})
     return find_model(str(path))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return _saved(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,10 @@ def source(model: Model) -> Source:
 
 @pytest.fixture(scope="module")
 def table(source: Source) -> ScaleTable:
+    return _table(source)
+
+
+def _table(source: Source) -> ScaleTable:
     random = np.random.default_rng(0)
     crops = [random.integers(0, 256, (40, 40, 3), np.uint8) // one for one in (1, 2, 3)]
     return quantize_network(
@@ -277,6 +288,31 @@ def test_the_gate_is_what_tflite_returns_without_requantizing_it(
     assert file is not None
     assert file.operators["LOGISTIC"] == 1
     assert "QUANTIZE" not in file.operators
+
+
+def test_a_gate_that_stays_low_has_a_scale_of_its_own(
+    tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    source = Source.of(_saved(tmp_path, gain=1.0, bias=-6.0), 1)
+    table, references = _table(source), list[Restore]()
+
+    def recorded(*of: Any) -> Restore:
+        references.append(int8_reference(*of))
+        return references[-1]
+
+    assert table.of("sigmoid").scale <= SIGMOID.scale / 8
+    kinds: dict[Format, str] = {"tflite": "GATHER", "onnx": "Sigmoid"}
+    for kind, operator in kinds.items():
+        variant = Variant(kind, "int8")
+        manifest = bundle_of(source, [variant], tmp_path / kind, table, recorded)
+        file = manifest.artifact(variant.file_name("tiny-mepsnet", 1))
+        assert file is not None
+        assert file.operators[operator] == 1 and "LOGISTIC" not in file.operators
+        image = picture.astype(np.float32) / 255
+        with runtime.open(tmp_path / kind / file.file) as session:
+            restored = session.run(image)
+        expected = np.clip(references[-1](image), 0, 1)
+        np.testing.assert_array_equal(np.rint(255 * restored), np.rint(255 * expected))
 
 
 def test_files_of_a_size_that_the_halo_fills_bring_no_companion(

@@ -50,8 +50,11 @@ def test_what_is_read_by_others_too_keeps_its_range() -> None:
     assert unsaturated(_graph("Silu", read_twice=True), _RANGES, _RANGES) == _RANGES
 
 
-def test_both_ends_of_a_tangent_take_no_bits() -> None:
-    ranges = {**_RANGES, "wide": (-900.0, 700.0), "bent": (-1.0, 1.0)}
-    low, high = unsaturated(_graph("Tanh"), ranges, ranges)["wide"]
-    assert -6 < low < -3
-    assert 3 < high < 6
+@pytest.mark.parametrize(
+    ("function", "least", "results"), [("Tanh", 3, (-1.0, 1.0)), ("Sigmoid", 6, (0.0, 1.0))]
+)
+def test_both_ends_take_no_bits(function: str, least: float, results: tuple[float, float]) -> None:
+    ranges = {**_RANGES, "wide": (-900.0, 700.0), "bent": results}
+    low, high = unsaturated(_graph(function), ranges, ranges)["wide"]
+    assert -2 * least < low < -least
+    assert least < high < 2 * least
