@@ -28,7 +28,7 @@ from runtime.manifest import HD
 from runtime.records import from_json, to_json
 from runtime.session import Session
 
-_OPENINGS = 3
+_OPENINGS = 2
 
 
 @dataclass(frozen=True)

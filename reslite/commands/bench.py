@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _RUN = "run"
 _LATEST = "latest"
+_LAYERS_SIZE = (180, 320)
 
 
 class _Bench(click.Group):
@@ -103,7 +104,11 @@ def command() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all].")
 @_stored
 @click.option("--no-store", is_flag=True, help="Keep nothing of this run.")
-@click.option("--layers", is_flag=True, help="Print where the time goes, layer by layer.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Print where the time goes, layer by layer [one thread, 180x320].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def run(
     files: tuple[Path, ...],
@@ -137,7 +142,7 @@ def run(
         raise UserError("no files to measure; name exported .tflite or .onnx files")
     chosen = chosen_devices(devices)
     if layers:
-        _print_layers(files, chosen, as_json)
+        _print_layers(files, chosen, size, threads, as_json)
         return
     timing = [one for one in chosen if isinstance(one, TimedDevice)]
     asked = [one for one in chosen if one not in timing]
@@ -330,22 +335,39 @@ def _whole(files: dict[Path, None]) -> list[Path]:
     return [file for file in files if file not in left_out]
 
 
-def _print_layers(files: tuple[Path, ...], devices: list[Device], as_json: bool) -> None:
+def _print_layers(
+    files: tuple[Path, ...],
+    devices: list[Device],
+    size: tuple[int, int] | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Print the layers of files on the devices that tell them."""
     from dataclasses import asdict
 
+    from benchmarks.devices.cpu import CPU
     from benchmarks.devices.ethos_u import EthosU, estimate
+    from benchmarks.layers import layers_of
+    from benchmarks.report.layer_table import profile_text
     from benchmarks.report.npu_layers import estimate_table
     from runtime.errors import UserError
 
+    told: list[Any] = []
+    texts: list[str] = []
     for device in devices:
-        if not isinstance(device, EthosU):
-            raise UserError(f"{device.name}: tells no layers; leave --layers out")
-        found = [estimate(file, device.target) for file in files]
-        if as_json:
-            click.echo(json.dumps([asdict(one) for one in found]))
-        else:
-            click.echo("\n\n".join(map(estimate_table, found)))
+        for file in files:
+            if isinstance(device, EthosU):
+                told.append(estimate(file, device.target))
+                texts.append(estimate_table(told[-1]))
+            elif isinstance(device, CPU):
+                told.append(layers_of(file, size or _LAYERS_SIZE, threads or 1))
+                texts.append(profile_text(told[-1]))
+            else:
+                raise UserError(f"{device.name}: tells no layers; leave --layers out")
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in told]))
+    else:
+        click.echo("\n\n".join(texts))
 
 
 def _writable(path: Path | None) -> Store | None:

@@ -107,6 +107,16 @@ def test_an_estimate_is_called_so(cli: Cli, tmp_path: Path) -> None:
     assert second.startswith("estimated, not timed")
 
 
+def test_layers_of_the_cpu(cli: Cli, files: list[Path]) -> None:
+    outcome = cli("bench", files[0], "--layers", "--size", "16x16")
+    assert outcome.code == 0, outcome.err
+    assert "measured by the profiler of LiteRT" in outcome.out
+    assert "upsampler.0" in outcome.out
+    (found,) = json.loads(cli("bench", files[0], "--layers", "--size", "16x16", "--json").out)
+    assert found["joined"]
+    assert "tells no layers" in cli("bench", files[0], "--layers", "--device", "openvino").err
+
+
 def test_what_a_device_does_not_take_is_told(cli: Cli, files: list[Path]) -> None:
     pytest.importorskip("ethosu", reason="needs the extra npu")
     outcome = cli("bench", files[0], "--device", "ethos-u65-256")
