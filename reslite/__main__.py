@@ -49,7 +49,9 @@ _EXTRAS = {
     "openvino": "openvino",
     "coreai": "coreai",
     "ethosu": "npu",
+    "segno": "serve",
     "starlette": "serve",
+    "trustme": "serve",
     "uvicorn": "serve",
 }
 

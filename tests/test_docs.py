@@ -76,6 +76,7 @@ NOT_RUN = {
         "docs/serve.md",
         "pip install '.[serve]'",
     ): "serves until it is stopped; tests/reslite/serving does it",
+    ("docs/serve.md", "reslite serve dist/ --phone"): "needs a phone",
     ("docs/gate.md", "reslite gate"): "exports and measures both networks anew, as make test does",
 }
 """Blocks of commands that no test runs: page, how the block begins, and the reason, which stands

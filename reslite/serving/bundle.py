@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks.store import measurements_to_json
 from reslite.apps.facts import facts_of, usual_window
 from reslite.apps.languages import LANGUAGES
+from reslite.serving.exporting import ICONS, WORKER, web_manifest
+from reslite.serving.icons import icon
 from reslite.serving.runtimes import RUNTIMES, WebRuntime
 from reslite.serving.site import Item, Site
 from runtime.errors import UserError
@@ -91,6 +93,8 @@ def bundle_json(manifest: Manifest, exported: bool) -> bytes:
 def site_of(folder: Path, manifest: Manifest, exported: bool = False) -> Site:
     """Return the site of a bundle."""
     items = {path.name: Item(path, path.name) for path in sorted(_PAGE.iterdir()) if path.suffix}
+    if not exported:  # a server that has ended must not look as if it lived
+        del items[WORKER]
     restoring = LANGUAGES["js"].sources()["restore.mjs"]
     items["restore.mjs"] = Item(lambda: restoring, "restore.mjs")
     facts = bundle_json(manifest, exported)
@@ -101,8 +105,13 @@ def site_of(folder: Path, manifest: Manifest, exported: bool = False) -> Site:
             items[f"files/{artifact.file}"] = Item(read, artifact.file)
             reference = partial(_reference, folder, manifest, artifact)
             items[f"golden/{artifact.file}.json"] = Item(reference, "golden.json")
+    items["manifest.webmanifest"] = web_manifest(manifest.model, manifest.scale)
+    for side in ICONS:
+        items[f"icon-{side}.png"] = Item(partial(icon, side), "icon.png")
+    opened = {name.rpartition(".")[2] for name in items if name.startswith("files/")}
     for runtime in RUNTIMES:
-        items |= runtime.items()
+        if runtime.format in opened:
+            items |= runtime.items()
     return items
 
 

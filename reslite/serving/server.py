@@ -156,7 +156,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
         UserError: If the port is in use or not allowed, or the address is not this machine's.
     """
     try:
-        return socket.create_server((host, port), backlog=MOST_CONNECTIONS)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(

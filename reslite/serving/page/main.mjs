@@ -12,6 +12,23 @@ async function main() {
   document.getElementById("subtitle").textContent = `${task}, in this browser`;
   startRestoring(bundle);
   startMeasuring(bundle);
+  if (bundle.exported) await keepOffline();
+}
+
+/** Keep the page for times without a network, where the browser can. */
+async function keepOffline() {
+  const said = document.getElementById("offline");
+  if (!navigator.serviceWorker) return;
+  try {
+    said.textContent = "keeping the page for offline use …";
+    await navigator.serviceWorker.register("service-worker.js");
+    await navigator.serviceWorker.ready;
+    said.textContent = "opens offline, too";
+    // Threads come with the worker's headers, from the next load on.
+    if (!globalThis.crossOriginIsolated) said.textContent += "; faster once it is loaded again";
+  } catch (error) {
+    said.textContent = `opens online only: ${error.message}`;
+  }
 }
 
 for (const button of document.querySelectorAll("nav button")) {

@@ -40,10 +40,11 @@ class Served:
     folder: Path
     store: Path
     told: list[str]
+    scheme: str = "http"
 
     @property
     def link(self) -> str:
-        return f"http://127.0.0.1:{self.port}/?token={self.tokens[-1]}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/?token={self.tokens[-1]}"
 
     def ask(
         self, path: str, method: str = "GET", body: Any = None, **headers: str
@@ -87,7 +88,7 @@ def start(bundle: tuple[Path, Manifest], tmp_path: Path) -> Iterator[Callable[..
 
     running = []
 
-    def start(folder: Path | None = None) -> Served:
+    def start(folder: Path | None = None, https: Any = None) -> Served:
         if not all(one.installed() for one in RUNTIMES):
             pytest.skip(NO_RUNTIMES)
         listening = socket.create_server(("127.0.0.1", 0))
@@ -96,11 +97,12 @@ def start(bundle: tuple[Path, Manifest], tmp_path: Path) -> Iterator[Callable[..
         folder, store = folder or bundle[0], tmp_path / "results.sqlite"
         keep = keeping(bundle[1], store, told.append)
         app = application(site_of(folder, bundle[1]), Links(tokens.append), keep)
-        server = server_of(app)
+        server = server_of(app, https)
         thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         running.append((server, thread, listening))
-        return Served(listening.getsockname()[1], tokens, folder, store, told)
+        scheme = "https" if https else "http"
+        return Served(listening.getsockname()[1], tokens, folder, store, told, scheme)
 
     yield start
     for server, thread, listening in running:
