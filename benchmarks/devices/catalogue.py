@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from benchmarks.devices.arm64 import Arm64
 from benchmarks.devices.arm64_instructions import Arm64Instructions
+from benchmarks.devices.coreml import CoreML
 from benchmarks.devices.cpu import CPU
+from benchmarks.devices.cuda import Cuda
 from benchmarks.devices.device import Device, TimedDevice
 from benchmarks.devices.ethos_u import TARGETS, EthosU
 from benchmarks.devices.litert_gpu import LiteRTGPU
@@ -30,6 +32,10 @@ DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
         CPU(),
+        Cuda(),
+        CoreML("coreml-cpu", "Core ML on the CPU", "CPU_ONLY"),
+        CoreML("coreml-gpu", "Core ML on the GPU", "CPU_AND_GPU"),
+        CoreML("coreml-ne", "Core ML on the Neural Engine", "CPU_AND_NE"),
         LiteRTGPU(),
         Arm64(),
         Arm64Instructions(),

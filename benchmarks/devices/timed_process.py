@@ -29,13 +29,18 @@ _SETTLE_SECONDS = 0.1
 
 
 class ProcessTimedDevice(TimedDevice):
-    """A device that a runtime of ``runtime.engines`` reaches from this machine.
+    """A device that an engine reaches from this machine.
 
     Attributes:
         engine: The engine; None for the default of a file's format.
+        opener: Module with ``open_engine(path, threads, option)``, for what is no engine of
+            ``runtime.engines``; None for those.
+        option: What ``opener`` gets.
     """
 
     engine: str | None = None
+    opener: str | None = None
+    option: str = ""
 
     def machine(self) -> str:
         """Return the model of the processor and its instructions for low precision."""
@@ -57,7 +62,15 @@ class ProcessTimedDevice(TimedDevice):
     @contextmanager
     def opened(self, path: Path, timing: Timing) -> Iterator[Timed]:
         """Start the process, and kill it when the block ends."""
-        settings = Settings(str(path), self.engine, timing.threads, timing.size, timing.warmup)
+        settings = Settings(
+            path=str(path),
+            runtime=self.engine,
+            threads=timing.threads,
+            size=timing.size,
+            warmup=timing.warmup,
+            opener=self.opener,
+            option=self.option,
+        )
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         command = [sys.executable, "-P", "-m", _WORKER, settings.to_json()]
         with (

@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
@@ -24,7 +25,7 @@ import numpy as np
 
 import runtime
 from runtime.errors import UserError
-from runtime.manifest import HD
+from runtime.manifest import HD, MANIFEST, read_manifest, verify
 from runtime.records import from_json, to_json
 from runtime.session import Session
 
@@ -41,6 +42,9 @@ class Settings:
         threads: CPU threads.
         size: Height and width of the input; None for the size that is restored to 1280 × 720.
         warmup: Untimed inferences before the first request.
+        opener: Module with ``open_engine(path, threads, option)`` to open it with; None for the
+            runtime.
+        option: What ``opener`` gets.
     """
 
     path: str
@@ -48,6 +52,8 @@ class Settings:
     threads: int
     size: tuple[int, int] | None
     warmup: int
+    opener: str | None = None
+    option: str = ""
 
     def to_json(self) -> str:
         """Return the settings as the worker's argument."""
@@ -99,11 +105,30 @@ def _opened(settings: Settings) -> tuple[Session, float]:
     times = []
     for _ in range(_OPENINGS):
         start = time.perf_counter_ns()
-        session = runtime.open(settings.path, runtime=settings.runtime, threads=settings.threads)
+        session = _session(settings)
         times.append((time.perf_counter_ns() - start) / 1e6)
         if len(times) < _OPENINGS:
             session.close()
     return session, statistics.median(times[1:])
+
+
+def _session(settings: Settings) -> Session:
+    """Open the artifact once.
+
+    Raises:
+        UserError: If it cannot be opened, or is to be opened by a module and has no manifest.
+    """
+    if settings.opener is None:
+        return runtime.open(settings.path, runtime=settings.runtime, threads=settings.threads)
+    path = Path(settings.path)
+    manifest = read_manifest(path.parent)
+    artifact = manifest.artifact(path.name) if manifest else None
+    if manifest is None or artifact is None:
+        raise UserError(f"{path}: needs the {MANIFEST} that reslite wrote beside the file")
+    verify(path, artifact)
+    module = import_module(settings.opener)
+    engine = module.open_engine(path, settings.threads, settings.option)
+    return Session(path.name, engine, manifest.scale, manifest.halo, sides=manifest.sides)
 
 
 def input_size(session: Session, wanted: tuple[int, int] | None) -> tuple[int, int]:
