@@ -119,7 +119,7 @@ def test_installed_command_line_times_a_file_in_a_process_of_its_own(
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "a.onnx")
 
-    options = ("--rounds", "2", "--threads", "1", "--size", "8x9", "--json")
+    options = ("--starts", "1", "--rounds", "2", "--threads", "1", "--size", "8x9", "--json")
     output = _python(installed, tmp_path, "-m", "reslite", "bench", "a.onnx", *options)
 
     (row,) = json.loads(output)["rows"]

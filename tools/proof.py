@@ -15,7 +15,7 @@ from typing import get_args
 import click
 from PIL import Image
 
-from benchmarks.devices.catalogue import DEVICES
+from benchmarks.devices.catalogue import proving
 from benchmarks.proof import LEAST_DECIBELS, SIZE, Row, failures, prove
 from benchmarks.report import proof_table
 from export.bundle import bundle_of
@@ -101,7 +101,7 @@ def bundles() -> list[Path]:
 
 def _bundle(source: Source, table: ScaleTable, any_size: bool) -> Path:
     """Export a network in every format that a device takes, at a fixed size and at any."""
-    formats = {kind for device in DEVICES.values() for kind in device.takes.formats}
+    formats = {kind for device in proving() for kind in device.takes.formats}
     hindered = obstacles(source.graph)
     variants = [
         Variant(kind, precision, size=size)
@@ -111,7 +111,7 @@ def _bundle(source: Source, table: ScaleTable, any_size: bool) -> Path:
         if not hindered[kind, precision]
     ]
     # Files for devices that fail on those of the default profile, integers among them alone.
-    profiles = {device.profile for device in DEVICES.values() if device.profile is not None}
+    profiles = {device.profile for device in proving() if device.profile is not None}
     if any_size:
         for one in sorted(profiles):
             variants.append(Variant(PROFILES[one].format, "int8", size=SIZE, profile=one))

@@ -168,6 +168,10 @@ def run(
                 progress=True,
             )
         not_run += count_or_estimate(whole, asked, recorder, reference=reference)
+    except (UserError, KeyboardInterrupt):
+        if any(one.samples for one in recorder.measurements) and not as_json:
+            click.echo(run_text(recorder.measurements))
+        raise
     finally:
         recorder.close()
     found = recorder.measurements

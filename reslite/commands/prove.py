@@ -83,16 +83,17 @@ def chosen_devices(names: str | None) -> list[Device]:
     Raises:
         UserError: If a name is unknown.
     """
-    from benchmarks.devices.catalogue import DEVICES, proving
+    from benchmarks.devices.catalogue import proving
     from runtime.errors import UserError
 
+    known = {device.name: device for device in proving()}
     if names is None:
-        return proving()
+        return list(known.values())
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
-        if name not in DEVICES:
-            raise UserError(f"{name}: no such device; choose of {', '.join(DEVICES)}")
-    return [DEVICES[name] for name in dict.fromkeys(wanted)]
+        if name not in known:
+            raise UserError(f"{name}: no such device; choose of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(wanted)]
 
 
 def prepare_environments(devices: list[Device]) -> None:

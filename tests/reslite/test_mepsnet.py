@@ -119,7 +119,7 @@ def test_a_missing_companion_is_named(cli: Cli, folder: Path, tmp_path: Path) ->
 
 def test_latencies_of_files_that_restore_tiles_are_not_taken(cli: Cli, folder: Path) -> None:
     files = [folder / "dist" / f"mini_x1_float32{part}.tflite" for part in ("", "_tiled")]
-    outcome = cli("bench", *files, "--size", "32x32", "--rounds", 1, "--threads", 1, "--json")
+    outcome = cli("bench", *files, "--size", "32x32", "--starts", 1, "--rounds", 1, "--json")
     assert outcome.code == 0, outcome.err
     assert f"left out, for they restore tiles: {files[1]}" in outcome.err
     assert [row["name"] for row in json.loads(outcome.out)["rows"]] == [str(files[0])]

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.devices.catalogue import DEVICES
+from benchmarks.devices.catalogue import proving
 from reslite.__main__ import main
 
 
@@ -8,7 +8,7 @@ def test_the_list_names_every_device_and_what_is_missing(capsys, monkeypatch, tm
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["prove", "--list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in DEVICES)
+    assert all(one.name in out for one in proving())
     assert "needs its own environment: reslite prove --prepare tosa" in out
 
 
