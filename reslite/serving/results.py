@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -14,8 +15,7 @@ from reslite.serving.bundle import lacking
 from runtime.errors import UserError
 from runtime.manifest import Manifest
 
-DEVICE = "browser"
-
+_DEVICES = re.compile(r"browser-(wasm-[1-9]\d?|webgpu)")
 _EVIDENCE = ("measured", "executed")
 
 
@@ -41,7 +41,7 @@ def keeping(
         found = measurements_in(body, manifest)
         with Store(store) as opened:
             new = opened.add(found)
-        for one in found:
+        for one in found if new else ():
             announce(_line(one))
         return new
 
@@ -71,13 +71,13 @@ def _believed(one: Measurement, manifest: Manifest) -> Measurement:
         "precision": artifact.precision,
         "network": manifest.model,
         "scale": manifest.scale,
-        "device": DEVICE,
         "unit": "ms",
-        "role": "file",
     }
     for name, value in expected.items():
         if getattr(one, name) != value:
             raise Nonsense(f"{name} is {getattr(one, name)!r}, expected {value!r}")
+    if not _DEVICES.fullmatch(one.device):
+        raise Nonsense(f"device is {one.device[:80]!r}, expected a browser's")
     if one.evidence not in _EVIDENCE:
         raise Nonsense(f"evidence is {one.evidence!r}, expected {' or '.join(_EVIDENCE)}")
     if (one.evidence == "measured") != bool(one.samples):

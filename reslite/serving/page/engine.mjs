@@ -41,8 +41,8 @@ export class Engine {
   }
 
   /** Return the milliseconds of some inferences of one window. */
-  time(limits) {
-    return this.#ask("time", { limits }, []);
+  time(count) {
+    return this.#ask("time", { count }, []);
   }
 
   /** End the worker, whatever it does. */

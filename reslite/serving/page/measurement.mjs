@@ -23,7 +23,7 @@ export function newRun() {
 /**
  * Return the record of one start of a file on a target.
  *
- * `place` is { run, block, start }; `facts` is what the target says of itself; `check` what the
+ * `place` is { run, block, order, start, role }; `facts` is what the target says of itself; `check` what the
  * comparison of the output gave; `samples` are milliseconds, none if time does not count here.
  */
 export function measurementOf(bundle, { file, target, facts, check, samples, place }) {
@@ -31,8 +31,6 @@ export function measurementOf(bundle, { file, target, facts, check, samples, pla
   const on = target.accelerator === "wasm" ? `wasm, ${target.threads} thread${target.threads > 1 ? "s" : ""}` : target.accelerator;
   return {
     ...place,
-    order: 0,
-    role: "file",
     file: file.file,
     sha256: file.sha256,
     format: file.format,
@@ -40,7 +38,7 @@ export function measurementOf(bundle, { file, target, facts, check, samples, pla
     network: bundle.model,
     scale: bundle.scale,
     size: file.window,
-    device: "browser",
+    device: target.device,
     machine: machineOf(facts),
     evidence: samples.length ? "measured" : "executed",
     runtime: `${name} ${version} (${on})`,

@@ -3,7 +3,10 @@
 /** Threads that WebAssembly gets: they need a page that is isolated from others. */
 const THREADS = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
 
-/** Return the targets: { runtime, accelerator, threads, title }, the usual one first. */
+/** Whether there is an adapter; the worker that computes says which. */
+const HAS_WEBGPU = Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+
+/** Return the targets: { runtime, accelerator, threads, title, device }, the usual one first. */
 export function targetsOf(runtime) {
   const name = { litert: "LiteRT.js", onnxruntime: "ONNX Runtime Web" }[runtime];
   const threads = THREADS > 1 ? [THREADS, 1] : [1];
@@ -11,9 +14,11 @@ export function targetsOf(runtime) {
     accelerator: "wasm",
     threads: count,
     title: `${name}, WebAssembly, ${count} thread${count > 1 ? "s" : ""}`,
+    device: `browser-wasm-${count}`,
   }));
-  if (navigator.gpu) {
-    targets.push({ accelerator: "webgpu", threads: 1, title: `${name}, WebGPU` });
+  if (HAS_WEBGPU) {
+    const title = `${name}, WebGPU`;
+    targets.push({ accelerator: "webgpu", threads: 1, title, device: "browser-webgpu" });
   }
   return targets.map((target) => ({ runtime, ...target }));
 }
@@ -24,7 +29,10 @@ export function leftOut() {
   if (!globalThis.crossOriginIsolated) {
     notes.push("No threads: this page is not isolated from others.");
   }
-  if (!navigator.gpu) notes.push("No WebGPU: this browser or this address (no HTTPS) has none.");
+  if (!HAS_WEBGPU) {
+    const found = navigator.gpu ? "there is no adapter" : "this browser or address has none";
+    notes.push(`No WebGPU: ${found}.`);
+  }
   notes.push(
     navigator.ml
       ? "No WebNN: it does not tell what it computes on; what it refuses runs on the CPU unsaid."

@@ -29,19 +29,17 @@ const JOBS = {
     return selfTest({ ...network, facts }, ...pair, (...progress) => told(progress));
   },
 
-  async time({ limits: { warmup, least, most, milliseconds } }) {
+  /** Return the milliseconds of some inferences of one window of noise. */
+  async time({ count }) {
     const { shapeOf } = await import("./restore.mjs");
     const { pooling } = network.facts;
     const average = pooling && new Float32Array(pooling.channels);
     const shape = shapeOf(network.facts);
-    const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, Math.random);
+    network.noise ??= Float32Array.from({ length: shape.reduce((a, b) => a * b) }, Math.random);
     const samples = [];
-    for (let i = 0; i < warmup; i++) await network.run(values, shape, average);
-    const begun = performance.now();
-    while (samples.length < most) {
+    for (let i = 0; i < count; i++) {
       const started = performance.now();
-      if (samples.length >= least && started - begun > milliseconds) break;
-      await network.run(values, shape, average);
+      await network.run(network.noise, shape, average);
       samples.push(performance.now() - started);
     }
     if (!samples.every((one) => one > 0)) throw new Error("this browser's clock is too coarse");

@@ -35,7 +35,7 @@ def sent(bundle: tuple[Path, Manifest]) -> dict[str, Any]:
     return {
         **{"run": "0123456789abcdef" * 2, "block": 0, "order": 0, "start": 0, "role": "file"},
         **{"file": FILE, "sha256": artifact.sha256, "format": "tflite", "precision": "float32"},
-        **{"network": "carn-m", "scale": 2, "size": [64, 56], "device": "browser"},
+        **{"network": "carn-m", "scale": 2, "size": [64, 56], "device": "browser-wasm-2"},
         **{"machine": "Android, 8 cores", "evidence": "measured", "unit": "ms"},
         **{"runtime": "@litertjs/core 2.5.3 (wasm, 2 threads)", "threads": 2, "load": None},
         **{"when": "1999-01-01T00:00:00+00:00", "samples": [31.5, 30, 32.25], "multadds": 1234},
@@ -68,7 +68,7 @@ def test_a_measurement_is_kept_once_with_the_time_of_this_machine(
     assert post(sent) == (201, b"0\n")
     with Store(served.store, write=False) as store:
         (kept,) = store.measurements()
-    assert (kept.file, kept.device, kept.evidence) == (FILE, "browser", "measured")
+    assert (kept.file, kept.device, kept.evidence) == (FILE, "browser-wasm-2", "measured")
     assert kept.samples == (31.5, 30.0, 32.25)
     assert kept.when[:4] >= "2026"
     assert served.told[0] == (
