@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import runtime
@@ -24,6 +24,7 @@ from export.sources.source import Source
 from export.variants import Variant
 from export.writers.description import Description
 from export.writers.writing import Written
+from runtime.engines.coreai_library import check_library as check_coreai
 from runtime.formats import FORMATS, Format
 from runtime.manifest import HD, Artifact, Measured, sha256_of, size_of
 
@@ -61,6 +62,16 @@ def write_artifact(
         interpolation_multadds=interpolation_multadds(source.graph, *HD),
         requires=written.requires,
     )
+
+
+def check_writers(formats: Iterable[Format]) -> None:
+    """Check that libraries of extras that write these formats are there, before anything is made.
+
+    Raises:
+        UserError: If one is missing or of a version that is not known; says what to install.
+    """
+    if "coreai" in formats:
+        check_coreai()
 
 
 def description_of(source: Source) -> Description:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.artifacts import Simulate, prove_artifact, write_artifact
+from export.artifacts import Simulate, check_writers, prove_artifact, write_artifact
 from export.bundle_manifest import discard, existing, is_current, remove, with_artifact
 from export.headroom import InHalf, Photographs, warning_of
 from export.lowered import lower_for, own_table
@@ -59,6 +59,7 @@ def bundle_of(
         UserError: If a variant cannot be made. One whose size needs more memory than there is is
             refused before the first file is written.
     """
+    check_writers({variant.format for variant in variants})
     for size in {variant.size for variant in variants if variant.size is not None}:
         check_size(source.graph, size)
     if any(variant.precision == "int8" for variant in variants):

@@ -19,7 +19,7 @@ from runtime.atomic import replacing
 from runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from runtime.errors import UserError
 from runtime.manifest import Artifact, Compiled, Manifest, sha256_of, size_of
-from runtime.qualcomm_htp import PACKAGE, htp_precisions, missing_qnn, open_on_htp
+from runtime.qualcomm_htp import PACKAGE, TESTED, htp_precisions, missing_qnn, open_on_htp
 from runtime.session import Session
 from runtime.snapdragon import Snapdragon
 
@@ -66,6 +66,8 @@ def compile_bundle(
     sources = [one for one in manifest.artifacts if _is_source(one)]
     if targets and not sources:
         raise UserError("NPUs take ONNX files of fixed size in int8 or float16; add --size 128x128")
+    if targets and _compiler() != f"{PACKAGE} {TESTED}":
+        announce(f"warning   {_compiler()}: reslite was tested with {TESTED}")
     for soc in targets:
         for source in sources:
             if source.precision not in htp_precisions(soc):

@@ -34,6 +34,7 @@ from benchmarks.pairs import Pair, Pairs, pairs_in
 from benchmarks.report.fixed_sizes import fixed_sizes_of
 from benchmarks.report.report import Example, NpuRow, Report, points_of, rows_of, write_report
 from benchmarks.snapshots import GATE_PICTURES, gate_pictures
+from export.artifacts import check_writers
 from export.bundle import bundle_of
 from export.bundle_manifest import with_artifact
 from export.compiled import check_compilers, compile_bundle
@@ -136,6 +137,7 @@ def ship_network(
         UserError: If there are no scales, no pictures, or a file cannot be made.
     """
     check_compilers(targets)
+    check_writers(formats)
     sizes = sizes or (_TARGET_SIZES if targets else ())
     # A network without a table of scales is refused before it is captured.
     foreign = not isinstance(network, Model)

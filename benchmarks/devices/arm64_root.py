@@ -149,6 +149,7 @@ def _unpack_debian(made: Path, apt: Path) -> None:
     settings: dict[str, str | Path] = {
         "APT::Architecture": "arm64",
         "APT::Architectures": "arm64",
+        "APT::Update::Error-Mode": "any",  # else it passes without a network
         "APT::Sandbox::User": "root",  # apt's own user may not enter the user's cache folder
         "Dir::State::lists": apt / "lists",
         "Dir::State::status": apt / "status",

@@ -49,13 +49,14 @@ def command(
     from runtime.atomic import replacing
     from runtime.records import to_json
 
+    lacking: list[str] = []
     if prepare is not None:
-        prepare_environments(chosen_devices(None if prepare == "all" else prepare))
+        lacking = prepare_environments(chosen_devices(None if prepare == "all" else prepare))
     if listed:
         click.echo(proof_table.as_list(proving()))
     if not bundles:
         if listed or prepare is not None:
-            return 0
+            return 1 if lacking else 0
         raise click.UsageError("name a folder that 'reslite ship' made, or --list")
     devices = chosen_devices(on)
     rows: list[Row] = []
@@ -96,11 +97,16 @@ def chosen_devices(names: str | None) -> list[Device]:
     return [known[name] for name in dict.fromkeys(wanted)]
 
 
-def prepare_environments(devices: list[Device]) -> None:
-    """Make the environments of devices; one that cannot be made does not stop the others."""
+def prepare_environments(devices: list[Device]) -> list[str]:
+    """Make the environments of devices; one that cannot be made does not stop the others.
+
+    Returns:
+        The names of those that could not be made, which has been told.
+    """
     from benchmarks.devices.environments import SeparateDevice, prepare
     from runtime.errors import UserError
 
+    lacking = []
     separate = [one for one in devices if isinstance(one, SeparateDevice)]
     for name in dict.fromkeys(one.environment_name for one in separate if one.missing()):
         click.echo(f"preparing {name} …", err=True)
@@ -108,3 +114,5 @@ def prepare_environments(devices: list[Device]) -> None:
             prepare(name)
         except UserError as error:
             click.echo(f"reslite: {error}", err=True)
+            lacking.append(name)
+    return lacking

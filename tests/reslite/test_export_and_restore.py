@@ -121,11 +121,12 @@ def test_a_missing_core_ai_is_named_with_its_command(
 
     own = _own_weights(tmp_path / "own.safetensors", 0.1)
     monkeypatch.setattr("runtime.engines.coreai_library.metadata.version", missing)
-    outcome = cli("export", own, "--scale", 2, "--format", "coreai", "--precision", "float32",
-                  "--out", tmp_path / "out")  # fmt: skip
-    assert outcome.code == 2
-    assert "pip install 'reslite[coreai]'" in outcome.err
-    assert not list(tmp_path.rglob("*.aimodel"))
+    both = ["--format", "onnx", "--format", "coreai", "--precision", "float32"]
+    for verb, options in (("export", both), ("ship", ["--format", "coreai"])):
+        outcome = cli(verb, own, "--scale", 2, *options, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert "pip install 'reslite[coreai]'" in outcome.err
+        assert not (tmp_path / "out").exists(), "before the first file is made"
 
 
 def test_a_file_that_fails_its_proof_does_not_stay(

@@ -1,7 +1,9 @@
 import pytest
 
+from benchmarks.devices import environments
 from benchmarks.devices.catalogue import proving
 from reslite.__main__ import main
+from runtime.errors import UserError
 
 
 def test_the_list_names_every_device_and_what_is_missing(capsys, monkeypatch, tmp_path):
@@ -10,6 +12,22 @@ def test_the_list_names_every_device_and_what_is_missing(capsys, monkeypatch, tm
     out = capsys.readouterr().out
     assert all(one.name in out for one in proving())
     assert "needs its own environment: reslite prove --prepare tosa" in out
+
+
+def test_an_environment_that_cannot_be_made_does_not_stop_the_others(capsys, monkeypatch):
+    made = []
+
+    def prepare(name):
+        if name == "tosa":
+            raise UserError("tosa: its packages cannot be installed; check the network")
+        made.append(name)
+
+    monkeypatch.setattr(environments, "prepare", prepare)
+    monkeypatch.setattr(environments, "is_prepared", lambda name: False)
+    assert main(["prove", "--prepare", "ncnn"]) == 0
+    assert main(["prove", "--prepare", "tosa,ncnn"]) == 1
+    assert made == ["ncnn", "ncnn"]
+    assert "reslite: tosa: its packages cannot be installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
