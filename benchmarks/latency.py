@@ -110,7 +110,7 @@ class LatencyReport:
 
 
 def latencies_of(measurements: Sequence[Measurement], files: Sequence[str] = ()) -> list[Latency]:
-    """Return a row for each file and device of one run.
+    """Return a row for each file, device and runtime of one run; a browser has several runtimes.
 
     A start that broke off before its first sample counts for nothing.
 
@@ -120,20 +120,18 @@ def latencies_of(measurements: Sequence[Measurement], files: Sequence[str] = ())
     """
     full = [one for one in measurements if one.samples and one.role != "control"]
     place = {file: number for number, file in enumerate(files)}
-    keys = sorted(
-        {(one.file, one.device) for one in full},
-        key=lambda key: (place.get(key[0], len(place)), key),
-    )
-    return [
-        _latency([one for one in full if (one.file, one.device) == key], measurements)
-        for key in keys
-    ]
+    keys = sorted(set(map(_key, full)), key=lambda key: (place.get(key[0], len(place)), key))
+    return [_latency([one for one in full if _key(one) == key], measurements) for key in keys]
 
 
 def control_of(measurements: Sequence[Measurement]) -> Interval | None:
     """Return the ratio of the reference to itself in a second process; None if there is none."""
     ratios = _ratios([one for one in measurements if one.role == "control"], measurements)
     return interval_of(ratios) if ratios else None
+
+
+def _key(one: Measurement) -> tuple[str, str, str]:
+    return one.file, one.device, one.runtime
 
 
 def _latency(rows: Sequence[Measurement], run: Sequence[Measurement]) -> Latency:

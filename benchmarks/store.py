@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.measurement import Measurement, check_samples
+from benchmarks.sqlite_file import is_locked, nested_transaction, opened, transaction
 from runtime.errors import UserError
 from runtime.records import RecordError, from_json, to_json
 
@@ -26,7 +26,6 @@ FILE = "results.sqlite"
 
 _APPLICATION = 0x52534C54  # "RSLT", by which a store is told from other SQLite files
 _PATIENCE = 30.0  # seconds; another process holds the file for one sample at a time
-_RETRY = 0.05
 
 _STEPS: tuple[str, ...] = (
     """
@@ -103,7 +102,7 @@ class Store:
         if not write and not path.exists():
             raise UserError(f"{path}: no such store; 'reslite bench FILES' makes it")
         with self._told():
-            self._database = _opened(path, write, patience)
+            self._database = opened(path, _APPLICATION, write=write, patience=patience)
         try:
             with self._told():
                 self._prepare(write)
@@ -176,7 +175,7 @@ class Store:
         Raises:
             UserError: If they cannot be written.
         """
-        with self._told(), _transaction(self._database):
+        with self._told(), transaction(self._database):
             return sum(self._insert(one) is not None for one in measurements)
 
     def measurements(self, run: str | None = None) -> list[Measurement]:
@@ -186,7 +185,7 @@ class Store:
             UserError: If the store is damaged.
         """
         where, values = ("WHERE run = ?", (run,)) if run is not None else ("", ())
-        with self._told(), _transaction(self._database, "BEGIN"):
+        with self._told(), transaction(self._database, "BEGIN"):
             rows = self._database.execute(
                 f"SELECT id, {_QUOTED} FROM measurement {where} ORDER BY id", values
             ).fetchall()
@@ -205,7 +204,7 @@ class Store:
 
     def _insert(self, measurement: Measurement) -> int | None:
         """Store a measurement unless its run, block and order are known; return its key."""
-        with self._told(), _nested(self._database):
+        with self._told(), nested_transaction(self._database):
             cursor = self._database.execute(
                 f"INSERT INTO measurement ({_QUOTED}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
                 "ON CONFLICT DO NOTHING",
@@ -230,7 +229,7 @@ class Store:
                 f"{self.path}: schema {found} found, {len(_STEPS)} expected; write to it once with "
                 "'reslite bench' to migrate it"
             )
-        with _transaction(self._database):
+        with transaction(self._database):
             # Another process may have migrated it meanwhile.
             for number in range(self._schema(), len(_STEPS)):
                 for statement in filter(str.strip, _STEPS[number].split(";")):
@@ -264,7 +263,11 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise UserError(f"{self.path}: {_reason(error, self._patience)}") from error
+            reason = f"cannot be opened or written ({error}); {_ELSEWHERE}"
+            if is_locked(error):
+                reason = f"locked by another process for more than {self._patience:g} s; end it, "
+                reason += "then try again"
+            raise UserError(f"{self.path}: {reason}") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path}: no store of results ({error}); {_ASIDE}") from error
         except OSError as error:
@@ -331,82 +334,6 @@ def measurements_from_json(content: object) -> list[Measurement]:
         except RecordError as error:
             raise RecordError(f"measurements[{number}]: {error}") from error
     return read
-
-
-def _opened(path: Path, write: bool, patience: float) -> sqlite3.Connection:
-    if not write:
-        return _opened_to_read(path, patience)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=patience, isolation_level=None)
-    try:
-        # Checked first: a file that is not ours keeps its journal mode.
-        owner = int(database.execute("PRAGMA application_id").fetchone()[0])
-        empty = not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if owner == _APPLICATION or empty:
-            _write_ahead(database, patience)
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _opened_to_read(path: Path, patience: float) -> sqlite3.Connection:
-    """Open a store for reading, even on a disk where SQLite cannot make its files beside it."""
-    uri = path.resolve().as_uri()
-    database = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=patience, isolation_level=None)
-    try:
-        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        database.close()
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            raise
-        return sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
-    return database
-
-
-def _write_ahead(database: sqlite3.Connection, patience: float) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others by itself here."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not busy or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY)
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    database.execute(begin)
-    try:
-        yield
-    except BaseException:
-        with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-            database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
-@contextmanager
-def _nested(database: sqlite3.Connection) -> Iterator[None]:
-    """Open a transaction unless one is open."""
-    if database.in_transaction:
-        yield
-        return
-    with _transaction(database):
-        yield
-
-
-def _reason(error: sqlite3.OperationalError, patience: float) -> str:
-    code = error.sqlite_errorcode & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"locked by another process for more than {patience:g} s; end it, then try again"
-    return f"cannot be opened or written ({error}); {_ELSEWHERE}"
 
 
 def _values(measurement: Measurement) -> list[str | int | float | None]:

@@ -75,7 +75,7 @@ def run_json(
             "machine": one.machine,
             "runtime": one.runtime,
             "size": one.size,
-            one.unit: one.samples[0],
+            one.unit: one.samples[0] if one.samples else None,
             "facts": dict(one.facts),
         }
         for one in others
@@ -99,12 +99,17 @@ def _measured(measurements: Sequence[Measurement], files: Sequence[str]) -> str:
     if not rows:
         return "measured: the run broke off before its first sample"
     reference = next((one for one in measurements if one.role == "reference"), None)
-    several = len({one.device for one in rows}) > 1 or rows[0].device != DEFAULT_DEVICE
     header = ["file", "speed", "median ms", "IQR ms", "input"]
     header += ["GMultAdds/s", "peak MB", "opening ms"]
-    if several:
+    cells = [_cells(row, reference) for row in rows]
+    if len(rows) > len({(row.device, row.file) for row in rows}):
+        header.insert(1, "runtime")
+        cells = [
+            [one[0], row.runtime or "", *one[1:]] for row, one in zip(rows, cells, strict=True)
+        ]
+    if {row.device for row in rows} != {DEFAULT_DEVICE}:
         header.insert(1, "device")
-    cells = [_cells(row, reference, several) for row in rows]
+        cells = [[one[0], row.device, *one[1:]] for row, one in zip(rows, cells, strict=True)]
     return "\n".join(
         [
             *_head(measurements),
@@ -162,7 +167,7 @@ def _interval_meaning(starts: int) -> str:
     return "in brackets the range (fewer than 6 starts tell no 95 % interval)"
 
 
-def _cells(row: Latency, reference: Measurement | None, several: bool) -> list[str]:
+def _cells(row: Latency, reference: Measurement | None) -> list[str]:
     assert row.milliseconds is not None
     assert row.size is not None
     same = reference is not None and (row.file, row.device) == (reference.file, reference.device)
@@ -170,7 +175,6 @@ def _cells(row: Latency, reference: Measurement | None, several: bool) -> list[s
     rate, memory = row.multadds_per_second, row.peak_memory_bytes
     return [
         row.file,
-        *([row.device] if several else []),
         speed,
         f"{row.milliseconds.median:.2f}",
         f"{row.milliseconds.iqr:.2f}",
@@ -192,22 +196,38 @@ def _others(measurements: Sequence[Measurement]) -> str:
     first = measurements[0]
     reference = next((one for one in measurements if one.role == "reference"), first)
     header = ["file", "device", "speed", first.unit, "input", "what else is told"]
-    cells = []
-    for one in measurements:
-        same = (one.device, one.size) == (reference.device, reference.size)
-        facts = [f"{value:,} {name}" for name, value in one.facts.items() if name != one.unit]
-        cells.append(
-            [
-                one.file,
-                one.device,
-                f"{reference.samples[0] / one.samples[0]:.2f}×" if same else "",
-                f"{one.samples[0]:,.3f}" if one.unit == "ms" else f"{one.samples[0]:,.0f}",
-                f"{one.size[0]}×{one.size[1]}",
-                ", ".join(facts),
-            ]
-        )
+    cells = [
+        [
+            one.file,
+            one.device,
+            _cost_ratio(reference, one),
+            _cost(one),
+            f"{one.size[0]}×{one.size[1]}",
+            ", ".join(_fact(name, value) for name, value in one.facts.items()),
+        ]
+        for one in measurements
+    ]
+    if not any(one.samples for one in measurements):  # executed or compiled: there is no cost
+        header, cells = [*header[:2], *header[4:]], [[*one[:2], *one[4:]] for one in cells]
     runtimes = ", ".join(dict.fromkeys(one.runtime for one in measurements))
     return f"{first.evidence}, not timed: {runtimes}\n{text_table(header, cells)}"
+
+
+def _cost(one: Measurement) -> str:
+    if not one.samples:
+        return ""
+    return f"{one.samples[0]:,.3f}" if one.unit == "ms" else f"{one.samples[0]:,.0f}"
+
+
+def _cost_ratio(reference: Measurement, one: Measurement) -> str:
+    same = (one.device, one.size) == (reference.device, reference.size)
+    if not same or not one.samples or not reference.samples:
+        return ""
+    return f"{reference.samples[0] / one.samples[0]:.2f}×"
+
+
+def _fact(name: str, value: str | int | float) -> str:
+    return f"{name} {value}" if isinstance(value, str) else f"{value:,} {name}"
 
 
 def _load(measurements: Sequence[Measurement]) -> float | None:

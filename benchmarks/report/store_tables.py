@@ -53,13 +53,13 @@ def comparison_text(before: Sequence[Measurement], after: Sequence[Measurement])
         )
     rows = []
     for key in shared:
-        file, device, evidence, unit, size = key
+        file, device, evidence, unit, size, runtime = key
         ratio = unpaired_interval(first[key][0], second[key][0])
         sign = " ~" if ratio.holds_one else ""
         rows.append(
             [
                 file,
-                device,
+                f"{device} {runtime}".strip(),
                 evidence,
                 f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f}){sign}"
                 if ratio.starts > 1
@@ -102,17 +102,22 @@ def samples_csv(measurements: Sequence[Measurement]) -> str:
     return stream.getvalue()
 
 
-_Key = tuple[str, str, str, str, str]
+_Key = tuple[str, str, str, str, str, str]
 
 
 def _starts(run: Sequence[Measurement]) -> dict[_Key, tuple[list[float], str]]:
     """Return the median of each start, and the file's hash, by what can be compared."""
+    full = [one for one in run if one.samples]
+    runtimes: dict[tuple[str, str], set[str]] = {}
+    for one in full:
+        runtimes.setdefault((one.file, one.device), set()).add(one.runtime)
     found: dict[_Key, tuple[list[float], str]] = {}
-    for one in run:
-        if one.samples:
-            size = f"{one.size[0]}×{one.size[1]}"
-            key = (file_name(one.file), one.device, one.evidence, one.unit, size)
-            found.setdefault(key, ([], one.sha256))[0].append(median(one.samples))
+    for one in full:
+        size = f"{one.size[0]}×{one.size[1]}"
+        # A browser has several runtimes; elsewhere another version is what is compared.
+        runtime = one.runtime if len(runtimes[one.file, one.device]) > 1 else ""
+        key = (file_name(one.file), one.device, one.evidence, one.unit, size, runtime)
+        found.setdefault(key, ([], one.sha256))[0].append(median(one.samples))
     return found
 
 

@@ -109,6 +109,33 @@ def test_kinds_of_evidence_never_share_a_table(measurement: Make) -> None:
     assert rows[3]["instructions"] == 1234567
 
 
+def test_a_browser_has_several_runtimes_and_results_without_time(measurement: Make) -> None:
+    shared = {"role": "file", "device": "browser", "machine": "Chromium on a phone"}
+    made = [
+        measurement(order=0, runtime="LiteRT.js WASM", samples=(20.0, 22.0), **shared),
+        measurement(order=1, runtime="LiteRT.js WebGPU", samples=(5.0,), **shared),
+        measurement(
+            order=2,
+            runtime="LiteRT.js WebGPU",
+            evidence="executed",
+            facts={"adapter": "SwiftShader", "levels": 1.5},
+            **shared,
+        ),
+    ]
+
+    measured, executed = run_text(made).split("\n\n")
+
+    assert measured.startswith("measured on Chromium on a phone, browser")
+    lines = measured.splitlines()
+    assert lines[1].split()[:3] == ["file", "device", "runtime"]
+    assert "LiteRT.js WASM" in lines[3]
+    assert " 21.00 " in lines[3]
+    assert " 5.00 " in lines[4]
+    assert executed.startswith("executed, not timed: LiteRT.js WebGPU")
+    assert "adapter SwiftShader, 1.5 levels" in executed
+    assert run_json(made)["rows"][2]["ms"] is None
+
+
 def test_what_was_not_run_has_its_reason(measurement: Make) -> None:
     reason = [Latency("c.mlpackage", not_run="not run (needs macOS)")]
     assert run_text(_run(measurement, 1), reason).endswith("c.mlpackage: not run (needs macOS)")
