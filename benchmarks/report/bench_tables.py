@@ -195,7 +195,8 @@ def _ratio(interval: Interval) -> str:
 def _others(measurements: Sequence[Measurement]) -> str:
     first = measurements[0]
     reference = next((one for one in measurements if one.role == "reference"), first)
-    header = ["file", "device", "speed", first.unit, "input", "what else is told"]
+    ratio = "speed" if first.unit == "ms" else "fewer"  # fewer instructions are no speed
+    header = ["file", "device", ratio, first.unit, "input", "what else is told"]
     cells = [
         [
             one.file,

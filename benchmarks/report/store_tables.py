@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.measurement import Measurement
-from benchmarks.ratios import unpaired_interval
+from benchmarks.ratios import Interval, unpaired_interval
 from benchmarks.report.tables import text_table
 from benchmarks.store import runs_of
 from runtime.errors import UserError
@@ -54,32 +55,30 @@ def comparison_text(before: Sequence[Measurement], after: Sequence[Measurement])
     rows = []
     for key in shared:
         file, device, evidence, unit, size, runtime = key
-        ratio = unpaired_interval(first[key][0], second[key][0])
-        sign = " ~" if ratio.holds_one else ""
+        earlier, later = first[key], second[key]
         rows.append(
             [
                 file,
                 f"{device} {runtime}".strip(),
                 evidence,
-                f"{ratio.median:.2f}× ({ratio.lower:.2f}–{ratio.upper:.2f}){sign}"
-                if ratio.starts > 1
-                else f"{ratio.median:.2f}×",
-                f"{median(first[key][0]):,.2f}",
-                f"{median(second[key][0]):,.2f}",
+                _ratio(unpaired_interval(earlier.medians, later.medians)),
+                f"{median(earlier.medians):,.2f}",
+                f"{median(later.medians):,.2f}",
                 unit,
                 size,
-                "" if first[key][1] == second[key][1] else "another file of this name",
+                "" if earlier.sha256 == later.sha256 else "another file of this name",
             ]
         )
-    header = ["file", "device", "evidence", "speed", "before", "after", "unit", "input", ""]
+    header = ["file", "device", "evidence", "ratio", "before", "after", "unit", "input", ""]
     lines = [text_table(header, rows)]
-    machines = [dict.fromkeys(one.machine for one in run) for run in (before, after)]
-    if machines[0] != machines[1]:
-        names = (", ".join(one) for one in machines)
-        lines.append("on different machines: {} and {}".format(*names))
+    lines += sorted(
+        f"on different machines: {first[key].machine} and {second[key].machine}"
+        for key in {key[1]: key for key in shared}.values()
+        if first[key].machine != second[key].machine
+    )
     lines.append(
-        "speed: after against before, medians of starts (95 % interval; ~ where it holds 1). The "
-        "runs did not take turns: what else changed is in it, too."
+        "ratio: before by after, medians of starts (95 % interval where both have six starts; ~ "
+        "where it holds 1). The runs did not take turns: what else changed is in it, too."
     )
     return "\n".join(lines)
 
@@ -105,20 +104,37 @@ def samples_csv(measurements: Sequence[Measurement]) -> str:
 _Key = tuple[str, str, str, str, str, str]
 
 
-def _starts(run: Sequence[Measurement]) -> dict[_Key, tuple[list[float], str]]:
-    """Return the median of each start, and the file's hash, by what can be compared."""
+@dataclass
+class _Starts:
+    """What one run has of a file: the median of each start, the file's hash and the machine."""
+
+    sha256: str
+    machine: str
+    medians: list[float] = field(default_factory=list)
+
+
+def _starts(run: Sequence[Measurement]) -> dict[_Key, _Starts]:
+    """Return the starts of each file by what can be compared."""
     full = [one for one in run if one.samples]
     runtimes: dict[tuple[str, str], set[str]] = {}
     for one in full:
         runtimes.setdefault((one.file, one.device), set()).add(one.runtime)
-    found: dict[_Key, tuple[list[float], str]] = {}
+    found: dict[_Key, _Starts] = {}
     for one in full:
         size = f"{one.size[0]}×{one.size[1]}"
         # A browser has several runtimes; elsewhere another version is what is compared.
         runtime = one.runtime if len(runtimes[one.file, one.device]) > 1 else ""
         key = (file_name(one.file), one.device, one.evidence, one.unit, size, runtime)
-        found.setdefault(key, ([], one.sha256))[0].append(median(one.samples))
+        starts = found.setdefault(key, _Starts(one.sha256, one.machine))
+        starts.medians.append(median(one.samples))
     return found
+
+
+def _ratio(interval: Interval) -> str:
+    if not interval.known:
+        return f"{interval.median:.2f}×"
+    sign = " ~" if interval.holds_one else ""
+    return f"{interval.median:.2f}× ({interval.lower:.2f}–{interval.upper:.2f}){sign}"
 
 
 def file_name(path: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.ratios import _student, interval_of, start_ratio
+from benchmarks.ratios import _student, interval_of, start_ratio, unpaired_interval
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
@@ -96,6 +96,16 @@ def test_an_interval_lies_among_its_values_and_scales_with_them(
 @given(st.floats(0.2, 5), st.lists(st.floats(1, 100), min_size=1, max_size=9))
 def test_load_that_hits_both_leaves_the_ratio(ratio: float, times: list[float]) -> None:
     assert start_ratio(times, [one / ratio for one in times]) == pytest.approx(ratio)
+
+
+def test_runs_that_did_not_take_turns_are_told_apart_as_often_as_they_differ() -> None:
+    chance, held, found = np.random.default_rng(3), 0, 0
+    for _ in range(300):
+        before, same, faster = (10 * np.exp(chance.normal(0, 0.02, 7)) for _ in range(3))
+        held += unpaired_interval(list(before), list(same)).holds_one
+        found += not unpaired_interval(list(before), list(faster / 1.2)).holds_one
+    assert 0.92 < held / 300
+    assert found / 300 > 0.95
 
 
 def test_few_starts_give_their_range_and_say_so() -> None:
