@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from benchmarks.field import FieldRow, field_rows
+from benchmarks.measurement import Measurement
 from training.data.pictures import data_folder
 from training.recipe import Recipe
 from training.recipe_reading import load_recipe
@@ -86,3 +88,32 @@ def field_recipe() -> Callable[[str], Recipe]:
 def counted_field() -> list[FieldRow]:
     """The rows of ``reslite models --field``, counted once."""
     return list(field_rows())
+
+
+@pytest.fixture
+def measurement() -> Callable[..., Measurement]:
+    """Make a measurement without samples; any of its values can be given."""
+
+    def make(**values: Any) -> Measurement:
+        usual: dict[str, Any] = {
+            "run": "0123456789abcdef" * 2,
+            "block": 0,
+            "order": 0,
+            "start": 0,
+            "role": "reference",
+            "file": "tiny_x2_int8.tflite",
+            "sha256": "0" * 64,
+            "format": "tflite",
+            "precision": "int8",
+            "network": "tiny",
+            "scale": 2,
+            "size": (48, 64),
+            "device": "cpu",
+            "machine": "A processor",
+            "evidence": "measured",
+            "runtime": "LiteRT 2.1",
+            "when": "2026-12-01T14:05:09+00:00",
+        }
+        return Measurement(**{**usual, **values})
+
+    return make

@@ -171,6 +171,8 @@ def run(
     except (UserError, KeyboardInterrupt):
         if any(one.samples for one in recorder.measurements) and not as_json:
             click.echo(run_text(recorder.measurements))
+            if recorder.stored is not None:
+                click.echo(f"broken off; 'reslite bench show {recorder.run[:8]}' has this")
         raise
     finally:
         recorder.close()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.measurement import Measurement
 from benchmarks.pairs import Pair
 from export.capture.torch_capture import capture
 from export.execution import activations_of
@@ -55,35 +53,6 @@ def tiny() -> Tiny:
 def tiny_x3() -> Tiny:
     """The same for ×3."""
     return _tiny(3)
-
-
-@pytest.fixture
-def measurement() -> Callable[..., Measurement]:
-    """Make a measurement without samples; any of its values can be given."""
-
-    def make(**values: Any) -> Measurement:
-        usual: dict[str, Any] = {
-            "run": "0123456789abcdef" * 2,
-            "block": 0,
-            "order": 0,
-            "start": 0,
-            "role": "reference",
-            "file": "tiny_x2_int8.tflite",
-            "sha256": "0" * 64,
-            "format": "tflite",
-            "precision": "int8",
-            "network": "tiny",
-            "scale": 2,
-            "size": (48, 64),
-            "device": "cpu",
-            "machine": "A processor",
-            "evidence": "measured",
-            "runtime": "LiteRT 2.1",
-            "when": "2026-12-01T14:05:09+00:00",
-        }
-        return Measurement(**{**usual, **values})
-
-    return make
 
 
 def _tiny(scale: int) -> Tiny:

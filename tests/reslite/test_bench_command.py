@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.blocks import Recorder
+from benchmarks.measurement import Measurement
 from benchmarks.store import Store
 
 Cli = Callable[..., Any]
@@ -176,6 +178,27 @@ def _samples(path: Path) -> int:
         return 0
     with Store(path) as store:
         return sum(len(one.samples) for one in store.measurements())
+
+
+def test_an_interrupted_run_prints_what_it_has(
+    cli: Cli,
+    files: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measurement: Callable[..., Measurement],
+) -> None:
+    def interrupted(files: object, devices: object, recorder: Recorder, **_: object) -> None:
+        number = recorder.begin(measurement(run=recorder.run, file="a"))
+        recorder.append(number, 12.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.bench.measure_times", interrupted)
+    outcome = cli("bench", files[0], "--store", tmp_path / "s")
+    assert outcome.code == 2
+    assert "12.50" in outcome.out
+    run = outcome.out.partition("bench show ")[2][:8]
+    assert len(run) == 8
+    assert "12.50" in cli("bench", "show", run, "--store", tmp_path / "s").out
 
 
 def test_the_verbs_are_in_the_help(cli: Cli) -> None:
