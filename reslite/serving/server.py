@@ -42,7 +42,7 @@ _HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     # Nothing is loaded from elsewhere. The runtimes' bindings to WebAssembly are made by eval.
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-eval' blob:; "
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; "
     "worker-src 'self' blob:; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",

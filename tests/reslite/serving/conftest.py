@@ -12,12 +12,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from export.bundle import bundle_of
 from export.sources.source import Source
 from export.variants import Variant
-from quantize import load_scales
+from quantize.ptq import find_scales
 from quantize.simulator import int8_reference
 from reslite.serving.bundle import site_of
 from reslite.serving.links import Links
@@ -25,6 +29,7 @@ from reslite.serving.results import keeping
 from reslite.serving.runtimes import RUNTIMES
 from runtime.manifest import Manifest
 from training.catalogue import find_model
+from training.networks.carn import AtScale, Carn, CarnConfig
 
 SIZE = (64, 56)
 NO_RUNTIMES = "needs 'make web'"
@@ -67,18 +72,44 @@ class Served:
         return headers["set-cookie"].partition(";")[0]
 
 
+class TinyModel:
+    """CARN-M with 8 channels and one block of two units, seeded; else the shipped model."""
+
+    name = "tiny"
+
+    def __init__(self) -> None:
+        self._shipped = find_model("carn-m")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shipped, name)
+
+    def at_scale(self, scale: int) -> torch.nn.Module:
+        torch.manual_seed(0)
+        config = CarnConfig(
+            channels=8, blocks=1, units=2, groups=2, efficient=True, recursive=True, scales=(scale,)
+        )
+        return AtScale(Carn(config), scale).eval()
+
+
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    """CARN-M ×2 in files that open in browsers and one that does not."""
-    source, folder = Source.of(find_model("carn-m"), 2), tmp_path_factory.mktemp("dist")
+def bundle(
+    tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8]
+) -> tuple[Path, Manifest]:
+    """A tiny network ×2 in files that open in browsers and one that does not."""
+    source, folder = Source.of(TinyModel(), 2), tmp_path_factory.mktemp("dist")
+    pictures = tmp_path_factory.mktemp("pictures")
+    for number in range(3):
+        crop = astronaut[100 * number :][:192, 150:342]
+        Image.fromarray(crop).save(pictures / f"{number}.png")
     variants = [
         Variant("tflite", "int8", float_io=True, size=SIZE),
         Variant("tflite", "float32", size=SIZE),
         Variant("tflite", "int8"),
         Variant("onnx", "float32"),
     ]
-    table = load_scales("carn-m", 2)
-    return folder, bundle_of(source, variants, folder, table, int8_reference)
+    return folder, bundle_of(
+        source, variants, folder, find_scales(source, pictures), int8_reference
+    )
 
 
 @pytest.fixture
@@ -133,8 +164,18 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def phone(chromium: Any) -> Iterator[Any]:
-    """A page in a phone's viewport."""
-    context = chromium.new_context(viewport={"width": 390, "height": 844}, accept_downloads=True)
+    """A page in a phone's viewport, in which playwright may evaluate what it waits for."""
+    yield from _phone(chromium, bypass_csp=True)
+
+
+@pytest.fixture
+def strict_phone(chromium: Any) -> Iterator[Any]:
+    """The same under the server's rules for what a page may evaluate and load."""
+    yield from _phone(chromium)
+
+
+def _phone(chromium: Any, **options: Any) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, **options)
     context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()

@@ -58,29 +58,32 @@ def picture(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
 @pytest.mark.parametrize(
     ("file", "target", "allowed"),
     [
-        ("carn_m_x2_int8_float_io_64x56.tflite", "WebAssembly, 1 thread", 0),
-        ("carn_m_x2_float32_64x56.tflite", "WebAssembly", 1),
-        ("carn_m_x2_float32.onnx", "WebAssembly", 1),
+        ("tiny_x2_int8_float_io_64x56.tflite", "WebAssembly, 1 thread", 0),
+        ("tiny_x2_float32_64x56.tflite", "WebAssembly", 1),
+        ("tiny_x2_float32.onnx", "WebAssembly", 1),
     ],
 )
 def test_the_page_restores_what_reslite_restores(
     served: Served,
-    opened: Page,
+    strict_phone: Page,
     picture: Path,
     tmp_path: Path,
     file: str,
     target: str,
     allowed: int,
 ) -> None:
-    assert opened.evaluate("crossOriginIsolated")
-    choose(opened, file, target)
-    found = restored(opened, picture, tmp_path)
+    page = strict_phone
+    page.goto(served.link)
+    page.locator("#file option").nth(2).wait_for(state="attached")
+    assert page.evaluate("crossOriginIsolated")
+    choose(page, file, target)
+    found = restored(page, picture, tmp_path)
     assert (tmp_path / "my photo_x2.png").is_file()
     with runtime.open(served.folder / file) as session:
         expected = restore_tiled(session, np.asarray(Image.open(picture)))
     assert found.shape == expected.shape == (102, 206, 3)
     assert int(np.abs(found.astype(int) - expected).max()) <= allowed
-    assert "103×51 → 206×102" in opened.inner_text("#said")
+    assert "103×51 → 206×102" in page.inner_text("#said")
 
 
 def test_a_picture_dropped_on_the_page_is_restored_while_the_page_lives(
@@ -156,7 +159,7 @@ def test_a_huge_picture_is_reduced_to_what_a_page_holds(opened: Page) -> None:
 def test_files_that_do_not_open_say_why(opened: Page) -> None:
     opened.click("#lacking summary")
     assert opened.locator("#lacking li").all_inner_texts() == [
-        "carn_m_x2_int8.tflite takes int8; the file with float_io in its name takes floats"
+        "tiny_x2_int8.tflite takes int8; the file with float_io in its name takes floats"
     ]
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 Served = Any
 Post = Callable[..., tuple[int, bytes]]
 
-FILE = "carn_m_x2_float32_64x56.tflite"
+FILE = "tiny_x2_float32_64x56.tflite"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def sent(bundle: tuple[Path, Manifest]) -> dict[str, Any]:
     return {
         **{"run": "0123456789abcdef" * 2, "block": 0, "order": 0, "start": 0, "role": "file"},
         **{"file": FILE, "sha256": artifact.sha256, "format": "tflite", "precision": "float32"},
-        **{"network": "carn-m", "scale": 2, "size": [64, 56], "device": "browser-wasm-2"},
+        **{"network": "tiny", "scale": 2, "size": [64, 56], "device": "browser-wasm-2"},
         **{"machine": "Android, 8 cores", "evidence": "measured", "unit": "ms"},
         **{"runtime": "@litertjs/core 2.5.3 (wasm, 2 threads)", "threads": 2, "load": None},
         **{"when": "1999-01-01T00:00:00+00:00", "samples": [31.5, 30, 32.25], "multadds": 1234},
@@ -87,7 +87,7 @@ def test_a_measurement_is_kept_once_with_the_time_of_this_machine(
         ({"evidence": "counted"}, "evidence is 'counted'"),
         ({"sha256": "0" * 64}, "sha256 is '000"),
         ({"file": "../../etc/passwd"}, "no file that this page opens"),
-        ({"file": "carn_m_x2_int8.tflite"}, "no file that this page opens"),
+        ({"file": "tiny_x2_int8.tflite"}, "no file that this page opens"),
         ({"device": "cpu"}, "device is 'cpu'"),
         ({"facts": {"software adapter": "yes"}}, "an adapter in software gives no time"),
         ({"machine": "m" * 5000}, "machine is '5000 characters'"),

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def test_a_link_opens_one_session_and_the_page(served: Served) -> None:
         ("/", "text/html; charset=utf-8"),
         ("/worker.js", "text/javascript; charset=utf-8"),
         ("/restore.mjs", "text/javascript; charset=utf-8"),
-        ("/files/carn_m_x2_float32.onnx", "application/octet-stream"),
+        ("/files/tiny_x2_float32.onnx", "application/octet-stream"),
         (f"/{runtimes.RUNTIMES[0].folder}/wasm/litert_wasm_internal.wasm", "application/wasm"),
     ):
         status, headers, body = served.ask(path, Cookie=cookie)
@@ -65,7 +67,7 @@ def test_a_wrong_token_opens_nothing_and_leaves_the_link_as_it_is(
 
 
 def test_without_a_session_there_is_nothing(served: Served) -> None:
-    for path in ("/", "/index.html", "/bundle.json", "/files/carn_m_x2_float32.onnx", "/none"):
+    for path in ("/", "/index.html", "/bundle.json", "/files/tiny_x2_float32.onnx", "/none"):
         assert served.ask(path)[0] == 403
         assert served.ask(path, Cookie=f"reslite-{served.port}=wrong")[0] == 403
 
@@ -79,7 +81,7 @@ def test_without_a_session_there_is_nothing(served: Served) -> None:
         "/%2e%2e/%2e%2e/etc/passwd",
         "//etc/passwd",
         "/files/%2Fetc%2Fpasswd",
-        "/files/carn_m_x2_int8.tflite",
+        "/files/tiny_x2_int8.tflite",
         "/manifest.json",
         "/files/",
         "/page/index.html",
@@ -94,27 +96,27 @@ def test_no_path_leads_out_of_the_site(served: Served, path: str) -> None:
 def test_the_page_learns_what_each_file_takes_or_lacks(served: Served) -> None:
     facts = json.loads(served.ask("/bundle.json", Cookie=served.session())[2])
     files = {one["file"]: one for one in facts["files"]}
-    assert (facts["model"], facts["scale"], facts["exported"]) == ("carn-m", 2, False)
-    int8 = files["carn_m_x2_int8_float_io_64x56.tflite"]
-    assert (int8["runtime"], int8["window"], int8["halo"]) == ("litert", [64, 56], 21)
+    assert (facts["model"], facts["scale"], facts["exported"]) == ("tiny", 2, False)
+    int8 = files["tiny_x2_int8_float_io_64x56.tflite"]
+    assert (int8["runtime"], int8["window"], int8["halo"]) == ("litert", [64, 56], 7)
     assert int8["input"] == {"name": "image", "layout": "NHWC", "dtype": "float32"}
-    onnx = files["carn_m_x2_float32.onnx"]
+    onnx = files["tiny_x2_float32.onnx"]
     assert (onnx["runtime"], onnx["window"]) == ("onnxruntime", [128, 128])
-    assert files["carn_m_x2_int8.tflite"]["lacks"].startswith("takes int8; the file with float_io")
+    assert files["tiny_x2_int8.tflite"]["lacks"].startswith("takes int8; the file with float_io")
 
 
 def test_a_file_without_a_fixed_size_says_what_would_add_one(
     bundle: tuple[Path, Manifest],
 ) -> None:
     _, manifest = bundle
-    fixed = manifest.artifact("carn_m_x2_float32_64x56.tflite")
+    fixed = manifest.artifact("tiny_x2_float32_64x56.tflite")
     assert fixed is not None and lacking(manifest, fixed) is None
     free = dataclasses.replace(
         fixed, input=dataclasses.replace(fixed.input, shape=(1, None, None, 3))
     )
     said = lacking(manifest, free)
     assert said is not None and said.endswith(
-        "reslite ship carn-m --scale 2 --size 128x128 adds such files"
+        "reslite ship tiny --scale 2 --size 128x128 adds such files"
     )
     pooling = dataclasses.replace(manifest, halo=None)
     assert "averages over the whole picture" in str(lacking(pooling, fixed))
@@ -131,8 +133,8 @@ def test_a_file_that_changes_while_it_is_served_is_not_given(
     shutil.copytree(bundle[0], folder)
     served = start(folder)
     cookie = served.session()
-    (folder / "carn_m_x2_float32.onnx").write_bytes(b"other")
-    status, _, body = served.ask("/files/carn_m_x2_float32.onnx", Cookie=cookie)
+    (folder / "tiny_x2_float32.onnx").write_bytes(b"other")
+    status, _, body = served.ask("/files/tiny_x2_float32.onnx", Cookie=cookie)
     assert status == 409
     assert b"SHA-256 differs from manifest.json" in body
     with pytest.raises(UserError, match="SHA-256 differs"):
@@ -205,7 +207,11 @@ def test_ctrl_c_ends_the_server_quietly(bundle: tuple[Path, Manifest], served: S
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        link = process.stdout.readline().strip()
+        assert link.startswith("http://127.0.0.1:")
+        with pytest.raises(urllib.error.HTTPError, match="403"):  # waits; brings no cookie back
+            urllib.request.urlopen(link, timeout=20)
         process.terminate()
         assert process.wait(20) == 0
+        assert process.stdout.readline().startswith("http://127.0.0.1:")  # the next link
         assert process.stderr.read() == "the page, for one browser; Ctrl-C ends it:\n"
