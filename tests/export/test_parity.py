@@ -45,7 +45,7 @@ FILES: list[tuple[Format, Precision, float]] = [
     ("coreml", "int8", 3.01 / 255),
     ("coreai", "float32", 1e-5),
     ("coreai", "float16", 5e-3),
-    ("coreai", "int8", 32.01 / 255),
+    ("coreai", "int8", 8.01 / 255),
 ]
 
 
