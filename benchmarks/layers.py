@@ -39,7 +39,7 @@ class Layer:
             and of 1 × 1 are told apart.
         name: The module whose weights it has, or the name of its output.
         steps: What the runtime executed for it.
-        milliseconds: Mean over the runs.
+        milliseconds: Median over the runs.
         multadds: Multiply-accumulates at this size, as the file has them.
         bytes: Bytes of its inputs, weights and outputs.
     """

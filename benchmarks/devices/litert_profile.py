@@ -14,6 +14,7 @@ from ctypes import byref, c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint32, 
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from runtime.native_messages import kept_messages
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _WRITE = 1  # kLiteRtTensorBufferLockModeWrite
+_OPERATOR = 1 << 1  # OPERATOR_INVOKE_EVENT, of what no delegate takes
 _DELEGATE_STEP = 1 << 3  # DELEGATE_PROFILED_OPERATOR_INVOKE_EVENT
 _WARMUP = 3
 
@@ -38,6 +40,8 @@ _STEPS = {
     "SPACE_TO_DEPTH": ("Space To Depth",),
 }
 """What XNNPACK calls the operators that it runs exactly once each."""
+
+_ANCHORS = tuple({name for names in _STEPS.values() for name in names})
 
 
 class _Event(ctypes.Structure):
@@ -67,10 +71,31 @@ class Operator:
     Attributes:
         kind: Its kind, as the schema calls it.
         layer: What it is in a profile, without time.
+        number: Its number in the file.
+        inputs: The tensors it needs.
+        outputs: The tensors it makes.
     """
 
     kind: str
     layer: Layer
+    number: int = 0
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was executed, and its time, the median of the runs.
+
+    Attributes:
+        name: XNNPACK's name of it, or the kind of an operator that XNNPACK does not take.
+        milliseconds: Its time.
+        number: The operator's number in the file, if XNNPACK did not take it.
+    """
+
+    name: str
+    milliseconds: float
+    number: int | None = None
 
 
 def profile(path: Path, size: tuple[int, int], threads: int, runs: int) -> Profile:
@@ -87,14 +112,12 @@ def profile(path: Path, size: tuple[int, int], threads: int, runs: int) -> Profi
     layers = joined(operators, steps)
     name = f"LiteRT {metadata.version('ai-edge-litert')} CompiledModel, XNNPACK"
     if layers is None:
-        alone = tuple(Layer(step, "", (step,), spent) for step, spent in steps)
+        alone = tuple(Layer(one.name, "", (one.name,), one.milliseconds) for one in steps)
         return Profile(path.name, name, size, threads, runs, alone, joined=False)
     return Profile(path.name, name, size, threads, runs, layers)
 
 
-def joined(
-    operators: Sequence[Operator], steps: Sequence[tuple[str, float]]
-) -> tuple[Layer, ...] | None:
+def joined(operators: Sequence[Operator], steps: Sequence[Step]) -> tuple[Layer, ...] | None:
     """Give each executed step to an operator; return None if they cannot be told apart.
 
     Operators that run exactly once are counted off in order. What lies between two of them (copies
@@ -103,18 +126,22 @@ def joined(
 
     Args:
         operators: The operators of the file in order.
-        steps: Name and milliseconds of what was executed, in order.
+        steps: What was executed, in order.
     """
-    spent: list[list[tuple[str, float]]] = [[] for _ in operators]
-    anchors = [number for number, one in enumerate(operators) if one.kind in _STEPS]
-    before, between = -1, list[tuple[str, float]]()
+    apart = {step.number for step in steps if step.number is not None}
+    operators = executed_order(operators, apart)
+    spent: list[list[Step]] = [[] for _ in operators]
+    anchors = [
+        place for place, one in enumerate(operators) if one.kind in _STEPS or one.number in apart
+    ]
+    before, between = -1, list[Step]()
     remaining = iter(anchors)
     for step in steps:
-        if not any(step[0].startswith(name) for names in _STEPS.values() for name in names):
+        if step.number is None and not step.name.startswith(_ANCHORS):
             between.append(step)
             continue
         number = next(remaining, None)
-        if number is None or not step[0].startswith(_STEPS[operators[number].kind]):
+        if number is None or not _fits(operators[number], step, apart):
             return None
         _place(spent, between, before, number)
         spent[number].append(step)
@@ -125,23 +152,50 @@ def joined(
     layers = [
         replace(
             one.layer,
-            steps=tuple(name for name, _ in taken),
-            milliseconds=sum(milliseconds for _, milliseconds in taken),
+            steps=tuple(step.name for step in taken),
+            milliseconds=sum(step.milliseconds for step in taken),
         )
         for one, taken in zip(operators, spent, strict=True)
     ]
     return tuple(layers)
 
 
-def _place(
-    spent: list[list[tuple[str, float]]],
-    steps: Sequence[tuple[str, float]],
-    before: int,
-    after: int,
-) -> None:
+def executed_order(operators: Sequence[Operator], apart: set[int]) -> list[Operator]:
+    """Return the operators in the order that LiteRT runs them in.
+
+    LiteRT gives XNNPACK as many operators at once as have their inputs, then runs those that
+    XNNPACK does not take, and so on; within such a part the order is the file's.
+
+    Args:
+        operators: The operators in the order of the file.
+        apart: Numbers of those that XNNPACK does not take.
+    """
+    waiting, order = list(operators), list[Operator]()
+    while waiting:
+        missing = {tensor for one in waiting for tensor in one.outputs}
+        part: list[Operator] = []
+        for one in waiting:
+            alike = not part or (one.number in apart) == (part[0].number in apart)
+            if alike and not missing.intersection(one.inputs):
+                part.append(one)
+                missing.difference_update(one.outputs)
+        if not part:  # a circle, which no file has
+            return [*order, *waiting]
+        order += part
+        waiting = [one for one in waiting if one not in part]
+    return order
+
+
+def _fits(operator: Operator, step: Step, apart: set[int]) -> bool:
+    if step.number is not None:
+        return step.number == operator.number and step.name == operator.kind
+    return operator.number not in apart and step.name.startswith(_STEPS[operator.kind])
+
+
+def _place(spent: list[list[Step]], steps: Sequence[Step], before: int, after: int) -> None:
     for step in steps:
         # A clamp is the activation of what was computed; all else prepares what comes next.
-        own = step[0].startswith("Clamp") or after - before <= 1
+        own = step.name.startswith("Clamp") or after - before <= 1
         spent[max(before, 0) if own else after - 1].append(step)
 
 
@@ -168,14 +222,15 @@ def operators_of(path: Path, size: tuple[int, int]) -> tuple[list[Operator], int
     graph = model.subgraphs[0]
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     found = []
-    for operator in graph.operators:
+    for number, operator in enumerate(graph.operators):
         if all(_is_constant(model, graph, index) for index in operator.inputs):
             continue  # computed once, when the file is opened: float16 weights
         code = model.operatorCodes[operator.opcodeIndex]
         kind = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         inputs = [shapes[index] for index in operator.inputs if index in shapes]
         outputs = [shapes[index] for index in operator.outputs]
-        found.append(Operator(kind, _layer(kind, inputs, outputs)))
+        ends = tuple(map(int, operator.inputs)), tuple(map(int, operator.outputs))
+        found.append(Operator(kind, _layer(kind, inputs, outputs), number, *ends))
     shape = shapes[entry["index"]]["shape"]
     element = int(graph.tensors[graph.inputs[0]].type)
     return found, _ELEMENTS[element], (int(shape[1]), int(shape[2]))
@@ -209,8 +264,8 @@ def _layer(kind: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Layer:
     return Layer(title, name, (), 0.0, multadds, moved)
 
 
-def _steps(path: Path, element: int, size: tuple[int, int], runs: int) -> list[tuple[str, float]]:
-    """Return what XNNPACK executes, in order, with the mean milliseconds of each step.
+def _steps(path: Path, element: int, size: tuple[int, int], runs: int) -> list[Step]:
+    """Return what XNNPACK executes, in order, with the median milliseconds of each step.
 
     Raises:
         UserError: If a call of LiteRT fails.
@@ -245,31 +300,37 @@ def _steps(path: Path, element: int, size: tuple[int, int], runs: int) -> list[t
     outputs = (c_void_p * 1)(made)
     for _ in range(_WARMUP):
         call("LiteRtRunCompiledModel", *ends, outputs)
-    total: list[tuple[str, float]] = []
+    taken: list[list[Step]] = []
     for _ in range(runs):
         call("LiteRtResetProfiler", profiler)
         call("LiteRtStartProfiler", profiler)
         call("LiteRtRunCompiledModel", *ends, outputs)
         call("LiteRtStopProfiler", profiler)
-        steps = _events(call, profiler)
-        if total and [name for name, _ in steps] != [name for name, _ in total]:
-            raise UserError("LiteRT executed other steps in another run")
-        before = [spent for _, spent in total] or [0.0] * len(steps)
-        total = [(name, spent + past) for (name, spent), past in zip(steps, before, strict=True)]
-    if not total:
+        taken.append(_events(call, profiler))
+    names = {tuple((one.name, one.number) for one in steps) for steps in taken}
+    if len(names) != 1:
+        raise UserError("LiteRT executed other steps in another run")
+    if all(one.number is not None for one in taken[0]):
         raise UserError("XNNPACK reported no steps; is it in this build of LiteRT?")
-    return [(name, spent / runs) for name, spent in total]
+    return [
+        replace(same[0], milliseconds=median(one.milliseconds for one in same))
+        for same in zip(*taken, strict=True)
+    ]
 
 
-def _events(call: Any, profiler: c_void_p) -> list[tuple[str, float]]:
+def _events(call: Any, profiler: c_void_p) -> list[Step]:
     count = c_int()
     call("LiteRtGetNumProfilerEvents", profiler, byref(count))
     events = (_Event * max(count.value, 1))()
     call("LiteRtGetProfilerEvents", profiler, count, events)
     return [
-        (one.tag.decode(), one.microseconds / 1000)
+        Step(
+            one.tag.decode(),
+            one.microseconds / 1000,
+            int(one.metadata[0]) if one.type == _OPERATOR else None,
+        )
         for one in events[: count.value]
-        if one.type == _DELEGATE_STEP
+        if one.type in (_OPERATOR, _DELEGATE_STEP)
     ]
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -69,15 +70,15 @@ def profile(path: Path, size: tuple[int, int], threads: int, runs: int) -> Profi
 
 def _layers(model: Any, kernels: list[dict[str, Any]], runs: int) -> tuple[Layer, ...]:
     weights = _weights(model)
-    spent: dict[str, float] = defaultdict(float)
+    spent: dict[str, list[float]] = defaultdict(list)
     last: dict[str, dict[str, Any]] = {}
     for event in kernels:
         name = _NAME.sub("", event["name"])
-        spent[name] += event["dur"] / 1000 / runs
+        spent[name].append(event["dur"] / 1000)
         last[name] = event["args"]
     return tuple(
-        _layer(name, _node(model, name), weights, last[name], milliseconds)
-        for name, milliseconds in spent.items()
+        _layer(name, _node(model, name), weights, last[name], median(times) * len(times) / runs)
+        for name, times in spent.items()
     )
 
 

@@ -42,7 +42,7 @@ def profile_text(profile: Profile, most: int = _MOST) -> str:
     columns = ["layer", "operator", "ms", "share", "MMultAdds", "GMultAdds/s", "MB", "executed as"]
     parts = [
         f"{profile.file} at {profile.size[0]}×{profile.size[1]}, measured by the profiler of "
-        f"{profile.runtime}: {total:.2f} ms, mean of {profile.runs} inferences, "
+        f"{profile.runtime}: {total:.2f} ms, sum of the medians of {profile.runs} inferences, "
         f"threads: {profile.threads}",
         text_table(header, kinds),
     ]

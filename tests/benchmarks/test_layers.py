@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.devices.litert_profile import Operator, joined
+from benchmarks.devices.litert_profile import Operator, Step, executed_order, joined
 from benchmarks.layers import Layer, Profile, kinds_of, layers_of
 from benchmarks.report.layer_table import profile_text
 from runtime.errors import UserError
@@ -16,7 +16,11 @@ from runtime.manifest import Artifact
 
 
 def _operators(*kinds: str) -> list[Operator]:
-    return [Operator(kind, Layer(kind, f"{n}", (), 0.0)) for n, kind in enumerate(kinds)]
+    """A chain: each operator needs what the one before makes."""
+    return [
+        Operator(kind, Layer(kind, f"{n}", (), 0.0), n, (n - 1,), (n,))
+        for n, kind in enumerate(kinds)
+    ]
 
 
 def test_steps_are_counted_off() -> None:
@@ -32,11 +36,37 @@ def test_steps_are_counted_off() -> None:
         ("Convert (NC)", 128.0),
     ]
 
-    layers = joined(operators, steps)
+    layers = joined(operators, [Step(*one) for one in steps])
 
     assert layers is not None
     assert [one.milliseconds for one in layers] == [1, 2, 12, 48, 64 + 128]
     assert layers[2].steps == ("Add (ND)", "Clamp (NC)")
+
+
+def test_what_xnnpack_does_not_take_runs_between_its_parts() -> None:
+    # A branch that needs the picture alone runs with the first part.
+    chain = _operators("CONV_2D", "MUL", "MAXIMUM", "CONV_2D", "ADD")
+    branch = Operator("CONV_2D", Layer("branch", "b", (), 0.0), 5, (-1,), (5,))
+    add = Operator("ADD", chain[4].layer, 4, (3, 5), (4,))
+    operators = [*chain[:4], branch, add]
+    assert [one.number for one in executed_order(operators, {2})] == [0, 1, 5, 2, 3, 4]
+    steps = [
+        Step("Convolution", 1.0),
+        Step("Multiply", 2.0),
+        Step("Fully Connected", 4.0),
+        Step("MAXIMUM", 8.0, 2),
+        Step("Convolution", 16.0),
+        Step("Add", 32.0),
+    ]
+
+    layers = joined(operators, steps)
+
+    assert layers is not None
+    assert {one.name: one.milliseconds for one in layers} == {
+        **{"0": 1.0, "1": 2.0, "b": 4.0},
+        **{"2": 8.0, "3": 16.0, "4": 32.0},
+    }
+    assert joined(operators, [*steps[:3], Step("MINIMUM", 8.0, 2), *steps[4:]]) is None
 
 
 @pytest.mark.parametrize(
@@ -48,7 +78,7 @@ def test_steps_are_counted_off() -> None:
     ],
 )
 def test_steps_that_do_not_fit_are_not_given_away(steps: list[str]) -> None:
-    assert joined(_operators("CONV_2D", "ADD"), [(step, 1.0) for step in steps]) is None
+    assert joined(_operators("CONV_2D", "ADD"), [Step(step, 1.0) for step in steps]) is None
 
 
 def test_kinds_add_up() -> None:
