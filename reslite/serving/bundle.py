@@ -79,6 +79,7 @@ def bundle_json(manifest: Manifest, exported: bool) -> bytes:
         "schema": measurements_to_json([])["schema"],
         "runtimes": {
             one.name: {
+                "title": one.title,
                 "package": one.package,
                 "folder": one.folder,
                 "version": one.folder.rpartition("-")[2],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.devices.browser import (
@@ -26,6 +26,7 @@ class WebRuntime:
 
     Attributes:
         name: Name of the page's module for it, without suffix.
+        title: Name for people.
         package: Its package on npm.
         format: The format that it opens.
         files: What the page loads: path below the runtime's folder, and below ``node_modules``.
@@ -33,9 +34,10 @@ class WebRuntime:
     """
 
     name: str
+    title: str
     package: str
     format: Format
-    files: Mapping[str, str]
+    files: dict[str, str]
     fixed_size: bool = False
 
     def installed(self) -> bool:
@@ -54,13 +56,15 @@ class WebRuntime:
             UserError: If the package has another form than the page expects.
         """
         items = {}
-        for name, path in self.files.items():
+        # The package's own description says whose it is, and its licence.
+        described = {"package.json": f"{self.package}/package.json"}
+        for name, path in (self.files | described).items():
             whole = packages_folder() / path
             items[f"{self.folder}/{name}"] = Item(_relative if name == "index.js" else whole, name)
         return items
 
 
-def _wasm_of_litert() -> Mapping[str, str]:
+def _wasm_of_litert() -> dict[str, str]:
     names = [
         f"litert_wasm_{kind}internal.{suffix}"
         for kind in ("", "threaded_", "compat_")
@@ -78,6 +82,7 @@ _ORT_WEBGPU = tuple(
 RUNTIMES: Sequence[WebRuntime] = (
     WebRuntime(
         "litert",
+        "LiteRT.js",
         "@litertjs/core",
         "tflite",
         {
@@ -89,6 +94,7 @@ RUNTIMES: Sequence[WebRuntime] = (
     ),
     WebRuntime(
         "onnxruntime",
+        "ONNX Runtime Web",
         "onnxruntime-web",
         "onnx",
         {name: f"onnxruntime-web/dist/{name}" for name in (*_ORT, *_ORT_WEBGPU)},

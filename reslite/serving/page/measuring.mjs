@@ -14,7 +14,8 @@ const at = (id) => document.getElementById(id);
 export function startMeasuring(bundle) {
   const files = bundle.files.filter((one) => !one.lacks);
   const needed = new Set(files.map((one) => one.runtime));
-  const targets = Object.keys(bundle.runtimes).filter((one) => needed.has(one)).flatMap(targetsOf);
+  const runtimes = Object.keys(bundle.runtimes).filter((one) => needed.has(one));
+  const targets = runtimes.flatMap((one) => targetsOf(bundle, one));
   const chosenFiles = boxes(at("files"), files, (one) => one.file);
   const chosenTargets = boxes(at("targets"), targets, (one) => one.title);
   at("notes").textContent = leftOut();

@@ -15,9 +15,10 @@ export function startRestoring(bundle) {
 
   const chosen = () => {
     const file = files[at("file").value];
-    return { file, target: targetsOf(file.runtime)[at("target").value] };
+    return { file, target: targetsOf(bundle, file.runtime)[at("target").value] };
   };
-  const listTargets = () => fill(at("target"), targetsOf(chosen().file.runtime), (one) => one.title);
+  const listTargets = () =>
+    fill(at("target"), targetsOf(bundle, chosen().file.runtime), (one) => one.title);
   fill(at("file"), files, (one) => `${one.file} (${Math.ceil(one.bytes / 1000)} kB)`);
   at("file").onchange = listTargets;
   listTargets();

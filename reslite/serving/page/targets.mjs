@@ -7,8 +7,8 @@ const THREADS = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConc
 const HAS_WEBGPU = Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
 
 /** Return the targets: { runtime, accelerator, threads, title, device }, the usual one first. */
-export function targetsOf(runtime) {
-  const name = { litert: "LiteRT.js", onnxruntime: "ONNX Runtime Web" }[runtime];
+export function targetsOf(bundle, runtime) {
+  const name = bundle.runtimes[runtime].title;
   const threads = THREADS > 1 ? [THREADS, 1] : [1];
   const targets = threads.map((count) => ({
     accelerator: "wasm",

@@ -82,6 +82,7 @@ def test_the_page_restores_what_reslite_restores(
     with runtime.open(served.folder / file) as session:
         expected = restore_tiled(session, np.asarray(Image.open(picture)))
     assert found.shape == expected.shape == (102, 206, 3)
+    assert expected.std(axis=(0, 1)).min() > 20  # a mistake would be seen
     assert int(np.abs(found.astype(int) - expected).max()) <= allowed
     assert "103×51 → 206×102" in page.inner_text("#said")
 
@@ -131,6 +132,26 @@ def test_a_restoration_is_cancelled_and_another_follows(opened: Page, tmp_path: 
     small = tmp_path / "small.png"
     Image.fromarray(np.full((8, 9, 3), 7, np.uint8)).save(small)
     assert restored(opened, small, tmp_path).shape == (16, 18, 3)
+
+
+def test_a_photograph_is_turned_as_its_camera_was(opened: Page, tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :10] = 250
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90°: the stored left is the top
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    found = opened.evaluate(
+        """async (bytes) => {
+          const { pixelsOf, readPicture } = await import("./picture.mjs");
+          const { canvas } = await readPicture(new Blob([new Uint8Array(bytes)]), 2);
+          const { width, height, data } = pixelsOf(canvas);
+          return [width, height, data[4 * (2 * width + 3)], data[4 * (25 * width + 3)]];
+        }""",
+        list((tmp_path / "photo.jpg").read_bytes()),
+    )
+    width, height, top, bottom = found
+    assert (width, height) == (20, 30)
+    assert top > 230 and bottom < 20
 
 
 def test_what_is_no_picture_is_said_so(opened: Page, tmp_path: Path) -> None:

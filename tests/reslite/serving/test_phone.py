@@ -196,6 +196,8 @@ def test_the_exported_page_can_be_installed(exported: Path) -> None:
     assert '<link rel="manifest" href="manifest.webmanifest"' in page
     facts = json.loads((exported / "bundle.json").read_text(encoding="utf-8"))
     assert facts["exported"] is True
+    (described,) = exported.glob("runtimes/litert-*/package.json")
+    assert json.loads(described.read_text())["license"] == "Apache-2.0"
     golden = [one for one in facts["files"] if "lacks" not in one]
     assert all((exported / "golden" / f"{one['file']}.json").is_file() for one in golden)
 
