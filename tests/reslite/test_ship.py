@@ -190,10 +190,12 @@ def test_fixed_sizes_are_beside_the_files_of_any_size_and_restore_tiles(
     options = ["--scale", 2, "--calibration", tmp_path, "--out", out, *SHORT]
 
     sizes = ["--size", "40x36", "--size", "48x48"]
-    outcome = cli("ship", weights, *options, *sizes, "--app", "python")
+    outcome = cli("ship", weights, *options, *sizes, "--image-io", "--app", "python")
 
     assert outcome.code == 0, outcome.err
-    every_size = {name.replace("carn_m_x4", "mine_x2") for name in FILES}
+    packages = (name for name in FILES if name.endswith(".mlpackage"))
+    images = {f"{Path(name).stem}_image_io.mlpackage" for name in packages}
+    every_size = {name.replace("carn_m_x4", "mine_x2") for name in FILES | images}
     fixed = {
         size: {f"{Path(name).stem}_{size}{Path(name).suffix}" for name in every_size}
         for size in ("40x36", "48x48")
