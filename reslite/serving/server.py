@@ -30,6 +30,9 @@ from runtime.errors import UserError
 MOST_CONNECTIONS = 48
 """A browser holds six, and as many for each worker's downloads."""
 
+SECONDS_OF_SILENCE = 20
+"""After which a connection without a whole request is closed, so that the others get in."""
+
 MOST_BYTES = 1 << 20
 """Of what a page posts; a measurement has some kilobytes."""
 
@@ -75,7 +78,7 @@ def application(site: Site, links: Links, keep: Callable[[bytes], int]) -> Starl
             f"{_COOKIE}-{request.url.port}",
             session,
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # the link may stand in a page of others, such as a web mail
             secure=request.url.scheme == "https",
         )
         return answer
@@ -180,8 +183,15 @@ def _protocol(*, server_state: ServerState, **others: Any) -> asyncio.Protocol:
     """Return uvicorn's protocol for one more connection, while there are not too many."""
     if len(server_state.connections) >= MOST_CONNECTIONS:
         return _Refusing()
-    protocol: asyncio.Protocol = H11Protocol(server_state=server_state, **others)
-    return protocol
+    protocol = H11Protocol(server_state=server_state, **others)
+    asyncio.get_running_loop().call_later(SECONDS_OF_SILENCE, _end_if_silent, protocol)
+    return cast(asyncio.Protocol, protocol)
+
+
+def _end_if_silent(protocol: H11Protocol) -> None:
+    """Close a connection that has not asked for anything yet."""
+    if protocol.cycle is None and protocol.transport is not None:
+        protocol.transport.close()
 
 
 def server_of(app: Starlette, https: Callable[[], SSLContext] | None = None) -> uvicorn.Server:

@@ -187,3 +187,10 @@ def test_files_that_do_not_open_say_why(opened: Page) -> None:
 def test_a_page_without_a_session_says_what_to_do(served: Served, phone: Page) -> None:
     phone.goto(f"http://127.0.0.1:{served.port}/?token=wrong")
     assert "Open the link that the terminal shows" in phone.inner_text("body")
+
+
+def test_the_link_opens_from_a_page_of_others(served: Served, phone: Page) -> None:
+    phone.goto(f"data:text/html,<a href='{served.link}'>open</a>")
+    phone.click("text=open")
+    phone.wait_for_function("document.getElementById('file')?.options.length === 3")
+    assert phone.url == f"http://127.0.0.1:{served.port}/"

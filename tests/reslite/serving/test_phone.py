@@ -50,7 +50,7 @@ def test_the_page_has_threads_over_https_with_a_certificate_made_on_the_spot(
     page.wait_for_function("document.getElementById('file').options.length === 3")
     assert page.evaluate("[isSecureContext, crossOriginIsolated, 'gpu' in navigator]") == [True] * 3
     (cookie,) = context.cookies()
-    assert cookie["secure"] and cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+    assert cookie["secure"] and cookie["httpOnly"] and cookie["sameSite"] == "Lax"
     context.close()
 
 

@@ -33,7 +33,7 @@ def test_a_link_opens_one_session_and_the_page(served: Served) -> None:
     link = f"/?token={served.tokens[0]}"
     status, headers, _ = served.ask(link)
     assert (status, headers["location"]) == (303, "./")
-    assert "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
+    assert "HttpOnly" in headers["set-cookie"] and "SameSite=lax" in headers["set-cookie"]
     cookie = headers["set-cookie"].partition(";")[0]
     for path, kind in (
         ("/", "text/html; charset=utf-8"),
@@ -154,6 +154,17 @@ def test_more_connections_than_a_browser_needs_are_closed(
     for one in kept:
         one.close()
     time.sleep(0.1)
+    assert served.ask("/", Cookie=cookie)[0] == 200
+
+
+def test_a_connection_that_asks_for_nothing_is_closed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SECONDS_OF_SILENCE", 0.3)
+    cookie = served.session()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\nHost:")
+        assert silent.recv(1) == b""
     assert served.ask("/", Cookie=cookie)[0] == 200
 
 
