@@ -35,14 +35,16 @@ from quantize.methods import TUNING_MINUTES
 from quantize.simulator import CONVOLUTIONS, Simulator
 from training.catalogue import Model
 
-_WEIGHT_STEP, _SCALE_STEP = 0.015, 0.005
+_WEIGHT_STEP, _SCALE_STEP = 0.03, 0.01
 """Learning rates: of weights and biases in quanta, of scales in shares of themselves."""
 _WARM_UP = 10  # steps
-_COLOURED = 3 / 8  # share of pictures in saturated colours
+_COLOURED = 1 / 4  # share of pictures in saturated colours
 _STEP_MULTADDS = 5e9
 _SIDE, _MOST_PICTURES = 32, 8
 _FARTHEST = 100  # quanta that a weight may move
-_FLOOR = 1e-6  # 60 dB; better pictures need no more tuning
+_FLOOR, _COLOURED_FLOOR = 1e-6, 5e-4
+"""Squared errors, of 60 and 33 dB, below which photographs and saturated colours need no tuning.
+Saturated colours are kept from harm; what goes on is spent on photographs."""
 
 
 @dataclass(frozen=True)
@@ -112,33 +114,38 @@ def tuned(
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * warm * (0.5 + 0.5 * math.cos(math.pi * done))
             optimizer.zero_grad()
-            batch = next(batches)
-            torch.autograd.backward(_loss(network(batch), execute(graph, batch)))
+            batch, floors = next(batches)
+            torch.autograd.backward(_loss(network(batch), execute(graph, batch), floors))
             optimizer.step()
             steps += 1
             bar.update()
             passed = (time.monotonic() - start) / 60
             done = max(steps / limit.steps, passed / limit.minutes)
     found = dataclasses.replace(network.table(), method=f"{table.method}, tuned in {steps} steps")
-    shown = [*photographs[:16], *colours]
-    return min(table, found, key=lambda one: _error(graph, one, shown))
+    return min(table, found, key=lambda one: _error(graph, one, photographs[:16], colours))
 
 
-def _loss(restored: Tensor, wanted: Tensor) -> Tensor:
+def _loss(restored: Tensor, wanted: Tensor, floors: Tensor) -> Tensor:
     """Return the mean logarithm of the pictures' squared errors, so that none outweighs all."""
     clipped = wanted.clamp(0, 1)
     # Nothing beyond black and white is seen.
     alike = ((restored > 1) & (wanted >= 1)) | ((restored < 0) & (wanted <= 0))
     error = torch.where(alike, 0.0, restored - clipped)
-    loss: Tensor = (error.square().mean((1, 2, 3)) + _FLOOR).log().mean()
+    loss: Tensor = (error.square().mean((1, 2, 3)) + floors).log().mean()
     return loss
 
 
-def _error(graph: Graph, table: ScaleTable, pictures: Sequence[Tensor]) -> float:
+def _error(
+    graph: Graph, table: ScaleTable, photographs: Sequence[Tensor], colours: Sequence[Tensor]
+) -> float:
     """Return the loss of a table."""
     simulator = Simulator(_whole_form(graph, table), table)
+    shown = [(one, _FLOOR) for one in photographs] + [(one, _COLOURED_FLOOR) for one in colours]
     with torch.inference_mode():
-        errors = [float(_loss(simulator(one), execute(graph, one))) for one in pictures]
+        errors = [
+            float(_loss(simulator(one), execute(graph, one), torch.tensor(floor)))
+            for one, floor in shown
+        ]
     return float(np.mean(errors))
 
 
@@ -149,13 +156,13 @@ def _whole_form(graph: Graph, table: ScaleTable) -> Graph:
 
 def _batches(
     graph: Graph, photographs: Sequence[Tensor], colours: Sequence[Tensor]
-) -> Iterator[Tensor]:
-    """Yield random parts of the pictures, turned and their colours exchanged."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield random parts of the pictures, turned and their colours exchanged, and their floors."""
     random = np.random.default_rng(0)
     side = graph.sides.fitting(_SIDE)
     multadds = graph.multadds(side * graph.scale, side * graph.scale)
     count = int(np.clip(_STEP_MULTADDS / max(multadds, 1), 2, _MOST_PICTURES))
-    coloured = max(1, round(count * _COLOURED))
+    coloured = max(1, round(count * _COLOURED)) if colours else 0
 
     def part(pictures: Sequence[Tensor]) -> Tensor:
         picture = pictures[int(random.integers(len(pictures)))][0]
@@ -170,9 +177,11 @@ def _batches(
         order = random.permutation(3) if random.random() < 0.5 else np.arange(3)
         return turned[torch.from_numpy(order)]
 
+    floors = torch.tensor([_FLOOR] * (count - coloured) + [_COLOURED_FLOOR] * coloured)
     while True:
         shown = [part(photographs) for _ in range(count - coloured)]
-        yield torch.stack([*shown, *(part(colours or photographs) for _ in range(coloured))])
+        shown += [part(colours) for _ in range(coloured)]
+        yield torch.stack(shown), floors
 
 
 class _Rounded(torch.autograd.Function):
