@@ -151,9 +151,13 @@ def served(start: Callable[..., Served]) -> Served:
     return start()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by playwright."""
+    """Debian's Chromium, driven by playwright.
+
+    Of a module and not of the session, because playwright's event loop would run meanwhile in the
+    thread of other tests, which start their own (Core AI's).
+    """
     if BROWSER is None:
         pytest.skip("needs Chromium: apt-get install chromium (Debian)")
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
