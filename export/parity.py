@@ -34,7 +34,7 @@ COREAI_TOLERANCE: Mapping[Precision, float] = {"float16": 5e-3, "int8": 8.01 / 2
 """Core AI rounds float16 twice where others round once, between a convolution and its bias: up to
 0.0036 of CARN-M ×4. Its int8 files are computed in float32 between quantized activations. Sums that
 are nearly half a quantum then round to either side, as in every runtime without integer kernels,
-and later layers enlarge a quantum: to six in the worst value of CARN-M, to four of mepsnet-s.
+and later layers enlarge a quantum: to six in the worst value of CARN-M, to seven of mepsnet-s.
 Networks that amplify more may stray as much farther. Single operators are exact; so that a wrong
 one shows, tests compare each of them with the simulation to two quanta."""
 
