@@ -40,6 +40,15 @@ def standard_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def given_weights_folder() -> Path:
+    """The folder of others' weights; the test is skipped where there is none."""
+    folder = data_folder()
+    if folder is None or not (folder / "weights").is_dir():
+        pytest.skip("set RESLITE_DATA to a folder with alexnet_features.safetensors … in weights/")
+    return folder / "weights"
+
+
+@pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """A 512 × 512 RGB photograph that ships with scikit-image."""
     from skimage import data

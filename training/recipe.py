@@ -24,7 +24,7 @@ from training.degradations.bicubic import Bicubic
 from training.degradations.kinds import AnyDegradationStep
 from training.losses.distance import Distance
 from training.losses.kinds import AnyLoss
-from training.metrics import Metric
+from training.metrics.kinds import MetricName
 from training.networks.families import AnyNetworkConfig
 from training.optimization import OptimizerOptions
 from training.supervision import Supervision
@@ -77,7 +77,7 @@ class Validation(Configuration):
     """Scores on held-out pictures while a run goes on."""
 
     every: int = Field(default=5000, gt=0, description="steps between scores")
-    metrics: tuple[Metric, ...] = Field(
+    metrics: tuple[MetricName, ...] = Field(
         default=("psnr",), min_length=1, description="what is logged"
     )
 

@@ -23,11 +23,12 @@ from training.checkpoint import save_tensors
 from training.data.batches import coming_batches, source_of
 from training.data.pictures import Picture, read_all
 from training.interruption import interruptions_held_back
+from training.metrics.metric import Measure
 from training.recipe import Recipe
 from training.run import NonFinite, Run
 from training.run_folder import CHECKPOINT, WEIGHTS
 from training.stepping import revive, step_taker
-from training.validation import HeldOut, held_out, validate
+from training.validation import HeldOut, held_out, measures, validate
 
 with without_tensorflow():  # TensorBoard then uses its own file writer
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -63,6 +64,7 @@ def train(
     if run.step == recipe.steps and (folder / WEIGHTS).exists():
         tqdm.write(f"already finished: {run.step} steps; for another run choose another --out")
         return folder / WEIGHTS
+    measured = measures(recipe.validation.metrics)  # what is missing is said before the first step
     paths = picture_paths(data / recipe.data.train)
     source, pictures = source_of(recipe, paths)
     valid, too_small = _held_out_pictures(recipe, data / recipe.data.valid)
@@ -86,7 +88,7 @@ def train(
         while True:
             # Before the next step, so that a run that was stopped before validation catches up.
             if run.step and (run.step % recipe.validation.every == 0 or run.step == recipe.steps):
-                _log_validation(run, validation, log, bar)
+                _log_validation(run, validation, measured, log, bar)
             if run.step == recipe.steps:
                 break
             start = time.perf_counter()
@@ -189,12 +191,15 @@ def _machine(device: torch.device) -> str:
 
 
 def _log_validation(
-    run: Run, validation: Mapping[int, HeldOut], log: SummaryWriter, bar: Any
+    run: Run,
+    validation: Mapping[int, HeldOut],
+    measured: Mapping[str, Measure],
+    log: SummaryWriter,
+    bar: Any,
 ) -> None:
     network = run.averaged_network()
     for scale, pairs in validation.items():
-        metrics = run.recipe.validation.metrics
-        scores = validate(network, pairs, run.recipe.task, scale, metrics)
+        scores = validate(network, pairs, run.recipe.task, scale, measured)
         for metric, score in scores.items():
             log.add_scalar(f"{metric}/x{scale}", score, run.step)
         found = [

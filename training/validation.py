@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ import torch
 from training.data.pictures import Picture
 from training.degradations.bicubic import crop_to_multiple
 from training.degradations.degradation import version_random
-from training.metrics import Metric
+from training.metrics.kinds import METRICS
+from training.metrics.metric import Measure
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe
 from training.tasks import Task
@@ -49,17 +50,34 @@ def restore(network: RestorationNetwork, picture: Picture, scale: int) -> Pictur
     return pixels
 
 
+def measures(metrics: Sequence[str]) -> dict[str, Measure]:
+    """Return the measures of metrics by name.
+
+    Raises:
+        UserError: If a file of weights that one of them needs is missing.
+    """
+    return {name: METRICS[name].build() for name in metrics}
+
+
+_PSNR = measures(["psnr"])
+
+
 def validate(
     network: RestorationNetwork,
     pairs: HeldOut,
     task: Task,
     scale: int,
-    metrics: Sequence[Metric] = ("psnr",),
-) -> dict[Metric, float]:
-    """Return the mean scores of the restored pictures, as the task scores them; PSNR in dB."""
-    compare = {"psnr": task.scoring.psnr, "ssim": task.scoring.ssim}
-    restored = [(restore(network, low, scale), high) for low, high in pairs]
-    return {
-        metric: float(np.mean([compare[metric](ours, high, scale) for ours, high in restored]))
-        for metric in metrics
+    measured: Mapping[str, Measure] = _PSNR,
+) -> dict[str, float]:
+    """Return the mean scores of the restored pictures, as the task scores them; PSNR in dB.
+
+    A metric that all pictures are too small for is left out.
+    """
+    pictures = [
+        task.scoring.compared(restore(network, low, scale), high, scale) for low, high in pairs
+    ]
+    scores = {
+        name: [value for one in pictures if (value := measure(one)) is not None]
+        for name, measure in measured.items()
     }
+    return {name: float(np.mean(values)) for name, values in scores.items() if values}

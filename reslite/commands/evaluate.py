@@ -1,10 +1,10 @@
-"""``reslite evaluate``: PSNR and SSIM of a network or an exported file on pictures."""
+"""``reslite evaluate``: scores of a network or an exported file on pictures."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,11 @@ from training.degradations.levels import ScoredLevel
 
 if TYPE_CHECKING:
     from benchmarks.accuracy import Restore, Scores
-    from benchmarks.pairs import FolderPairs
+    from benchmarks.pairs import FolderPairs, Pair, Pairs
     from export.sources.source import Trained
     from runtime.sides import Sides
+    from training.data.pictures import Picture
+    from training.metrics.metric import Metric
     from training.tasks import Task
 
 
@@ -56,6 +58,14 @@ if TYPE_CHECKING:
     help="Compare with what this network or exported file makes of the same pictures, on whole RGB "
     "[default: with the originals].",
 )
+@click.option(
+    "--metrics",
+    "metric_names",
+    default="psnr,ssim",
+    show_default=True,
+    metavar="NAMES",
+    help="What is measured beside PSNR: ssim, lpips, niqe, with commas between them.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(
@@ -66,6 +76,7 @@ def command(
     split: str | None,
     tile: int | None,
     against: str | None,
+    metric_names: str,
     no_verify: bool,
     as_json: bool,
 ) -> None:
@@ -83,8 +94,13 @@ def command(
 
     --against tells what a file changes: for example an int8 file against the float32 file beside
     it.
+
+    Of the metrics LPIPS (AlexNet, 0.1) and NIQE tell how natural pictures look, less is better.
+    Both are of RGB or Y without the border, and read weights of others from RESLITE_DATA/weights.
     """
     from benchmarks.accuracy import baseline
+
+    metrics = _metrics(metric_names)
 
     if data is None and split is None:
         raise click.UsageError("name a folder of pictures with --data, or test sets with --split")
@@ -96,7 +112,7 @@ def command(
             chosen = _split_pairs(split, data, task, found_scale, level)
         with _reference(against, found_scale) as reference:
             results = {
-                name: _result(restore, baseline(task, found_scale), pairs, reference)
+                name: _result(restore, baseline(task, found_scale), pairs, reference, metrics)
                 for name, pairs in chosen.items()
             }
     if as_json:
@@ -108,24 +124,56 @@ def command(
 
 
 @dataclass(frozen=True)
+class _Scored:
+    """The scores of one restorer on a set of pictures.
+
+    Attributes:
+        scores: PSNR, SSIM and the errors of regions.
+        further: The scores by the other metrics, by name, picture by picture.
+    """
+
+    scores: Scores
+    further: Mapping[str, Sequence[float | None]]
+
+    def means(self, metrics: Sequence[Metric]) -> dict[str, float | None]:
+        """Return the mean scores by name, over the pictures that have one."""
+        return {one.name: self._mean(one.name) for one in metrics}
+
+    def row(self, index: int) -> dict[str, float | None]:
+        """Return the scores of one picture by name."""
+        row = self.scores.rows[index]
+        further = {name: values[index] for name, values in self.further.items()}
+        return {"psnr": row.psnr, "ssim": row.ssim, **further}
+
+    def _mean(self, name: str) -> float | None:
+        if name in _OF_SCORES:
+            return cast("float | None", getattr(self.scores, name))
+        found = [value for value in self.further[name] if value is not None]
+        return math.fsum(found) / len(found) if found else None
+
+
+@dataclass(frozen=True)
 class _Result:
     """The scores on one set of pictures, and those without a network."""
 
     task: Task
-    scores: Scores
-    before: Scores
+    metrics: tuple[Metric, ...]
+    after: _Scored
+    before: _Scored
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures; None where pictures equal their originals."""
+        """Return the figures; None where pictures equal their originals, or are too small."""
         from benchmarks.accuracy import finite
 
-        scores, before = self.scores, self.before
+        def means(scored: _Scored) -> dict[str, float | None]:
+            return {name: finite(value) for name, value in scored.means(self.metrics).items()}
+
+        scores = self.after.scores
         return {
-            "psnr": finite(scores.psnr),
-            "ssim": scores.ssim,
+            **means(self.after),
             "pictures": scores.pictures,
             "worst": {"picture": scores.worst.name, "psnr": finite(scores.worst.psnr)},
-            self.task.baseline_name: {"psnr": finite(before.psnr), "ssim": before.ssim},
+            self.task.baseline_name: means(self.before),
             "kinds": {
                 kind: {"before": finite(worse), "after": finite(better)}
                 for kind, (worse, better) in scores.by_kind().items()
@@ -134,33 +182,97 @@ class _Result:
 
     def to_text(self, title: str, rows: bool) -> str:
         """Return a table under a title, with or without a row for each picture."""
-        scores, scoring = self.scores, self.task.scoring
-        lines = [f"{title:<28} {scoring.psnr_title:>9}  {scoring.ssim_title}"]
+        scores, scoring = self.after.scores, self.task.scoring
+        titles = "".join(f" {scoring.title(one):>9}" for one in self.metrics)
+        lines = [f"{title:<28}{titles}"]
         if rows:
-            lines += [_line(row.name, row.psnr, row.ssim) for row in scores.rows]
-        lines.append(_line(f"mean of {scores.pictures}", scores.psnr, scores.ssim))
+            lines += [
+                self._line(row.name, self.after.row(index)) for index, row in enumerate(scores.rows)
+            ]
+        lines.append(self._line(f"mean of {scores.pictures}", self.after.means(self.metrics)))
         if not rows:
-            lines.append(_line(f"worst: {scores.worst.name}", scores.worst.psnr))
-        lines.append(_line(self.task.baseline_name, self.before.psnr))
+            lines.append(self._line(f"worst: {scores.worst.name}", {"psnr": scores.worst.psnr}))
+        lines.append(self._line(self.task.baseline_name, self.before.means(self.metrics)))
         for kind, (worse, better) in scores.by_kind().items():
             origin = f"  from {worse:.2f}" if math.isfinite(worse) else ""
-            lines.append(_line(f"{kind} regions", better) + origin)
+            lines.append(self._line(f"{kind} regions", {"psnr": better}) + origin)
         return "\n".join(lines)
+
+    def _line(self, name: str, values: Mapping[str, float | None]) -> str:
+        texts = [one.text(values[one.name]) for one in self.metrics if one.name in values]
+        return f"{name:<28}" + "".join(f" {text:>9}" for text in texts)
+
+
+_OF_SCORES = ("psnr", "ssim")
+"""What ``benchmarks.accuracy`` measures of every picture."""
+
+
+def _metrics(names: str) -> tuple[Metric, ...]:
+    """Return the metrics of a list of names, PSNR with them, in the order of tables."""
+    from runtime.errors import UserError
+    from training.configuration import nearest
+    from training.metrics.kinds import METRICS
+
+    asked = [name.strip() for name in names.split(",")]
+    for name in asked:
+        if name not in METRICS:
+            raise UserError(
+                f"--metrics {names}: expected names of {', '.join(METRICS)}, with commas between "
+                f"them (found '{name}'){nearest(name, list(METRICS))}"
+            )
+    return tuple(metric for name, metric in METRICS.items() if name in {"psnr", *asked})
+
+
+class _Measured:
+    """Pairs that are measured, by some metrics, when they have been restored and scored."""
+
+    def __init__(self, pairs: Pairs, restore: Restore, metrics: Sequence[Metric]) -> None:
+        self._pairs, self._restore = pairs, restore
+        self._measures = {one.name: one.build() for one in metrics if one.name not in _OF_SCORES}
+        self._restored: Picture | None = None
+        self.found: dict[str, list[float | None]] = {name: [] for name in self._measures}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for pair in self._pairs:
+            yield pair
+            if self._measures and self._restored is not None:
+                scoring = pair.task.scoring
+                pictures = scoring.compared(self._restored, pair.high, pair.scale)
+                for name, measure in self._measures.items():
+                    self.found[name].append(measure(pictures))
+
+    def restore(self, low: Picture) -> Picture:
+        """Restore the degraded picture of the pair that was last given out."""
+        self._restored = self._restore(low)
+        return self._restored
+
+
+def _scored(restore: Restore, pairs: Pairs, metrics: Sequence[Metric], progress: bool) -> _Scored:
+    from benchmarks.accuracy import score
+
+    measured = _Measured(pairs, restore, metrics)
+    return _Scored(score(measured.restore, measured, progress), measured.found)
 
 
 def _result(
-    restore: Restore, before: Restore, pairs: FolderPairs, reference: Restore | None
+    restore: Restore,
+    before: Restore,
+    pairs: FolderPairs,
+    reference: Restore | None,
+    metrics: tuple[Metric, ...],
 ) -> _Result:
     """Score on pairs, or against what ``reference`` makes of them."""
-    from benchmarks.accuracy import score
     from benchmarks.pairs import PairsAgainst
     from training.metrics import RGB
 
-    if reference is None:
-        return _Result(pairs.task, score(restore, pairs, progress=True), score(before, pairs))
-    against = PairsAgainst(pairs, reference)
-    task = replace(pairs.task, scoring=RGB)
-    return _Result(task, score(restore, against, progress=True), score(before, against))
+    task, found = pairs.task, cast("Pairs", pairs)
+    if reference is not None:
+        task, found = replace(task, scoring=RGB), PairsAgainst(pairs, reference)
+    after = _scored(restore, found, metrics, progress=True)
+    return _Result(task, metrics, after, _scored(before, found, metrics, progress=False))
 
 
 @contextmanager
@@ -171,11 +283,6 @@ def _reference(against: str | None, scale: int) -> Iterator[Restore | None]:
     else:
         with _opened(NamedNetwork(against, scale, Options()), None, False) as (restore, _, _):
             yield restore
-
-
-def _line(name: str, psnr: float, ssim: float | None = None) -> str:
-    decibels = f"{psnr:6.2f} dB" if math.isfinite(psnr) else f"{'equal':>9}"
-    return f"{name:<28} {decibels}{'' if ssim is None else f'  {ssim:.4f}'}"
 
 
 @contextmanager

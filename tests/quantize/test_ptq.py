@@ -40,7 +40,8 @@ from training.catalogue import find_model
 from training.checkpoint import save_tensors
 from training.data.pictures import read_rgb
 from training.degradations import bicubic
-from training.metrics import LUMA, psnr
+from training.metrics import LUMA
+from training.metrics.psnr import psnr
 from training.networks.carn import AtScale, Carn, CarnConfig
 from training.recipe_reading import load_recipe
 from training.tasks import SUPER_RESOLUTION

@@ -25,7 +25,7 @@ from runtime.errors import UserError
 from runtime.manifest import read_manifest
 from training.checkpoint import save_tensors
 from training.degradations.bicubic import reduce
-from training.metrics import psnr
+from training.metrics.psnr import psnr
 from training.recipe_reading import load_recipe
 
 Cli = Callable[..., Any]
@@ -340,6 +340,34 @@ def test_evaluate_scores_networks_and_files_alike(
     int8 = bundle / "carn_m_x4_int8.tflite"
     near = cli("evaluate", int8, "--data", pictures, "--against", "carn-m", "--json")
     assert network["psnr"] + 10 < json.loads(near.out)["psnr"] < 60
+
+
+def test_evaluate_measures_what_is_asked_for(
+    cli: Cli, given_weights_folder: Path, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    for name, left in (("a.png", 150), ("b.png", 100)):
+        Image.fromarray(astronaut[:200, left : left + 200]).save(tmp_path / name)
+    carn = ["evaluate", "carn-m", "--scale", 4, "--data", tmp_path]
+    found = json.loads(cli(*carn, "--metrics", "lpips,niqe,psnr", "--json").out)
+    assert set(found) == {"psnr", "lpips", "niqe", "pictures", "worst", "bicubic", "kinds"}
+    assert 0.02 < found["lpips"] < found["bicubic"]["lpips"] - 0.02  # less is better
+    assert found["niqe"] < found["bicubic"]["niqe"] - 0.5
+    table = cli(*carn, "--metrics", "ssim, lpips, niqe").out.splitlines()
+    assert table[0].split() == ["picture", "PSNR-Y", "SSIM-Y", "LPIPS", "NIQE"]
+    mean = [line.split() for line in table if line.startswith("mean of 2")]
+    assert mean[0][-2:] == [f"{found['lpips']:.4f}", f"{found['niqe']:.3f}"]
+
+
+def test_evaluate_says_which_weights_a_metric_needs(
+    cli: Cli, tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(astronaut[:64, :64]).save(tmp_path / "a.png")
+    monkeypatch.setenv("RESLITE_DATA", str(tmp_path))
+    carn = ["evaluate", "carn-m", "--scale", 4, "--data", tmp_path, "--metrics"]
+    assert "alexnet_features.safetensors: no such file; LPIPS needs it" in cli(*carn, "lpips").err
+    unknown = cli(*carn, "psnr,lpip")
+    assert unknown.code == 2
+    assert "found 'lpip'); did you mean 'lpips'?" in unknown.err
 
 
 def test_the_python_interface_restores(

@@ -190,7 +190,7 @@ def test_untouched_pictures_are_scored_against_themselves(
     assert result["distorted"] == {"psnr": None, "ssim": 1}
     assert result["kinds"] == {"identity": {"before": None, "after": pytest.approx(result["psnr"])}}
     shown = cli("evaluate", weights, *options).out.splitlines()
-    assert shown[-2].split() == ["distorted", "equal"]
+    assert shown[-2].split() == ["distorted", "equal", "1.0000"]
     assert shown[-1].split() == ["identity", "regions", f"{expected:.2f}", "dB"]
 
 

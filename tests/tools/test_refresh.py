@@ -16,7 +16,7 @@ from tools import refresh
 from tools.refresh import RESULTS, SHOWN, publish, redraw_curves, rewrite
 from training.catalogue import find_model, list_models
 from training.checkpoint import load_tensors, save_tensors
-from training.metrics import psnr
+from training.metrics.psnr import psnr
 from training.recipe_reading import load_recipe
 
 

@@ -482,3 +482,13 @@ def test_the_recipe_travels_with_the_weights(
     metadata = load_tensors(weights)[1]
     assert Recipe.model_validate_json(metadata["recipe"]) == load_recipe(str(tiny_recipe))
     assert json.loads(metadata["training"])["steps"] == 40
+
+
+def test_a_metric_without_its_weights_is_refused_before_the_first_step(
+    tiny_recipe: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESLITE_DATA", str(tmp_path))
+    recipe = load_recipe(str(tiny_recipe), ["validation.metrics=[psnr, lpips]"])
+    with pytest.raises(UserError, match="LPIPS needs it"):
+        train(recipe, tiny_data, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

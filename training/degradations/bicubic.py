@@ -50,6 +50,14 @@ def resize(
     return np.ascontiguousarray(_to_uint8(columns))
 
 
+def resize_unrounded(
+    picture: NDArray[np.floating[Any]], height: int, width: int
+) -> NDArray[np.float64]:
+    """Resize an H × W or H × W × C picture as MATLAB does one of floating-point numbers."""
+    rows = _resize_rows(picture, height)
+    return _resize_rows(rows.swapaxes(0, 1), width).swapaxes(0, 1)
+
+
 def reduce(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """Reduce a picture ``scale`` times; its sides must be multiples of ``scale``."""
     height, width = picture.shape[:2]
