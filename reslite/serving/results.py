@@ -76,6 +76,9 @@ def _believed(one: Measurement, manifest: Manifest) -> Measurement:
     for name, value in expected.items():
         if getattr(one, name) != value:
             raise Nonsense(f"{name} is {getattr(one, name)!r}, expected {value!r}")
+    for text in (one.machine, one.runtime, *map(str, one.facts.values())):
+        if not text.isprintable():  # a terminal would obey it
+            raise Nonsense(f"{text[:80]!r}: not a line of text")
     if not _DEVICES.fullmatch(one.device):
         raise Nonsense(f"device is {one.device[:80]!r}, expected a browser's")
     if one.evidence not in _EVIDENCE:

@@ -160,7 +160,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+        both = host == "::" and socket.has_dualstack_ipv6()  # the link may be of IPv4
+        return socket.create_server(
+            (host, port), family=family, backlog=MOST_CONNECTIONS, dualstack_ipv6=both
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(

@@ -4,6 +4,7 @@ export class Engine {
   #worker = new Worker("worker.js");
   #waiting = new Map();
   #last = 0;
+  #ended = ""; // why, once it has: a worker that has ended answers nothing
 
   constructor() {
     this.#worker.onmessage = ({ data: { id, done, ...rest } }) => {
@@ -54,12 +55,14 @@ export class Engine {
   #ask(job, given, transferred, told = () => {}) {
     const id = ++this.#last;
     return new Promise((resolve, reject) => {
+      if (this.#ended) return reject(new Error(this.#ended));
       this.#waiting.set(id, { resolve, reject, told });
       this.#worker.postMessage({ id, job, given }, transferred);
     });
   }
 
   #end(reason) {
+    this.#ended ||= reason;
     for (const { reject } of this.#waiting.values()) reject(new Error(reason));
     this.#waiting.clear();
   }

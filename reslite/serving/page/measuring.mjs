@@ -77,6 +77,7 @@ export function startMeasuring(bundle) {
           row.failed ||= error.message;
         }
         show(rows, reference, control);
+        if (stopped) return kept;
       }
     }
     return kept;

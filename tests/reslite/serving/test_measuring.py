@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 Served = Any
 Page = Any
+Route = Any
 
 FILES = {
     "float32": "tiny_x2_float32_64x56.tflite",
@@ -114,6 +115,21 @@ def test_a_wrong_output_is_told(
     opened.click("#stop")
     assert finished(opened) == "Stopped."
     assert "DIFFERS (0 of 255 levels, -1 allowed)" in opened.inner_text("#table td.bad")
+
+
+@pytest.mark.parametrize("during", ["files", "results"])
+def test_stopping_while_something_is_fetched_or_sent(
+    served: Served, opened: Page, during: str
+) -> None:
+    def stopping(route: Route) -> None:
+        opened.evaluate("document.getElementById('stop').click()")
+        route.continue_()
+
+    opened.route("**/files/*" if during == "files" else "**/results", stopping)
+    choose(opened, [FILES["int8"]], ["LiteRT.js, WebAssembly, 1 thread"])
+    opened.click("#start")
+    assert finished(opened) == "Stopped."
+    assert served.store.exists() == (during == "results")
 
 
 def test_what_does_not_open_has_a_row_with_its_reason(served: Served, opened: Page) -> None:

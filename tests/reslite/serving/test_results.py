@@ -91,6 +91,7 @@ def test_a_measurement_is_kept_once_with_the_time_of_this_machine(
         ({"device": "cpu"}, "device is 'cpu'"),
         ({"facts": {"software adapter": "yes"}}, "an adapter in software gives no time"),
         ({"machine": "m" * 5000}, "machine is '5000 characters'"),
+        ({"machine": "\x1b[2Jphone"}, "not a line of text"),
         ({"network": 7}, "network"),
         ({"run": "x"}, "run is 'x'"),
         ({"more": 1}, "more"),

@@ -198,6 +198,12 @@ def test_an_address_of_another_machine_is_refused(cli: Cli, bundle: tuple[Path, 
     assert "192.0.2.1: not an address of this machine" in outcome.err
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6 with IPv4 beside it")
+def test_every_address_of_a_machine_is_every_one() -> None:
+    with server.bound_socket("::", 0) as listening:
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1]), 5).close()
+
+
 def test_a_folder_without_a_bundle_is_refused(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("serve", tmp_path)
     assert outcome.code == 2
