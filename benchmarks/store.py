@@ -154,7 +154,7 @@ class Store:
                 (key, sample, key),
             )
 
-    def note(self, key: int, **facts: str | int | float) -> None:
+    def note(self, key: int, /, **facts: str | int | float) -> None:
         """Add facts to a measurement that are known only at its end, for example peak memory.
 
         Raises:
@@ -170,13 +170,13 @@ class Store:
         """Store whole measurements, all or none, for example those of another machine.
 
         Returns:
-            How many were new; those that the store has already stay as they are.
+            How many were new or had samples that the store lacked; what it has stays as it is.
 
         Raises:
             UserError: If they cannot be written.
         """
         with self._told(), transaction(self._database):
-            return sum(self._insert(one) is not None for one in measurements)
+            return sum(self._insert(one) is not None or self._complete(one) for one in measurements)
 
     def measurements(self, run: str | None = None) -> list[Measurement]:
         """Return the measurements, of one run or all, in the order they were stored.
@@ -218,6 +218,22 @@ class Store:
                 [(key, number, value) for number, value in enumerate(measurement.samples)],
             )
             return key
+
+    def _complete(self, measurement: Measurement) -> bool:
+        """Add the later samples of a known measurement, taken in while it ran; tell if any."""
+        place = (measurement.run, measurement.block, measurement.order)
+        key, count = self._database.execute(
+            "SELECT id, (SELECT count(*) FROM sample WHERE measurement = id) FROM measurement "
+            'WHERE run = ? AND block = ? AND "order" = ?',
+            place,
+        ).fetchone()
+        later = list(enumerate(measurement.samples))[count:]
+        self._database.executemany(
+            "INSERT INTO sample VALUES (?, ?, ?)", [(key, number, value) for number, value in later]
+        )
+        if later:
+            self.note(key, **measurement.facts)
+        return bool(later)
 
     def _prepare(self, write: bool) -> None:
         """Check the schema and migrate an older one."""

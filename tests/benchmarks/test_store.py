@@ -169,6 +169,15 @@ def test_measurements_travel(measurement: Make, tmp_path: Path) -> None:
     assert read_measurements(tmp_path / "s") == made
 
 
+def test_what_was_taken_in_while_it_ran_is_completed(measurement: Make, tmp_path: Path) -> None:
+    whole = measurement(samples=(1.0, 2.0, 3.0), facts={"key": "k"})
+    with Store(tmp_path / "s") as store:
+        assert store.add([measurement(samples=(1.0,))]) == 1
+        assert store.add([whole]) == 1
+        assert store.add([whole, measurement(samples=(1.0,))]) == 0
+        assert store.measurements() == [whole]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
