@@ -23,7 +23,7 @@ from benchmarks.measurement import Measurement, Role, utc_now
 from benchmarks.store import Store
 from runtime.errors import UserError
 from runtime.formats import BY_SUFFIX, FORMATS
-from runtime.manifest import HD, Artifact, Manifest, read_manifest, sha256_of
+from runtime.manifest import HD, Artifact, Manifest, read_manifest, sha256_of, verify
 
 Member = tuple[Role, "Contender"]
 
@@ -62,12 +62,13 @@ class Contender:
             file: Name in results, if not the path.
 
         Raises:
-            UserError: If the manifest is damaged.
+            UserError: If the manifest is damaged, or the file is not the one it describes.
         """
         manifest = read_manifest(path.parent)
         artifact = manifest.artifact(path.name) if manifest else None
         network = manifest.model if manifest and artifact else ""
-        # Opening a listed file checks that it is what the manifest says.
+        if artifact is not None and path.exists():
+            verify(path, artifact)  # and again at each start, for files may change meanwhile
         known = artifact.sha256 if artifact else sha256_of(path) if path.exists() else ""
         return cls(path, device, artifact, network, file or str(path), known)
 

@@ -7,6 +7,7 @@ interval of it which does not hold 1 says that intervals of this run are too nar
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -173,12 +174,20 @@ def plan_for(budget: float, pairs: Sequence[Sequence[Member]], conditions: Condi
     Opens every pair once and runs one round, which is not kept.
 
     Raises:
-        UserError: If a file cannot be opened or its process dies.
+        UserError: If a file cannot be opened or its process dies, or if the least that is measured
+            takes longer.
     """
     began = time.monotonic()
     once, ignored = replace(conditions, rounds=1), Recorder()
     rounds = sum(run_block(pair, 0, once, ignored) for pair in pairs)
     spent = time.monotonic() - began
+    least = spent + _FEWEST_STARTS * (spent + (_FEWEST_ROUNDS - 1) * rounds)
+    if least > budget:
+        raise UserError(
+            f"--budget {budget:g}s: {_FEWEST_STARTS} starts of {_FEWEST_ROUNDS} rounds, the least "
+            f"that is measured, take about {math.ceil(1.1 * least)} s here; give more time, fewer "
+            "files or a smaller --size"
+        )
     return planned(max(budget - spent, 0), spent - rounds, rounds, conditions.timing.warmup)
 
 

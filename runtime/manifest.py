@@ -303,9 +303,7 @@ def verify(path: Path, artifact: Artifact) -> None:
         UserError: If its SHA-256 differs.
     """
     if sha256_of(path) != artifact.sha256:
-        raise UserError(
-            f"{path.name}: SHA-256 differs from {MANIFEST}; export it again or pass --no-verify"
-        )
+        raise UserError(f"{path.name}: SHA-256 differs from {MANIFEST}; export it again")
 
 
 def sha256_of(path: Path) -> str:

@@ -150,7 +150,10 @@ def _described(path: Path, verify: bool) -> tuple[Manifest, Artifact] | None:
     if manifest is None or artifact is None:
         return None
     if verify:
-        verify_sha256(path, artifact)
+        try:
+            verify_sha256(path, artifact)
+        except UserError as error:
+            raise UserError(f"{error} or pass --no-verify") from error
     return manifest, artifact
 
 

@@ -6,7 +6,7 @@ on those that time, count or estimate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from benchmarks.devices.arm64 import Arm64
 from benchmarks.devices.arm64_instructions import Arm64Instructions
@@ -26,7 +26,9 @@ from benchmarks.devices.qualcomm_htp import QualcommHTP
 from benchmarks.devices.tensorflow import TensorFlow
 from benchmarks.devices.tflite_runtime import TFLiteRuntime
 from benchmarks.devices.tosa import TOSA
+from runtime.errors import UserError
 from runtime.snapdragon import SNAPDRAGONS
+from training.configuration import nearest
 
 DEVICES: Mapping[str, Device] = {
     device.name: device
@@ -72,3 +74,27 @@ def measuring() -> dict[str, Device]:
         for name, one in DEVICES.items()
         if isinstance(one, TimedDevice) or one.unit is not None
     }
+
+
+def named(names: Iterable[str], known: Mapping[str, Device]) -> list[Device]:
+    """Return the devices of names that a person gave, each once.
+
+    Args:
+        names: The names; each may hold several, separated by commas.
+        known: The devices to choose of.
+
+    Raises:
+        UserError: If a name is unknown; it tells the nearest one, or the verb that takes it.
+    """
+    split = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    for name in split:
+        if name in known:
+            continue
+        choice = f"choose of {', '.join(known)}"
+        if name in DEVICES:
+            verb = "bench" if name in measuring() else "prove"
+            raise UserError(
+                f"{name}: is {DEVICES[name].evidence}; 'reslite {verb}' takes it; {choice}"
+            )
+        raise UserError(f"{name}: no such device; {choice}{nearest(name, list(known))}")
+    return [known[name] for name in dict.fromkeys(split)]

@@ -287,21 +287,11 @@ def chosen_devices(names: tuple[str, ...]) -> list[Device]:
     Raises:
         UserError: If a name is unknown, or its device gives no figure of speed.
     """
-    from benchmarks.devices.catalogue import DEVICES, measuring
+    from benchmarks.devices.catalogue import measuring, named
     from benchmarks.latency import DEFAULT_DEVICE
-    from runtime.errors import UserError
 
     known = measuring()
-    split = [part.strip() for name in names for part in name.split(",") if part.strip()]
-    for name in split:
-        if name in DEVICES and name not in known:
-            raise UserError(
-                f"{name}: is {DEVICES[name].evidence} and tells no speed ('reslite prove'); choose "
-                f"of {', '.join(known)}"
-            )
-        if name not in known:
-            raise UserError(f"{name}: no such device; choose of {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(split or [DEFAULT_DEVICE])]
+    return named(names, known) or [known[DEFAULT_DEVICE]]
 
 
 def chosen_run(store: Store, name: str) -> list[Measurement]:

@@ -84,17 +84,11 @@ def chosen_devices(names: str | None) -> list[Device]:
     Raises:
         UserError: If a name is unknown.
     """
-    from benchmarks.devices.catalogue import proving
-    from runtime.errors import UserError
+    from benchmarks.devices.catalogue import named, proving
 
-    known = {device.name: device for device in proving()}
     if names is None:
-        return list(known.values())
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"{name}: no such device; choose of {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(wanted)]
+        return proving()
+    return named([names], {device.name: device for device in proving()})
 
 
 def prepare_environments(devices: list[Device]) -> list[str]:

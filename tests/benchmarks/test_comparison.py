@@ -217,6 +217,27 @@ def test_mistakes_are_told_before_anything_runs(files: None) -> None:
     assert not device.asked
 
 
+def test_a_file_that_is_not_the_manifests_is_told_before_anything_runs(
+    files: None,
+    tmp_path: Path,
+    write_artifact: Callable[..., Artifact],
+    manifest_of: Callable[..., Manifest],
+) -> None:
+    device = Scripted(a=10, b=5)
+    artifact = dataclasses.replace(write_artifact(tmp_path, "onnx", "float32"), file="b.onnx")
+    manifest_of(artifact).write(tmp_path)
+    with pytest.raises(UserError, match=r"b\.onnx: SHA-256 differs from .*; export it again$"):
+        _measured(device, ["a", "b"], Recorder())
+    assert not device.asked
+
+
+def test_a_budget_that_is_too_small_says_what_would_do(files: None) -> None:
+    device, recorder = Scripted(a=10, b=5), Recorder()
+    with pytest.raises(UserError, match=r"--budget 1e-06s: 3 starts of 3 rounds, .* about 1 s"):
+        _measured(device, ["a", "b"], recorder, budget=1e-6)
+    assert not recorder.measurements
+
+
 def test_what_was_measured_before_a_death_is_kept(files: None, tmp_path: Path) -> None:
     device = Scripted(a=10, b=5)
     device.dies_after = 5

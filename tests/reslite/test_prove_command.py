@@ -35,6 +35,8 @@ def test_an_environment_that_cannot_be_made_does_not_stop_the_others(capsys, mon
     [
         ([], "name a folder that 'reslite ship' made, or --list"),
         (["dist", "--on", "tpu"], "tpu: no such device; choose of litert-gpu"),
+        (["dist", "--on", "openvno"], "did you mean 'openvino'?"),
+        (["dist", "--on", "cpu"], "cpu: is measured; 'reslite bench' takes it"),
         (["--prepare", "tpu"], "tpu: no such device"),
         (["nowhere", "--on", "tosa"], "nowhere: holds no manifest.json"),
     ],

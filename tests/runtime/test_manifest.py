@@ -157,7 +157,9 @@ def test_verification(tmp_path: Path) -> None:
     digest = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
 
     verify(path, _manifest(digest).artifacts[1])
-    with pytest.raises(UserError, match=r"^a_x4_int8\.tflite: SHA-256 differs .*--no-verify$"):
+    with pytest.raises(
+        UserError, match=r"^a_x4_int8\.tflite: SHA-256 differs .*; export it again$"
+    ):
         verify(path, _manifest("00").artifacts[1])
 
 
