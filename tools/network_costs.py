@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from benchmarks.multadds import costs_of
 from training.catalogue import list_models
-from training.shipped import CostTable, costs_path
+from training.recipe_reading import load_recipe
+from training.shipped import UNTRAINED, CostTable, costs_path
 
 
 def cost_table() -> CostTable:
     """Return the costs of all networks that ship with reslite."""
-    return CostTable({one.name: costs_of(one.recipe.network) for one in list_models()})
+    recipes = [one.recipe for one in list_models()]
+    recipes += [load_recipe(name) for name in UNTRAINED]
+    return CostTable({one.name: costs_of(one.network) for one in recipes})
 
 
 if __name__ == "__main__":

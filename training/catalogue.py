@@ -19,7 +19,7 @@ from training.checkpoint import load_tensors
 from training.configuration import nearest
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe
-from training.recipe_reading import parse_recipe
+from training.recipe_reading import parse_recipe, recipe_names
 from training.recipe_versions import present_version
 from training.shipped import WEIGHTS_FOLDER, json_object, metadata_of
 from training.tasks import Task
@@ -135,6 +135,11 @@ def find_model(name_or_path: str) -> Model:
         if model.name == name_or_path:
             return model
     names = [model.name for model in list_models()]
+    if name_or_path in recipe_names():
+        raise UserError(
+            f"{name_or_path}: ships as a recipe without weights; train it with 'reslite train "
+            f"{name_or_path}' and name the weights file that it writes"
+        )
     raise UserError(
         f"{name_or_path}: no such model; expected a .safetensors file or one of "
         f"{', '.join(names)}{nearest(name_or_path, names)}"

@@ -17,6 +17,8 @@ from runtime.records import read_record, write_record
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 COSTS_SCHEMA = 1
+UNTRAINED = ("pcarn", "pcarn-m")
+"""Networks of the thesis that ship as recipes, without weights yet."""
 _LENGTH = 8  # bytes of the number before the header
 
 
@@ -35,7 +37,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostTable:
-    """The costs of all networks that ship with reslite, by name."""
+    """The costs of all networks that ship with reslite, trained or not, by name."""
 
     networks: dict[str, Costs]
 
@@ -51,12 +53,14 @@ class ShippedNetwork:
     Attributes:
         name: Name on the command line, for example ``carn-m``.
         costs: Parameters and MultAdds.
-        psnr: PSNR in dB by evaluation set and scale.
+        psnr: PSNR in dB by evaluation set and scale; empty if untrained.
+        trained: Whether weights ship; if not, only the recipe does.
     """
 
     name: str
     costs: Costs
     psnr: Mapping[str, Any]
+    trained: bool = True
 
 
 def costs_path() -> Path:
@@ -65,7 +69,7 @@ def costs_path() -> Path:
 
 
 def shipped_networks() -> list[ShippedNetwork]:
-    """Return the networks that ship with reslite, by the names of their files.
+    """Return the networks that ship with reslite, by the names of their files; untrained ones last.
 
     Raises:
         UserError: If weights or costs are damaged, or the costs of a network are missing.
@@ -77,11 +81,16 @@ def shipped_networks() -> list[ShippedNetwork]:
     for weights in sorted(WEIGHTS_FOLDER.glob("*.safetensors")):
         metadata = metadata_of(weights)
         name = str(json_object(weights, metadata["recipe"]).get("name"))
+        psnr = json_object(weights, metadata.get("training", "{}")).get("psnr", {})
+        found.append((name, psnr))
+    trained = {name for name, _ in found}
+    found += [(name, {}) for name in UNTRAINED if name not in trained]
+    for name, _ in found:
         if name not in table.networks:
             raise UserError(f"{path}: holds no costs of {name}; {remedy}")
-        psnr = json_object(weights, metadata.get("training", "{}")).get("psnr", {})
-        found.append(ShippedNetwork(name, table.networks[name], psnr))
-    return found
+    return [
+        ShippedNetwork(name, table.networks[name], psnr, name in trained) for name, psnr in found
+    ]
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``reslite models``: the trained networks with their parameters, MultAdds and scores.
+"""``reslite models``: the networks that ship with their parameters, MultAdds and scores.
 
 With ``--field``, the networks to compare them with, which ship as recipes and without weights.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 def command(name: str | None, of_field: bool, as_json: bool) -> None:
-    """List the trained networks; with a NAME, print all facts of that network.
+    """List the networks that ship; with a NAME, print all facts of that network.
 
     NAME may be a .safetensors file. The list needs the base installation only, a NAME the extra
     train, --field the extra bench.
@@ -47,7 +47,7 @@ def command(name: str | None, of_field: bool, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2) if as_json else _field_table(field))
         return
     if name is None:
-        rows = [_row(one.name, one.costs, one.psnr) for one in shipped_networks()]
+        rows = [_row(one.name, one.costs, one.psnr, one.trained) for one in shipped_networks()]
         click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
         return
     # Details need the packages that the network was trained with.
@@ -60,9 +60,10 @@ def command(name: str | None, of_field: bool, as_json: bool) -> None:
     click.echo(json.dumps([row], indent=2) if as_json else _card(model, row))
 
 
-def _row(name: str, costs: Costs, psnr: Mapping[str, Any]) -> dict[str, Any]:
+def _row(name: str, costs: Costs, psnr: Mapping[str, Any], trained: bool = True) -> dict[str, Any]:
     return {
         "name": name,
+        "trained": trained,
         "scales": [int(scale) for scale in costs.multadds_720p],
         "parameters": costs.parameters,
         "multadds_720p": costs.multadds_720p,
@@ -79,6 +80,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 for name, by_scale in row["psnr"].items()
                 if by_scale.get(scale) is not None
             )
+            scores = scores if row["trained"] else "not trained yet"
             lines.append(
                 f"{row['name']:<10} {'×' + scale:>5} {row['parameters'][scale]:>11,} "
                 f"{row['multadds_720p'][scale] / 1e9:>7.1f} G  {scores}"

@@ -25,6 +25,7 @@ from export.sources.options import Options
 from export.sources.source import Source
 from export.variants import DEFAULT_VARIANTS
 from runtime.errors import UserError
+from training.recipe_reading import load_recipe
 
 MEANS = (0.4488, 0.4371, 0.4040)
 
@@ -186,6 +187,21 @@ def test_what_the_person_says_counts_more_than_the_names(
     as_said, by_names = (_read(path, kind).at_scale(2)(image) for kind in ("pcarn-m", None))
     torch.testing.assert_close(as_said, expected, atol=2e-6, rtol=1e-5)
     assert not torch.allclose(by_names, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_of_this_name_builds_the_network_of_the_checkpoint(
+    kind: str, tmp_path: Path, picture: Callable[[int, int], NDArray[np.float32]]
+) -> None:
+    theirs = Theirs(kind)
+    found = _read(_saved(theirs, tmp_path)).at_scale(2)
+    network = load_recipe(
+        kind, ["network.channels=8", f"network.groups={theirs.groups}"]
+    ).network.build()
+    ours = network.at_scale(2).eval()
+    ours.load_state_dict(found.state_dict())
+    image = torch.from_numpy(picture(7, 5))
+    torch.testing.assert_close(ours(image), theirs(image, 2), atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.slow

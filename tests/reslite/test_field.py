@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 import benchmarks.field
 from benchmarks.field import FieldRow
@@ -92,3 +95,32 @@ def test_files_of_a_network_are_proven(
     manifest = json.loads((tmp_path / "dist" / "manifest.json").read_text())
     assert len(manifest["artifacts"]) == 2
     assert all(one["measured"]["max_abs_diff"] <= 1e-5 for one in manifest["artifacts"])
+
+
+@pytest.mark.slow
+def test_an_untrained_pcarn_becomes_files_of_every_kind(
+    cli: Cli, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    recipe = load_recipe("pcarn-m", ["network.channels=8", "network.groups=2"])
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.safetensors"
+    tensors = recipe.network.build().state_dict()
+    save_tensors(weights, tensors, {"recipe": recipe.model_dump_json()})
+    photos, table = tmp_path / "photos", tmp_path / "scales.json"
+    photos.mkdir()
+    Image.fromarray(astronaut).save(photos / "a.png")
+    chosen = ["--calibration", photos, "--out", table]
+    assert cli("quantize", weights, "--scale", 4, *chosen).code == 0
+    files_of = ["--scales", table, "--out", tmp_path / "dist"]
+    outcome = cli("export", weights, "--scale", 4, *files_of)
+    assert outcome.code == 0, outcome.err
+    manifest = json.loads((tmp_path / "dist" / "manifest.json").read_text())
+    files = {(one["format"], one["precision"]): one["measured"] for one in manifest["artifacts"]}
+    assert files.keys() == {
+        (file, precision)
+        for file in ("coreml", "onnx", "tflite")
+        for precision in ("float32", "float16", "int8")
+    }
+    for (file, precision), measured in files.items():
+        if file != "coreml" and precision != "int8":
+            assert measured["max_abs_diff"] <= (1e-5 if precision == "float32" else 2e-2)

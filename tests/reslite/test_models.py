@@ -22,7 +22,7 @@ TABLE = {
 
 def test_models_json_gives_the_published_costs(cli: Cli) -> None:
     rows = {row["name"]: row for row in json.loads(cli("models", "--json").out)}
-    assert rows.keys() == {*TABLE, "mepsnet", "mepsnet-s"}
+    assert rows.keys() == {*TABLE, "mepsnet", "mepsnet-s", "pcarn", "pcarn-m"}
     for name, (parameters, together, multadds) in TABLE.items():
         row = rows[name]
         assert row["scales"] == [2, 3, 4]
@@ -32,7 +32,21 @@ def test_models_json_gives_the_published_costs(cli: Cli) -> None:
         }
         for scale, expected in zip("234", multadds, strict=True):
             assert row["multadds_720p"][scale] / 1e9 == pytest.approx(expected, abs=0.05)
+        assert row["trained"]
         assert row["psnr"]["set5"]["4"] > 30
+        perceptual = rows[f"p{name}"]
+        assert (perceptual["trained"], perceptual["psnr"]) == (False, {})
+        for key in ("parameters", "multadds_720p", "scales"):
+            assert perceptual[key] == row[key]
+
+
+def test_an_untrained_network_is_listed_and_answered_with_its_recipe(cli: Cli) -> None:
+    lines = [line for line in cli("models").out.splitlines() if line.startswith("pcarn-m")]
+    assert len(lines) == 3
+    assert all(line.endswith("not trained yet") for line in lines)
+    outcome = cli("export", "pcarn-m", "--scale", 4)
+    assert outcome.code == 2
+    assert "pcarn-m: ships as a recipe without weights; train it with" in outcome.err
 
 
 @pytest.mark.parametrize(

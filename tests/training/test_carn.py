@@ -17,6 +17,7 @@ PARAMETERS = {
     "carn": ((964_163, 1_148_803, 1_111_875), 1_591_939),
     "carn-m": ((257_027, 303_427, 294_147), 414_787),
 }
+PARAMETERS |= {"pcarn": PARAMETERS["carn"], "pcarn-m": PARAMETERS["carn-m"]}
 
 
 def _parameters(module: torch.nn.Module) -> int:
@@ -118,6 +119,20 @@ def test_only_channels_behind_a_relu_are_named_as_hidden() -> None:
             network(torch.rand(1, 3, 6, 6), 2)
             hook.remove()
             assert all((one >= 0).all() for one in seen)
+
+
+def test_pcarn_begins_as_its_authors_code_does() -> None:
+    torch.manual_seed(0)
+    network = load_recipe("pcarn-m").network.build()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            assert layer.bias is not None
+            assert not layer.bias.any()
+            # Kaiming's uniform distribution with a = √5 ends at 1/√(fan in).
+            limit = layer.weight[0].numel() ** -0.5
+            assert 0.9 * limit < float(layer.weight.detach().abs().max()) <= limit
+    carn = load_recipe("carn-m").network.build()
+    assert all(layer.bias.any() for layer in carn.modules() if isinstance(layer, torch.nn.Conv2d))
 
 
 def test_recursion_uses_one_block_three_times() -> None:

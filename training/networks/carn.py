@@ -3,10 +3,12 @@
 Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
 Network", ECCV 2018. PCARN, of the same shape and number of parameters, adds the entry's features to
 those of the body and has no ReLU behind fusions ("Efficient Deep Neural Network for
-Photo-realistic Image Super-Resolution", the same authors).
+Photo-realistic Image Super-Resolution", the same authors). In its published code biases begin at
+zero.
 
 One network serves several scales: entry, body and exit are shared, and each scale has an upsampler
-of its own. Every convolution has a bias and keeps PyTorch's default initialization, U(±1/√fan_in).
+of its own. Every convolution has a bias and keeps PyTorch's default initialization, U(±1/√fan_in);
+of kernels this is Kaiming's uniform one with a = √5.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class CarnConfig(UsualConfig):
         recursive: Use one residual block ``units`` times in each cascading block.
         fusion_relu: A ReLU follows every 1×1 fusion; PCARN has none.
         global_residual: The upsamplers take body plus entry, as in PCARN, instead of the body.
+        zero_biases: Biases begin at zero, as in PCARN.
         scales: The upscaling factors that have an upsampler, each 2, 3 or 4.
     """
 
@@ -56,6 +59,7 @@ class CarnConfig(UsualConfig):
     recursive: bool = False
     fusion_relu: bool = True
     global_residual: bool = False
+    zero_biases: bool = False
     scales: tuple[int, ...] = (2, 3, 4)
 
     def __post_init__(self) -> None:
@@ -259,6 +263,10 @@ class Carn(RestorationNetwork):
             {f"x{scale}": upsampler(channels, scale, groups) for scale in config.scales}
         )
         self.exit = nn.Conv2d(channels, 3, 3, padding=1)
+        if config.zero_biases:
+            for layer in self.modules():
+                if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, picture: Tensor, scale: int) -> Tensor:
         """Restore pictures.
