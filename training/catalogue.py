@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from runtime.errors import UserError
+from runtime.errors import UserError, nearest
 from runtime.manifest import sha256_of
 from training.checkpoint import load_tensors
-from training.configuration import nearest
 from training.networks.interface import RestorationNetwork
 from training.recipe import Recipe
 from training.recipe_reading import parse_recipe, recipe_names

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,9 +32,3 @@ def by_kind(*entries: type[_Entry]) -> Mapping[str, type[_Entry]]:
 def one_of(kinds: Mapping[str, type[_Entry]]) -> Any:
     """Return the type of an entry of a list, which its ``kind`` tells; mypy cannot read it."""
     return Annotated[Union[tuple(dict.fromkeys(kinds.values()))], Field(discriminator="kind")]  # noqa: UP007
-
-
-def nearest(word: str, known: Sequence[Any]) -> str:
-    """Return '; did you mean …?' with the known word nearest to ``word``, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from runtime.errors import UserError
+from runtime.errors import UserError, nearest
 from training.augmentations.kinds import AUGMENTATIONS
-from training.configuration import Configuration, nearest
+from training.configuration import Configuration
 from training.degradations.kinds import DEGRADATION_STEPS
 from training.losses.kinds import LOSSES
 from training.networks.families import CONFIGS, family_of

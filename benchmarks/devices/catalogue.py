@@ -26,9 +26,8 @@ from benchmarks.devices.qualcomm_htp import QualcommHTP
 from benchmarks.devices.tensorflow import TensorFlow
 from benchmarks.devices.tflite_runtime import TFLiteRuntime
 from benchmarks.devices.tosa import TOSA
-from runtime.errors import UserError
+from runtime.errors import UserError, nearest
 from runtime.snapdragon import SNAPDRAGONS
-from training.configuration import nearest
 
 DEVICES: Mapping[str, Device] = {
     device.name: device

@@ -27,9 +27,8 @@ from export.sources.foreign import Foreign, plain_name
 from export.sources.options import Options
 from export.sources.tensors import load, read_tensors
 from export.sources.trial import tried
-from runtime.errors import UserError, first_line
+from runtime.errors import UserError, first_line, nearest
 from runtime.manifest import sha256_of
-from training.configuration import nearest
 
 _NAMED = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 

@@ -209,8 +209,7 @@ _OF_SCORES = ("psnr", "ssim")
 
 def _metrics(names: str) -> tuple[Metric, ...]:
     """Return the metrics of a list of names, PSNR with them, in the order of tables."""
-    from runtime.errors import UserError
-    from training.configuration import nearest
+    from runtime.errors import UserError, nearest
     from training.metrics.kinds import METRICS
 
     asked = [name.strip() for name in names.split(",")]

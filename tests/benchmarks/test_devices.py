@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -180,3 +181,16 @@ def test_devices_of_the_catalogue_keep_the_contract():
         assert missing is None or (missing.startswith("needs ") and ": " in missing)
         if missing is None:
             assert all(device.versions().values())
+
+
+def test_the_catalogue_opens_where_a_device_has_an_environment_of_its_own() -> None:
+    # Such environments have NumPy and the device's runtime, and little else.
+    lacks = "import sys; sys.modules.update(dict.fromkeys(('pydantic', 'torch', 'click')));"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{lacks} import benchmarks.devices.catalogue"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
