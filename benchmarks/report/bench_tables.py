@@ -146,9 +146,10 @@ def _foot(
     starts = max(counts, default=1)
     lines = [
         f"speed: against {reference.file}, median ratio of {starts} process "
-        f"{'start' if starts == 1 else 'starts'}; {_interval_meaning(starts)}; "
-        "~ where that holds 1"
+        f"{'start' if starts == 1 else 'starts'}; {_interval_meaning(starts)}"
     ]
+    if any(row.size != reference.size for row in rows):
+        lines.append("no speed is told where the input has another size than the reference's")
     if control is not None:
         lines.append(f"control: {reference.file} against itself {_ratio(control)}")
         if control.known and not control.holds_one:
@@ -163,8 +164,8 @@ def _interval_meaning(starts: int) -> str:
     if starts == 1:
         return "one start tells no interval"
     if Interval(1, 1, 1, starts).known:
-        return "in brackets its 95 % interval"
-    return "in brackets the range (fewer than 6 starts tell no 95 % interval)"
+        return "in brackets its 95 % interval; ~ where that holds 1"
+    return "in brackets the range (fewer than 6 starts tell no 95 % interval); ~ where that holds 1"
 
 
 def _cells(row: Latency, reference: Measurement | None) -> list[str]:

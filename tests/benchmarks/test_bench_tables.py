@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -67,10 +68,21 @@ def test_a_control_that_fails_is_a_warning(measurement: Make) -> None:
     assert "Warning" not in run_text(_run(measurement, 3, control=11.0))  # too few to tell
 
 
+def test_files_of_different_sizes_have_no_ratio(measurement: Make) -> None:
+    run = _run(measurement, 7)
+    assert "another size" not in run_text(run)
+    run = [replace(one, size=(24, 24)) if one.file == "b" else one for one in run]
+    lines = run_text(run).splitlines()
+    assert "×" not in lines[4].replace("24×24", "")
+    assert "no speed is told where the input has another size than the reference's" in lines
+    assert lines[-1].endswith("against itself 1.00× (0.99–1.01) ~")
+
+
 def test_few_starts_tell_a_range(measurement: Make) -> None:
     assert "the range (fewer than 6 starts" in run_text(_run(measurement, 3))
     one = run_text(_run(measurement, 1))
     assert "one start tells no interval" in one
+    assert "~" not in one
     assert "b                    2.02×  " in one
 
 
