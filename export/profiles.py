@@ -60,6 +60,13 @@ class Profile:
         return (*self.rewrites_float, *float16)
 
 
+_WITHOUT_SHUFFLES = (
+    "convolve_before_shuffles",
+    "convolve_for_shuffles",
+    "split_shuffled_convolutions",
+    "use_dcr_shuffles",
+)
+
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -68,17 +75,11 @@ PROFILES: Mapping[str, Profile] = {
             format="tflite",
             rewrites_float=(
                 *FLOAT_FORM,
-                "convolve_before_shuffles",
-                "convolve_for_shuffles",
-                "split_shuffled_convolutions",
-                "use_dcr_shuffles",
+                *_WITHOUT_SHUFFLES,
                 "pad_before_convolutions",
             ),
             further_int8=(
-                "convolve_before_shuffles",
-                "convolve_for_shuffles",
-                "split_shuffled_convolutions",
-                "use_dcr_shuffles",
+                *_WITHOUT_SHUFFLES,
                 "pad_before_convolutions",
             ),
         ),
@@ -106,18 +107,12 @@ PROFILES: Mapping[str, Profile] = {
             format="tflite",
             rewrites_float=(
                 *FLOAT_FORM,
-                "convolve_before_shuffles",
-                "convolve_for_shuffles",
-                "split_shuffled_convolutions",
-                "use_dcr_shuffles",
+                *_WITHOUT_SHUFFLES,
                 "split_unaligned_groups",
                 "pad_before_convolutions",
             ),
             further_int8=(
-                "convolve_before_shuffles",
-                "convolve_for_shuffles",
-                "split_shuffled_convolutions",
-                "use_dcr_shuffles",
+                *_WITHOUT_SHUFFLES,
                 "split_unaligned_groups",
                 "pad_before_convolutions",
             ),

@@ -197,6 +197,7 @@ def _ports_of(
         raise click.UsageError(f"{option} is for Core ML packages; none is asked for")
     if float16_io and "float32" in precisions:
         raise click.UsageError(
-            "--float16-io is for packages that compute in float16; add --precision float16"
+            "--float16-io is for packages that compute in float16; ask for --precision float16 or "
+            "int8 alone"
         )
     return "image" if image_io else "float16" if float16_io else "float32"

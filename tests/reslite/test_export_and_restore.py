@@ -191,7 +191,7 @@ def _own_weights(path: Path, value: float) -> Path:
         (["--precision", "float32", "--float-io"], "--float-io is for int8 TFLite"),
         (["--format", "onnx", "--image-io"], "--image-io is for Core ML packages"),
         (["--format", "coreml", "--image-io", "--float16-io"], "takes one of them"),
-        (["--format", "coreml", "--float16-io"], "add --precision float16"),
+        (["--format", "coreml", "--float16-io"], "ask for --precision float16"),
     ],
 )
 def test_options_that_would_say_nothing_are_refused(
