@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.blocks import Contender, Recorder
@@ -62,6 +63,23 @@ def measure_times(
         UserError: If none or the reference can be measured, if a file cannot be opened, or if its
             process dies; the recorder has what was measured before.
     """
+    with ExitStack() as stack:
+        for device in devices:
+            stack.callback(device.close)
+        return _timed(files, devices, recorder, reference, plan, budget, threads, size, progress)
+
+
+def _timed(
+    files: Sequence[Path],
+    devices: Sequence[TimedDevice],
+    recorder: Recorder,
+    reference: Path | None,
+    plan: Plan,
+    budget: float | None,
+    threads: int | None,
+    size: tuple[int, int] | None,
+    progress: bool,
+) -> list[Latency]:
     contenders = [Contender.of(file, device) for device in devices for file in files]
     runnable = checked(contenders, None if reference is None else str(reference))
     not_run = [

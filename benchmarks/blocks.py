@@ -221,7 +221,8 @@ def run_block(
             placed = replace(
                 blank, run=recorder.run, block=number, order=order, start=start, role=role
             )
-            turns.append((timed, recorder.begin(replace(placed, load=load))))
+            felt = load if contender.device.here else None
+            turns.append((timed, recorder.begin(replace(placed, load=felt))))
         began = time.monotonic()
         for _ in range(conditions.rounds):
             for timed, key in turns:

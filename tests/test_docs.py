@@ -36,6 +36,10 @@ SOURCES = [path for name in (*PACKAGES, "tests") for path in sorted((ROOT / name
 
 NOT_RUN = {
     (
+        "docs/bench.md",
+        "python -m benchmarks.devices.arm64_root",
+    ): "needs a phone; tests/benchmarks/test_remote.py does it with adbd and QEMU",
+    (
         "docs/evaluate.md",
         "reslite evaluate carn-m --scale 4 --split set5 --metrics",
     ): "needs the weights of AlexNet; tests/reslite/test_export_and_restore.py does it",

@@ -6,8 +6,9 @@ on those that time, count or estimate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from benchmarks.devices.adb import Adb
 from benchmarks.devices.arm64 import Arm64
 from benchmarks.devices.arm64_instructions import Arm64Instructions
 from benchmarks.devices.coreml import CoreML
@@ -23,9 +24,12 @@ from benchmarks.devices.onnxruntime_web import OnnxRuntimeWeb
 from benchmarks.devices.opencv import OpenCV
 from benchmarks.devices.openvino import OpenVINO, TimedOpenVINO
 from benchmarks.devices.qualcomm_htp import QualcommHTP
+from benchmarks.devices.remote import RemoteDevice
+from benchmarks.devices.ssh import Ssh
 from benchmarks.devices.tensorflow import TensorFlow
 from benchmarks.devices.tflite_runtime import TFLiteRuntime
 from benchmarks.devices.tosa import TOSA
+from benchmarks.devices.transport import Transport
 from runtime.errors import UserError, nearest
 from runtime.snapdragon import SNAPDRAGONS
 
@@ -59,6 +63,15 @@ DEVICES: Mapping[str, Device] = {
         *(EthosU(target) for target in TARGETS.values()),
     )
 }
+
+TRANSPORTS: Mapping[str, Callable[[str], Transport]] = {"android": Adb, "ssh": Ssh}
+"""The ways to other machines, which are devices under a name such as ``android:SERIAL``."""
+
+
+def remote_device(name: str) -> RemoteDevice | None:
+    """Return the device of a name such as ``ssh:HOST``, or None if no transport is named so."""
+    transport, _, machine = name.partition(":")
+    return RemoteDevice(TRANSPORTS[transport](machine)) if transport in TRANSPORTS else None
 
 
 def proving() -> list[Device]:

@@ -217,7 +217,13 @@ class Timed(ABC):
 
 
 class TimedDevice(Device):
-    """A device that times inferences; its times are *measured*, whatever ``execute`` gives."""
+    """A device that times inferences; its times are *measured*, whatever ``execute`` gives.
+
+    Attributes:
+        here: Whether it is part of this machine, whose load then tells on its times.
+    """
+
+    here: bool = True
 
     @abstractmethod
     def machine(self) -> str:
@@ -236,6 +242,9 @@ class TimedDevice(Device):
         Raises:
             UserError: If the file cannot be opened or does not run on the device itself.
         """
+
+    def close(self) -> None:
+        """Give back what the device keeps from one file to the next, at the end of a run."""
 
 
 def restored(

@@ -191,8 +191,9 @@ def run(
 @command.command("devices", epilog="Example: reslite bench devices")
 def devices_command() -> None:
     """List the devices, what they tell and what is missing."""
-    from benchmarks.devices.catalogue import measuring
+    from benchmarks.devices.catalogue import TRANSPORTS, measuring
     from benchmarks.devices.device import TimedDevice
+    from benchmarks.devices.remote import RemoteDevice
     from benchmarks.report.tables import text_table
 
     rows = [
@@ -204,6 +205,10 @@ def devices_command() -> None:
             one.missing() or "ready",
         ]
         for name, one in measuring().items()
+    ]
+    rows += [
+        [f"{name}:…", "measured", "ms", ", ".join(RemoteDevice.takes.formats), "by its name"]
+        for name in TRANSPORTS
     ]
     click.echo(text_table(["device", "evidence", "unit", "takes", "state"], rows))
 
@@ -287,10 +292,13 @@ def chosen_devices(names: tuple[str, ...]) -> list[Device]:
     Raises:
         UserError: If a name is unknown, or its device gives no figure of speed.
     """
-    from benchmarks.devices.catalogue import measuring, named
+    from benchmarks.devices.catalogue import measuring, named, remote_device
     from benchmarks.latency import DEFAULT_DEVICE
 
     known = measuring()
+    for name in (part.strip() for one in names for part in one.split(",")):
+        if (remote := remote_device(name)) is not None:
+            known[name] = remote
     return named(names, known) or [known[DEFAULT_DEVICE]]
 
 
