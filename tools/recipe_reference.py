@@ -13,7 +13,6 @@ from pydantic_core import PydanticUndefined
 from training.configuration import Configuration, Entry
 from training.recipe import Recipe
 from training.recipe_reading import LISTS, SECTIONS
-from training.supervision import Supervision
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
 
@@ -62,7 +61,7 @@ def _table(section: type[Configuration]) -> str:
 def _rows(section: type[Configuration]) -> Iterator[str]:
     properties = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
-        if name == "kind" and issubclass(section, (Entry, Supervision)):
+        if name == "kind" and issubclass(section, Entry):
             continue
         if field.default is not PydanticUndefined:
             default = _spelt(field.default)

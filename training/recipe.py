@@ -24,10 +24,11 @@ from training.degradations.bicubic import Bicubic
 from training.degradations.kinds import AnyDegradationStep
 from training.losses.distance import Distance
 from training.losses.kinds import AnyLoss
+from training.methods.kinds import AnyMethod
+from training.methods.supervised import Supervised
 from training.metrics.kinds import MetricName
 from training.networks.families import AnyNetworkConfig
 from training.optimization import OptimizerOptions
-from training.supervision import Supervision
 from training.tasks import Task, task_of
 
 
@@ -98,7 +99,7 @@ class Recipe(Configuration):
     losses: tuple[AnyLoss, ...] = Field(
         default=(Distance(),), min_length=1, description="their weighted sum is descended"
     )
-    method: Supervision = Supervision()
+    method: AnyMethod = Supervised()
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimizer: OptimizerOptions
     validation: Validation = Validation()

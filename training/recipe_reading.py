@@ -15,11 +15,11 @@ from training.augmentations.kinds import AUGMENTATIONS
 from training.configuration import Configuration
 from training.degradations.kinds import DEGRADATION_STEPS
 from training.losses.kinds import LOSSES
+from training.methods.kinds import METHODS
 from training.networks.families import CONFIGS, family_of
 from training.optimization import OptimizerOptions
 from training.recipe import Data, Execution, Recipe, Stage, Validation
 from training.recipe_versions import PLACES, present_version
-from training.supervision import Supervision
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -28,12 +28,12 @@ LISTS: Mapping[str, Mapping[str, Any]] = {
     "degradation": DEGRADATION_STEPS,
     "augment": AUGMENTATIONS,
     "losses": LOSSES,
+    "method": METHODS,
 }
 """The keys of a recipe whose value is one of several kinds, or a list of such values."""
 
 SECTIONS: Mapping[int | str, type[Configuration]] = {
     "data": Data,
-    "method": Supervision,
     "stages": Stage,
     "optimizer": OptimizerOptions,
     "validation": Validation,

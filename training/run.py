@@ -18,6 +18,7 @@ from runtime.errors import UserError
 from training.catalogue import find_model
 from training.checkpoint import load_tensors, non_finite, save_tensors
 from training.losses.loss import LossFunction
+from training.methods.method import Opponent
 from training.networks.interface import RestorationNetwork
 from training.optimization import Optimizer
 from training.precision import with_precision
@@ -57,6 +58,7 @@ class Run:
         losses: Weight and function of each of the recipe's losses.
         step: Steps done.
         seconds: Time spent in the steps.
+        opponent: What learns against the network, if the recipe's method has it.
         start: Records of the weights the run began with, each once: hashes, recipes, training
             records.
     """
@@ -67,6 +69,7 @@ class Run:
     average: dict[str, Tensor]
     optimizer: Optimizer
     losses: tuple[tuple[float, LossFunction], ...]
+    opponent: Opponent | None = None
     step: int = 0
     seconds: float = 0.0
     start: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +115,8 @@ class Run:
         optimizer = Optimizer(network, recipe.optimizer, dtype)
         average = {name: value.detach().clone() for name, value in network.named_parameters()}
         losses = tuple((one.weight, one.build(torch.device(device))) for one in recipe.losses)
-        return cls(recipe, network, restore, average, optimizer, losses)
+        opponent = recipe.method.opponent(torch.device(device))
+        return cls(recipe, network, restore, average, optimizer, losses, opponent)
 
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs; an existing file becomes ``PREVIOUS``.
@@ -124,6 +128,8 @@ class Run:
         for name, parameter in self.network.named_parameters():
             tensors[f"network.{name}"] = parameter
         tensors.update(self.optimizer.state())
+        if self.opponent is not None:
+            tensors.update(self.opponent.state())
         if damaged := non_finite(tensors):
             raise NonFinite(self.step, f"{damaged} is")
         if path.exists():
@@ -168,6 +174,8 @@ class Run:
                 parameter.copy_(tensors[f"network.{name}"])
                 run.average[name].copy_(tensors[f"average.{name}"])
         run.optimizer.load(tensors)
+        if run.opponent is not None:
+            run.opponent.load(tensors)
         run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
         run.start = json.loads(metadata.get("start", "[]"))
         return run

@@ -164,14 +164,21 @@ def _turn(run: Run) -> int:
 
 
 def _loss(run: Run, batches: Sequence[Batch]) -> Tensor:
+    """Return the loss of some patches; opponents, if any, take their step on them before."""
     asks = any(one.asks_what_was_untouched for one in run.recipe.losses)
     with _precision(run):
         restored = run.restore(_low(batches))
-    losses = []
+    seen = []
     for batch in batches:
         untouched = (batch.low == batch.high).all(3) if asks else None
-        patches = Patches(restored[batch.scale].float(), _to_picture(batch.high), untouched)
+        seen.append(Patches(restored[batch.scale].float(), _to_picture(batch.high), untouched))
+    if run.opponent is not None:
+        run.opponent.learn(seen)
+    losses = []
+    for batch, patches in zip(batches, seen, strict=True):
         losses += [batch.weight * weight * measure(patches) for weight, measure in run.losses]
+        if run.opponent is not None:
+            losses.append(batch.weight * run.opponent.judge(patches))
     return torch.stack(losses).sum()
 
 

@@ -23,6 +23,7 @@ from training.checkpoint import save_tensors
 from training.data.batches import coming_batches, source_of
 from training.data.pictures import Picture, read_all
 from training.interruption import interruptions_held_back
+from training.methods.method import Collapse
 from training.metrics.metric import Measure
 from training.recipe import Recipe
 from training.run import NonFinite, Run
@@ -107,11 +108,13 @@ def train(
                 losses.clear()
                 log.add_scalar("loss", loss, run.step)
                 bar.set_postfix(loss=f"{loss:.4f}")
+                if run.opponent is not None:
+                    log.add_scalar("opponent", run.opponent.check(run.step), run.step)
             run.seconds += time.perf_counter() - start
             bar.update()
             if run.step % recipe.checkpoint_every == 0:
                 run.save(checkpoint)
-    except NonFinite:
+    except (NonFinite, Collapse):
         is_sound = False
         raise
     finally:

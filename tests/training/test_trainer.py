@@ -26,13 +26,13 @@ from training.data.patches import PatchSource
 from training.data.pictures import read_all
 from training.data.versions import patch_source
 from training.degradations import bicubic
+from training.methods.supervised import Supervised
 from training.optimization import Optimizer
 from training.recipe import Recipe
 from training.recipe_reading import load_recipe
 from training.run import Run
 from training.run_folder import CHECKPOINT, PREVIOUS, WEIGHTS
 from training.stepping import train_step
-from training.supervision import Supervision
 from training.trainer import train
 from training.validation import held_out, validate
 
@@ -332,7 +332,7 @@ def test_a_step_draws_the_same_batch_every_time_and_aligned_pairs(
 def test_scale_weights_choose_the_scale(tiny_recipe: Path, tiny_data: Path) -> None:
     recipe = load_recipe(str(tiny_recipe))
     only_three = recipe.model_copy(
-        update={"method": Supervision(scale_weights={2: 0.0, 3: 1.0, 4: 0.0})}
+        update={"method": Supervised(scale_weights={2: 0.0, 3: 1.0, 4: 0.0})}
     )
     source = _source(recipe, tiny_data)
     assert {_batch(only_three, source, step).scale for step in range(5)} == {3}
