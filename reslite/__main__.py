@@ -15,6 +15,7 @@ VERBS = (
     "models",
     "inspect",
     "train",
+    "interpolate",
     "make-dataset",
     "evaluate",
     "explain",
