@@ -70,6 +70,11 @@ def missing_root() -> str | None:
     """Return what is missing to run arm64 programs here, with the command, or None."""
     if shutil.which(QEMU) is None:
         return "needs QEMU: apt-get install qemu-user (Debian)"
+    return missing_programs()
+
+
+def missing_programs() -> str | None:
+    """Return that the folder or a runtime in it is missing, with the command, or None."""
     installed = installed_versions()
     if not installed:
         return f"needs an arm64 Debian in a folder: {COMMAND}"

@@ -19,13 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.devices.arm64_root import RUNTIMES, installed_versions
+from benchmarks.devices.arm64_root import RUNTIMES, installed_versions, missing_programs
 from benchmarks.devices.device import Execution, Subject, Takes, Timed, TimedDevice, Timing
 from benchmarks.devices.remote_bundle import (
     LAUNCHER,
     RUNNER,
     add_file,
-    missing_bundle,
     write_bundle,
 )
 from benchmarks.devices.remote_state import PROBE, State, read_state
@@ -61,7 +60,7 @@ class RemoteDevice(TimedDevice):
     def missing(self) -> str | None:
         """Return that the machine cannot be reached or there is nothing to push; asked once."""
         if self._missing is None:
-            self._missing = (self.transport.missing() or missing_bundle(),)
+            self._missing = (self.transport.missing() or missing_programs(),)
         return self._missing[0]
 
     def versions(self) -> Mapping[str, str]:

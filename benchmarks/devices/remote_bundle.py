@@ -10,11 +10,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import IO
 
-from benchmarks.devices.arm64_root import COMMAND, PROCESSOR, RUNTIMES, installed_versions, root
+from benchmarks.devices.arm64_root import PROCESSOR, installed_versions, root
 from benchmarks.devices.remote_state import QEMU
 
 RUNNER = "benchmarks.devices.timing_worker"
@@ -43,18 +42,6 @@ _UNNEEDED = frozenset(
 )
 
 
-def missing_bundle() -> str | None:
-    """Return what is missing to make the bundle, with the command, or None."""
-    installed = installed_versions()
-    if not installed:
-        return f"needs programs for arm64: {COMMAND}"
-    for package in RUNTIMES.values():
-        here = metadata.version(package)
-        if installed.get(package) != here:
-            return f"needs {package} {here} for arm64, as on this machine: {COMMAND}"
-    return None
-
-
 def write_bundle(stream: IO[bytes], emulated: bool) -> None:
     """Write the bundle as a tar archive.
 
@@ -62,7 +49,7 @@ def write_bundle(stream: IO[bytes], emulated: bool) -> None:
         stream: Where to; it need not seek.
         emulated: Whether QEMU of the other machine is to run the programs.
     """
-    with tarfile.open(fileobj=stream, mode="w|") as archive:
+    with _archive(stream) as archive:
         for path, name in _files(emulated):
             archive.add(path, name, recursive=False, filter=_anonymous)
         _add_text(archive, LAUNCHER, _launcher(emulated))
@@ -72,10 +59,15 @@ def add_file(path: Path, name: str) -> Callable[[IO[bytes]], None]:
     """Return what writes a file as a tar archive that holds it under a name."""
 
     def write(stream: IO[bytes]) -> None:
-        with tarfile.open(fileobj=stream, mode="w|") as archive:
+        with _archive(stream) as archive:
             archive.add(path, name, filter=_anonymous)
 
     return write
+
+
+def _archive(stream: IO[bytes]) -> tarfile.TarFile:
+    """Return a new archive, in the format that phones' tar reads, too."""
+    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT)
 
 
 def _files(emulated: bool) -> Iterator[tuple[Path, str]]:

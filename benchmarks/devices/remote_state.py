@@ -34,6 +34,7 @@ sed 's/^/cpuinfo /' /proc/cpuinfo
 say memory "$(grep MemTotal /proc/meminfo)"
 say load_average "$(cut -d ' ' -f 1 /proc/loadavg 2>/dev/null)"
 say cores "$(grep -c '^processor' /proc/cpuinfo)"
+say available "$(nproc)"
 say qemu "$(command -v {QEMU})"
 for cpu in {_CPU}/cpu[0-9]*; do
   say governor "$(cat $cpu/cpufreq/scaling_governor 2>/dev/null)"
@@ -118,7 +119,7 @@ def _facts(
     found: dict[str, str | int | float] = {}
     if "system" in one:
         found["system"] = one["system"]
-    for name, kind in (("cores", int), ("load_average", float)):
+    for name, kind in (("cores", int), ("available", int), ("load_average", float)):
         if (number := _number(one.get(name, ""))) is not None:
             found[name] = kind(number)
     if (memory := _number(one.get("memory", "").removeprefix("MemTotal:"))) is not None:

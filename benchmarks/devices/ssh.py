@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 
@@ -48,11 +49,17 @@ class Ssh(Transport):
         return f"cannot be reached ({said}); 'ssh {self.host}' must work without a password"
 
     def command(self, line: str) -> list[str]:
-        """Return ``ssh`` without a terminal and without questions."""
+        """Return ``ssh`` without a terminal and without questions, whatever the login's shell."""
         options = [
             "BatchMode=yes",
             f"ConnectTimeout={_CONNECT_SECONDS}",
             "ServerAliveInterval=5",
             "ServerAliveCountMax=3",
         ]
-        return ["ssh", "-T", *(f"-o{one}" for one in options), self.host, line]
+        return [
+            "ssh",
+            "-T",
+            *(f"-o{one}" for one in options),
+            self.host,
+            shlex.join(["sh", "-c", line]),
+        ]

@@ -1,13 +1,14 @@
 """Phones and boards: real ``adb`` and Debian's real ``adbd``, with QEMU as the phone's processor.
 
-The phone listens in a network namespace of its own. Its answers for states that it cannot be put
-into come from a fake ``adb``.
+The phone and the board, a real ``sshd``, listen in a network namespace of their own. States that
+this phone cannot be in are told by a fake ``adb``.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from benchmarks.devices.device import Timing
 from benchmarks.devices.remote import RemoteDevice
 from benchmarks.devices.remote_bundle import write_bundle
 from benchmarks.devices.remote_state import read_state
+from benchmarks.devices.ssh import Ssh
 from benchmarks.devices.timed_process import TimedProcess
 from reslite.__main__ import main
 from runtime.errors import UserError
@@ -37,7 +39,8 @@ from runtime.manifest import Artifact
 
 _ADBD = shutil.which("adbd") or "/usr/sbin/adbd"
 _TIMING = Timing((8, 8), 1, 1)
-_PORTS = (6655, 6657)
+_SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+_PORTS, _SSH_PORT = (6655, 6657), 6659
 
 # Besides TCP, adbd listens on a virtual machine's own sockets, which no namespace holds back: the
 # kernel is told to refuse them (numbers of x86-64).
@@ -107,6 +110,34 @@ class Phone:
         )
         _until(lambda: "connected" in self.adb("connect", serial) and not Adb(serial).missing())
         return serial
+
+    def board(self) -> None:
+        """Start an sshd with keys of its own, which ``ssh board`` reaches, and no other."""
+        folder = self.path.parent / "board"
+        folder.mkdir()
+        for name in ("host", "user"):
+            keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+            subprocess.run(keygen, check=True)
+        (folder / "sshd").write_text(
+            f"Port {_SSH_PORT}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\n"
+            f"AuthorizedKeysFile {folder / 'user.pub'}\nPermitRootLogin prohibit-password\n"
+            "PasswordAuthentication no\nStrictModes no\nUsePAM no\nPidFile none\n"
+        )
+        (folder / "ssh").write_text(
+            f"Host board\n  IdentityFile {folder / 'user'}\n"
+            f"Host *\n  HostName 127.0.0.1\n  Port {_SSH_PORT}\n  User root\n"
+            f"  IdentitiesOnly yes\n  StrictHostKeyChecking no\n"
+            f"  UserKnownHostsFile {folder / 'known'}\n  LogLevel ERROR\n"
+        )
+        inside = shlex.join(self._inside)
+        ssh = f"#!/bin/sh\nexec {inside} {shutil.which('ssh')} -F '{folder / 'ssh'}' \"$@\"\n"
+        (self.path / "ssh").write_text(ssh)
+        (self.path / "ssh").chmod(0o755)
+        start = (
+            f"mount -t tmpfs none /run && mkdir /run/sshd && exec {_SSHD} -D -f {folder / 'sshd'}"
+        )
+        self._daemons.append(subprocess.Popen([*self._inside, "sh", "-c", start]))
+        _until(lambda: Ssh("board").missing() is None)
 
     def adb(self, *arguments: str) -> str:
         return self._run(str(self.path / "adb"), *arguments)
@@ -297,6 +328,46 @@ def test_two_phones_need_a_serial(serial: str, phone: Phone) -> None:
         phone.adb("disconnect", other)
 
 
+@pytest.mark.slow
+@needs_phone
+@pytest.mark.skipif(not Path(_SSHD).exists(), reason="needs sshd: apt-get install openssh-server")
+def test_a_board_is_the_same_by_ssh(
+    phone: Phone, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone.board()
+    monkeypatch.setattr(Ssh, "folder", str(phone.folder))
+    device = remote_device("ssh:board")
+    assert device is not None
+    assert device.missing() is None
+    with device.opened(file, _TIMING) as timed:
+        assert "(emulated: its kernel runs on x86_64)" in timed.runtime
+        assert isinstance(timed, TimedProcess)
+        assert TimedProcess.time_one(timed) > 0
+        with pytest.raises(UserError, match=r"ssh:board is emulated"):
+            timed.time_one()
+    assert any(phone.folder.iterdir())
+    device.close()
+    assert not any(phone.folder.iterdir())
+
+    # Without the key that the board knows, and without a question.
+    told = Ssh("elsewhere").missing() or ""
+    assert told.startswith("cannot be reached (")
+    assert "Permission denied" in told
+    assert told.endswith("'ssh elsewhere' must work without a password")
+    with device.opened(file, _TIMING):
+        assert device._folder is not None
+        device._folder._keeper.kill()  # the connection, as when this machine loses its network
+        _until(lambda: not any(phone.folder.iterdir()))
+    device.close()
+
+
+def test_a_host_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Ssh("").missing() or "").startswith(("needs a host", "needs ssh"))
+    assert (Ssh("-oProxyCommand=x").missing() or "").startswith(("needs a host", "needs ssh"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (Ssh("board").missing() or "").startswith("needs ssh: apt-get install openssh-client")
+
+
 @pytest.mark.parametrize(
     ("row", "serial", "told"),
     [
@@ -336,6 +407,7 @@ cpuinfo CPU part\t: 0xd4e
 memory MemTotal:        7700000 kB
 load_average 0.50
 cores 9
+available 9
 governor sched_pixel
 governor sched_pixel
 zone 38500
@@ -362,6 +434,7 @@ def test_a_phone_describes_itself() -> None:
     assert state.facts == {
         "system": "Linux 6.1.99-android14 aarch64",
         "cores": 9,
+        "available": 9,
         "load_average": 0.5,
         "memory_bytes": 7_700_000 * 1024,
         "governor": "sched_pixel",
