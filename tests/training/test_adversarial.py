@@ -16,6 +16,7 @@ from training.degradations import bicubic
 from training.losses.loss import Patches
 from training.methods.adversarial import Adversarial, Discriminators
 from training.methods.discriminator import Discriminator
+from training.methods.forms import FORMS
 from training.methods.method import Collapse
 from training.recipe import Recipe
 from training.recipe_reading import load_recipe
@@ -87,6 +88,46 @@ def test_a_step_is_that_of_the_authors_code(tiny_recipe: Path) -> None:
     ):
         if ours.ndim == 4:  # Biases in front of a normalization have no gradient but rounding.
             assert (ours - theirs).abs().mean() < 2e-6  # a step is 1e-4, of either sign
+
+
+def test_forms_are_those_of_the_lectures_and_of_esrgan() -> None:
+    random = torch.Generator().manual_seed(0)
+    original, restored = torch.randn(2, 3, 1, 2, 2, generator=random, dtype=torch.double)
+    squares = FORMS["least-squares"]
+    torch.testing.assert_close(
+        squares.discriminator(original, restored),
+        F.mse_loss(original, torch.ones_like(original))
+        + F.mse_loss(restored, torch.zeros_like(restored)),
+    )
+    torch.testing.assert_close(
+        squares.network(None, restored), F.mse_loss(restored, torch.ones_like(restored))
+    )
+    # ESRGAN, equations 1 and 2: D_Ra(x, y) = σ(C(x) - E[C(y)]).
+    real, fake = (original - restored.mean()).sigmoid(), (restored - original.mean()).sigmoid()
+    relativistic = FORMS["relativistic"]
+    torch.testing.assert_close(
+        relativistic.discriminator(original, restored), -real.log().mean() - (1 - fake).log().mean()
+    )
+    torch.testing.assert_close(
+        relativistic.network(original, restored), -(1 - real).log().mean() - fake.log().mean()
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_teaches(form: str) -> None:
+    torch.manual_seed(0)
+    options = {"form": form, "pools": [1], "learning_rate": 1e-3}
+    opponent = Adversarial.model_validate(options).opponent(CPU)
+    restored, original = torch.rand(2, 4, 3, 16, 16)
+    restored = (0.2 * restored).requires_grad_()
+    for _ in range(8):
+        opponent.learn([Patches(restored, original)])
+    before = opponent.judge(Patches(restored, original))
+    torch.autograd.backward(before)
+    assert restored.grad is not None
+    nearer = restored.detach() - 1e-3 * restored.grad.sign()
+    assert opponent.judge(Patches(nearer, original)) < before
+    assert opponent.judge(Patches(original, original)) < before
 
 
 def test_the_network_is_taught_and_the_discriminators_are_not_by_its_verdict() -> None:

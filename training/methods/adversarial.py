@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from runtime.errors import UserError
 from training.losses.loss import Patches
-from training.methods.discriminator import Discriminator, said_to_be
+from training.methods.discriminator import Discriminator
+from training.methods.forms import FORMS, FormName
 from training.methods.method import Collapse, Method
 
 _PAST = 0.99
@@ -22,17 +23,21 @@ _PAST = 0.99
 class Adversarial(Method):
     """The network and discriminators learn against each other, one step each in turn.
 
-    As in PCARN: each discriminator sees patches averaged over squares of another side, and descends
-    the binary cross-entropy of originals and restored patches. The network descends ``losses`` plus
-    ``weight`` times the cross-entropy of its patches being taken for originals (Goodfellow et al.,
-    "Generative Adversarial Nets", 2014, with the loss that does not saturate), summed over the
+    As in PCARN: each discriminator sees patches averaged over squares of another side and descends
+    the loss of telling originals from restored ones. The network descends ``losses`` plus
+    ``weight`` times the loss of its patches being taken for originals, summed over the
     discriminators. It should begin with a network that was taught by originals (``start``).
+
+    ``cross-entropy`` is that of Goodfellow et al., 2014, with the loss that does not saturate;
+    ``least-squares`` that of Mao et al., ICCV 2017; ``relativistic`` asks which of the two looks
+    more like an original, on average (Jolicoeur-Martineau, ICLR 2019), as in ESRGAN.
     """
 
     kind: Literal["adversarial"] = "adversarial"
     weight: float = Field(
         default=5e-3, gt=0, description="factor of the discriminators' verdict beside the losses"
     )
+    form: FormName = Field(default="cross-entropy", description="of the discriminators' loss")
     pools: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 4),
         min_length=1,
@@ -47,8 +52,8 @@ class Adversarial(Method):
     least_loss: float = Field(
         default=1e-3,
         ge=0,
-        description="mean cross-entropy of a discriminator at which a run stops: it errs no more, "
-        "and teaches nothing",
+        description="mean loss of a discriminator below which a run stops: it errs no more, and "
+        "teaches nothing",
     )
 
     def opponent(self, device: torch.device) -> Discriminators:
@@ -65,7 +70,7 @@ class Discriminators:
     """
 
     def __init__(self, options: Adversarial, device: torch.device) -> None:
-        self._options = options
+        self._options, self._form = options, FORMS[options.form]
         networks = [Discriminator(pool, options.slope) for pool in options.pools]
         self._networks = nn.ModuleList(networks).to(device).train()
         self._parameters = dict(self._networks.named_parameters())
@@ -91,23 +96,28 @@ class Discriminators:
         for network in self._each():
             for one in patches:
                 _check_size(one, network)
-                losses.append(said_to_be(network(one.original), original=True))
-                losses.append(said_to_be(network(one.restored.detach()), original=False))
+                original, restored = network(one.original), network(one.restored.detach())
+                losses.append(self._form.discriminator(original, restored))
         loss = torch.stack(losses).sum() / len(patches)
         torch.autograd.backward(loss)
         self._adam.step()
         with torch.no_grad():
-            # Both halves are cross-entropies; the mean of one discriminator's is what is kept.
+            # What is kept is the mean of one discriminator's two halves.
             self._mean_loss.lerp_(loss.detach() / (2 * len(self._networks)), 1 - _PAST)
 
     def judge(self, patches: Patches) -> Tensor:
-        """Return the weighted cross-entropy of restored patches being taken for originals."""
+        """Return the weighted loss of restored patches being taken for originals."""
         self._networks.requires_grad_(False)
-        verdicts = [said_to_be(one(patches.restored), original=True) for one in self._each()]
+        verdicts = [
+            self._form.network(
+                one(patches.original) if self._form.compares else None, one(patches.restored)
+            )
+            for one in self._each()
+        ]
         return self._options.weight * torch.stack(verdicts).sum()
 
     def check(self, step: int) -> float:
-        """Return the mean cross-entropy of a discriminator over the last hundred steps or so.
+        """Return the mean loss of a discriminator over the last hundred steps or so.
 
         Raises:
             Collapse: If it is not finite, or so small that they have won.

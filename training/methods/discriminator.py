@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,8 +55,3 @@ class Discriminator(nn.Module):
         reduced = F.avg_pool2d(pictures, self.pool) if self.pool > 1 else pictures
         logits: Tensor = self.body(reduced)
         return logits
-
-
-def said_to_be(logits: Tensor, original: bool) -> Tensor:
-    """Return the mean binary cross-entropy of logits of pictures that are originals, or are not."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(original)))
