@@ -46,6 +46,16 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
         ({"network": {"groups": 7}}, "cannot be divided"),
         ({"network": {"groups": 0}}, "expected 1 or more of each"),
         ({"network": {"scales": [4, 4]}}, "expected some of 2, 3 and 4, each once"),
+        ({"method": {"kind": "adverserial"}}, "method.kind: .* did you mean 'adversarial'"),
+        ({"method": {"kind": "adversarial", "pool": [1]}}, "did you mean 'pools'"),
+        (
+            {"method": {"all_scale": True}},
+            "unknown key 'method.all_scale'; did you .* 'all_scales'",
+        ),
+        (
+            {"validation": {"metrics": ["lpip"]}},
+            "metrics.0: Input should be 'psnr', 'ssim', 'lpips'",
+        ),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"version": 3}, "version: Input should be 2 \\(found 3\\)"),
         ({"method": {"scale_weights": {2: -1, 4: 3}}}, "scale_weights.2: Input should be greater"),
