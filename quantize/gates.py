@@ -3,8 +3,8 @@
 TFLite's int8 LOGISTIC returns 256ths. That suits masks of a whole picture. A gate, which weighs
 the channels of a picture by what it pooled of them, may stay far below 1 in all channels: of
 mepsnet-s, where the median is 8/256, a quantum was an eighth of a channel's weight. So a gate has a
-scale of its own, finer by a power of two. It is computed for one pixel, so that a table in the file
-costs no time where LOGISTIC cannot be used.
+scale of its own, finer by a power of two. TFLite files look it up in a table, for one pixel, which
+costs a CPU next to nothing; LiteRT's GPU and Ethos-U55 have no GATHER.
 """
 
 from __future__ import annotations

@@ -125,7 +125,11 @@ def tuned(
             passed = (time.monotonic() - start) / 60
             done = max(steps / limit.steps, passed / limit.minutes)
     found = dataclasses.replace(network.table(), method=f"{table.method}, tuned in {steps} steps")
-    return min(table, found, key=lambda one: _error(graph, one, photographs[:16], colours))
+    seen = [(one, _FLOOR) for one in photographs[:16]]
+    seen += [(one, _COLOURED_FLOOR) for one in colours]
+    with torch.inference_mode():
+        shown = [(one, execute(graph, one), torch.tensor(floor)) for one, floor in seen]
+    return min(table, found, key=lambda one: _error(graph, one, shown))
 
 
 def _loss(restored: Tensor, wanted: Tensor, floors: Tensor) -> Tensor:
@@ -139,16 +143,12 @@ def _loss(restored: Tensor, wanted: Tensor, floors: Tensor) -> Tensor:
 
 
 def _error(
-    graph: Graph, table: ScaleTable, photographs: Sequence[Tensor], colours: Sequence[Tensor]
+    graph: Graph, table: ScaleTable, shown: Sequence[tuple[Tensor, Tensor, Tensor]]
 ) -> float:
-    """Return the loss of a table."""
+    """Return the loss of a table on pictures, each with what is wanted of it and its floor."""
     simulator = Simulator(_whole_form(graph, table), table)
-    shown = [(one, _FLOOR) for one in photographs] + [(one, _COLOURED_FLOOR) for one in colours]
     with torch.inference_mode():
-        errors = [
-            float(_loss(simulator(one), execute(graph, one), torch.tensor(floor)))
-            for one, floor in shown
-        ]
+        errors = [float(_loss(simulator(one), wanted, floor)) for one, wanted, floor in shown]
     return float(np.mean(errors))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from benchmarks.devices.transport import Transport
+from benchmarks.devices.transport import Transport, answer_of
 
 _LIST_SECONDS = 30.0
 _USB_DEBUGGING = "Settings, Developer options, USB debugging"
@@ -37,15 +37,7 @@ class Adb(Transport):
         if shutil.which("adb") is None:
             return "needs adb: apt-get install adb (Debian), or Android's platform tools on PATH"
         try:
-            run = subprocess.run(
-                ["adb", "devices"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LIST_SECONDS,
-                check=False,
-            )
+            run = answer_of(["adb", "devices"], _LIST_SECONDS)
         except subprocess.TimeoutExpired:
             return f"adb gives no answer within {_LIST_SECONDS:g} s: adb kill-server"
         if run.returncode:

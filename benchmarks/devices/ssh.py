@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 
-from benchmarks.devices.transport import Transport
+from benchmarks.devices.transport import ANSWER_SECONDS, Transport, answer_of
 
 _CONNECT_SECONDS = 10
 _UNREACHED = 255
@@ -32,14 +32,10 @@ class Ssh(Transport):
             return "needs ssh: apt-get install openssh-client (Debian)"
         if not self.host or self.host.startswith("-"):
             return "needs a host, as in ssh:USER@HOST"
-        run = subprocess.run(
-            self.command("true"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            run = answer_of(self.command("true"), ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"gives no answer within {ANSWER_SECONDS:g} s"
         if run.returncode == 0:
             return None
         lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]

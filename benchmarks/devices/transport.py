@@ -8,10 +8,29 @@ from __future__ import annotations
 
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from runtime.errors import UserError
 
-_ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
+"""How long a machine may take to answer a line."""
+
+
+def answer_of(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a program that asks nothing and return its code and what it printed.
+
+    Raises:
+        subprocess.TimeoutExpired: If it does not end within ``seconds``.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
 
 
 class Transport(ABC):
@@ -44,17 +63,9 @@ class Transport(ABC):
             UserError: If it fails, or gives no answer within a minute.
         """
         try:
-            run = subprocess.run(
-                self.command(line),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_ANSWER_SECONDS,
-                check=False,
-            )
+            run = answer_of(self.command(line), ANSWER_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"{self.name}: no answer within {_ANSWER_SECONDS:g} s") from error
+            raise UserError(f"{self.name}: no answer within {ANSWER_SECONDS:g} s") from error
         if run.returncode:
             raise UserError(f"{self.name}: {self.reason(run.returncode, run.stderr)}")
         return run.stdout
